@@ -1,0 +1,16 @@
+"""Builds the Chalice app out of its blueprints; no logic."""
+
+from chalice import Chalice
+
+from chalicelib import telemetry
+from chalicelib.config import settings
+from chalicelib.routes import executions, http, jobs
+
+telemetry.configure(settings.log_level)
+
+app = Chalice(app_name="appjobs", configure_logs=False)
+app.register_middleware(http.in_context, "http")
+app.register_middleware(http.allow_origins, "http")
+app.register_blueprint(jobs.routes)
+app.register_blueprint(executions.routes)
+http.add_preflights(app)

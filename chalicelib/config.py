@@ -1,0 +1,71 @@
+"""Settings that the API and the worker share: the only reader of the environment in chalicelib.
+
+Where AWS is (region, credentials, `AWS_ENDPOINT_URL`) is botocore's own business and not listed here.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One deployment's names and limits."""
+
+    # First part of the names of tables, queues and the key's alias; one per deployment in an account.
+    prefix: str = "appjobs-dev"
+    # Bucket of the logs. Bucket names are global, so it cannot follow from the prefix.
+    log_bucket: str = "appjobs-dev-logs"
+    # Where node queues send a message that keeps failing. Empty: nowhere.
+    dead_letter_queue_arn: str = ""
+    # How long executions, results and logs are kept, in days. The bucket's lifecycle has the same number.
+    retention_days: int = 30
+    # A target that no worker took up within this many seconds never runs.
+    delivery_deadline: int = 600
+    # Web pages of these origins may call the API; `*` for any.
+    cors_origins: tuple[str, ...] = ()
+    # debug, info, warning or error.
+    log_level: str = "info"
+
+    @property
+    def kms_key(self) -> str:
+        """The alias of the key that seals secrets."""
+        return f"alias/{self.prefix}"
+
+    @property
+    def retention(self) -> int:
+        """The retention period in seconds."""
+        return self.retention_days * 86_400
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Settings from environment variables.
+
+    Raises ValueError, naming the variable, where one is no whole number.
+    """
+    default = Settings()
+    return Settings(
+        prefix=environ.get("APPJOBS_PREFIX") or default.prefix,
+        log_bucket=environ.get("LOG_BUCKET") or default.log_bucket,
+        dead_letter_queue_arn=environ.get("DEAD_LETTER_QUEUE_ARN", ""),
+        retention_days=whole_number(environ, "RETENTION_DAYS", default.retention_days),
+        delivery_deadline=whole_number(environ, "DELIVERY_DEADLINE", default.delivery_deadline),
+        cors_origins=words(environ.get("CORS_ORIGINS", "")),
+        log_level=environ.get("LOG_LEVEL") or default.log_level,
+    )
+
+
+def whole_number(environ: Mapping[str, str], name: str, default: int) -> int:
+    """The positive whole number that `name` holds, or the default where it is unset or empty."""
+    text = environ.get(name) or str(default)
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError(f"{name} must be a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The parts of a comma-separated list, without spaces around them and without empty ones."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+settings = load(os.environ)

@@ -1,0 +1,55 @@
+"""The domain's errors: an id for programs, a message for people, the HTTP status it answers with."""
+
+
+class AppjobsError(Exception):
+    """A request that cannot be fulfilled; `id` and `status` are fixed by its class."""
+
+    id = "internal_error"
+    status = 500
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequest(AppjobsError):
+    """The request is wrong; the message names the field, what is wrong and what would be right."""
+
+    id = "invalid_request"
+    status = 400
+
+
+class NameTaken(AppjobsError):
+    """Another job of the application has this name; the message is the name."""
+
+    id = "jobs_name_duplicated_error"
+    status = 400
+
+
+class JobNotFound(AppjobsError):
+    """No such job; the message is the JobId."""
+
+    id = "job_id_not_found"
+    status = 404
+
+
+class ExecutionNotFound(AppjobsError):
+    """No such execution of the job; the message is the ExecutorId."""
+
+    id = "executor_id_not_found"
+    status = 404
+
+
+class ContainerNotFound(AppjobsError):
+    """The container is no target of the execution; the message is the ContainerId."""
+
+    id = "container_id_not_found"
+    status = 404
+
+
+class SecretsUnreadable(AppjobsError):
+    """The key that sealed a job's secrets refuses to open them."""
+
+
+class TryAgain(AppjobsError):
+    """Others changed the same items at the same time, more often than we were willing to retry."""

@@ -1,0 +1,120 @@
+"""Logs in S3: their keys, links to them, and the object that grows while a command runs.
+
+S3 objects cannot be appended to. Below 5 MiB (the least size of a multipart upload's part) the object
+is put again as a whole; above, a multipart upload makes the new one from a server-side copy of the old
+one and the new bytes.
+"""
+
+from itertools import pairwise
+from typing import IO, Any
+
+from botocore.exceptions import ClientError
+
+from chalicelib.aws import client
+from chalicelib.config import settings
+
+# S3's limits on the parts of a multipart upload (the last may be smaller).
+MIN_PART = 5 * 1024**2
+MAX_PART = 5 * 1024**3
+LINK_SECONDS = 300
+Part = dict[str, Any]
+_TYPE = "text/plain; charset=utf-8"
+
+
+def log_key(job_id: str, executor_id: str, container_id: str) -> str:
+    """Where the log of one target lies in the bucket."""
+    return f"logs/{job_id}/{executor_id}/{container_id}.log"
+
+
+def link(key: str, filename: str) -> str:
+    """A URL that downloads the log under that file name, good for some minutes."""
+    parameters = {
+        "Bucket": settings.log_bucket,
+        "Key": key,
+        "ResponseContentType": _TYPE,
+        "ResponseContentDisposition": f'attachment; filename="{filename}"',
+    }
+    return str(
+        client("s3").generate_presigned_url(
+            "get_object", Params=parameters, ExpiresIn=LINK_SECONDS
+        )
+    )
+
+
+def stored(key: str) -> int:
+    """How many bytes of the log are stored so far."""
+    try:
+        return int(client("s3").head_object(Bucket=settings.log_bucket, Key=key)["ContentLength"])
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            return 0
+        raise
+
+
+def stored_end(key: str, size: int) -> bytes:
+    """The last `size` bytes of a log that is stored and not empty."""
+    span = f"bytes=-{size}"
+    answer = client("s3").get_object(Bucket=settings.log_bucket, Key=key, Range=span)
+    return bytes(answer["Body"].read())
+
+
+class GrowingObject:
+    """A log that grows: a base that is settled in S3, and the segment after it.
+
+    `write` may be called again with a longer segment, or after it failed: the object is always the base
+    and the last segment written. `settle` makes that segment part of the base.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._place = {"Bucket": settings.log_bucket, "Key": key}
+        self._base = 0
+
+    def write(self, segment: bytes | IO[bytes]) -> None:
+        """Makes the object the base followed by the segment (at most 5 GiB)."""
+        if self._base:
+            self._write_after_base(segment)
+        else:
+            client("s3").put_object(**self._place, Body=segment, ContentType=_TYPE)
+
+    def settle(self, size: int) -> None:
+        """Counts the segment last written, of `size` bytes, as base; the next starts after it.
+
+        S3 copies no part below MIN_PART, so the first segment must not be smaller.
+        """
+        self._base += size
+
+    def _write_after_base(self, segment: bytes | IO[bytes]) -> None:
+        s3 = client("s3")
+        started = s3.create_multipart_upload(**self._place, ContentType=_TYPE)
+        upload = {**self._place, "UploadId": started["UploadId"]}
+        try:
+            parts = [self._copy_part(upload, *part) for part in _ranges(self._base)]
+            answer = s3.upload_part(**upload, PartNumber=len(parts) + 1, Body=segment)
+            parts.append(_part(len(parts) + 1, answer))
+            s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+        except BaseException:
+            s3.abort_multipart_upload(**upload)
+            raise
+
+    def _copy_part(self, upload: dict[str, Any], number: int, first: int, last: int) -> Part:
+        answer = client("s3").upload_part_copy(
+            **upload,
+            PartNumber=number,
+            CopySource=self._place,
+            CopySourceRange=f"bytes={first}-{last}",
+        )
+        return _part(number, answer["CopyPartResult"])
+
+
+def _ranges(size: int) -> list[tuple[int, int, int]]:
+    """Cuts `size` bytes into equal parts that S3 takes: (number, first byte, last byte) of each."""
+    count = -(-size // MAX_PART)
+    edges = [size * index // count for index in range(count + 1)]
+    return [
+        (number, first, end - 1)
+        for number, (first, end) in enumerate(pairwise(edges), start=1)
+    ]
+
+
+def _part(number: int, answer: dict[str, Any]) -> Part:
+    return {"PartNumber": number, "ETag": answer["ETag"]}

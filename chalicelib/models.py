@@ -1,0 +1,129 @@
+"""The DynamoDB tables. Attributes only: what is written when, and on what condition, is `store`'s.
+
+Attributes have the API's names, so the PascalCase here is not a slip.
+"""
+
+from pynamodb.attributes import (
+    BinaryAttribute,
+    BooleanAttribute,
+    JSONAttribute,
+    ListAttribute,
+    NumberAttribute,
+    UnicodeAttribute,
+)
+from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
+from pynamodb.models import Model
+
+from chalicelib.config import settings
+
+
+class _Meta:
+    # Retries are botocore's, with jitter; the time-outs are short beside a message's visibility.
+    max_retry_attempts = 5
+    connect_timeout_seconds = 5
+    read_timeout_seconds = 15
+    max_pool_connections = 64
+
+
+class _Command(Model):
+    """What a job runs: the attributes that an execution copies from its job."""
+
+    AppName = UnicodeAttribute()
+    ServiceName = UnicodeAttribute()
+    Name = UnicodeAttribute()
+    Cmd = UnicodeAttribute()
+    Privileged = BooleanAttribute()
+    User = UnicodeAttribute()
+    Env = ListAttribute(of=UnicodeAttribute)
+    # `secrets.pack`ed; absent where there are none.
+    Sealed = BinaryAttribute(legacy_encoding=False, null=True)
+
+
+class JobsByApp(GlobalSecondaryIndex["Job"]):
+    """The jobs of one application, by name."""
+
+    class Meta:
+        index_name = "by-app"
+        projection = AllProjection()
+
+    AppName = UnicodeAttribute(hash_key=True)
+    Name = UnicodeAttribute(range_key=True)
+
+
+class Job(_Command):
+    """A saved command."""
+
+    class Meta(_Meta):
+        table_name = f"{settings.prefix}-jobs"
+
+    JobId = UnicodeAttribute(hash_key=True)
+    # Changes with every edit and with nothing else, so that starts do not disturb each other.
+    Revision = NumberAttribute()
+    # The latest starts, in the order in which they were written.
+    Executors = ListAttribute(of=UnicodeAttribute)
+    by_app = JobsByApp()
+
+
+class JobName(Model):
+    """Who owns a name within its application."""
+
+    class Meta(_Meta):
+        table_name = f"{settings.prefix}-names"
+
+    AppName = UnicodeAttribute(hash_key=True)
+    Name = UnicodeAttribute(range_key=True)
+    JobId = UnicodeAttribute()
+
+
+class Execution(_Command):
+    """One start of a job, with the job as it stood then. Never changed after it was written."""
+
+    class Meta(_Meta):
+        table_name = f"{settings.prefix}-executions"
+
+    JobId = UnicodeAttribute(hash_key=True)
+    ExecutorId = UnicodeAttribute(range_key=True)
+    # [{"ContainerId": …, "NodeId": …}, …]
+    Target = JSONAttribute()
+    # Nodes among the targets' that no worker had announced when the execution was accepted.
+    UnknownNodes = ListAttribute(of=UnicodeAttribute)
+    ExpiresAt = NumberAttribute()
+
+
+class Result(Model):
+    """What became of one target."""
+
+    class Meta(_Meta):
+        table_name = f"{settings.prefix}-results"
+
+    # "<JobId>/<ExecutorId>"
+    Execution = UnicodeAttribute(hash_key=True)
+    ContainerId = UnicodeAttribute(range_key=True)
+    NodeId = UnicodeAttribute()
+    Status = UnicodeAttribute()
+    ID = UnicodeAttribute(null=True)
+    # The engine's own inspect of the exec, its secret arguments masked.
+    Inspect = JSONAttribute(null=True)
+    # The end of the output, as the command wrote it.
+    Output = BinaryAttribute(legacy_encoding=False, null=True)
+    OutputSize = NumberAttribute(null=True)
+    OutputIncomplete = BooleanAttribute(null=True)
+    E = UnicodeAttribute(null=True)
+    Reason = UnicodeAttribute(null=True)
+    StartTime = NumberAttribute(null=True)
+    EndTime = NumberAttribute(null=True)
+    ExpiresAt = NumberAttribute()
+
+
+class Node(Model):
+    """An engine that a worker serves."""
+
+    class Meta(_Meta):
+        table_name = f"{settings.prefix}-nodes"
+
+    NodeId = UnicodeAttribute(hash_key=True)
+    Hostname = UnicodeAttribute()
+    QueueUrl = UnicodeAttribute()
+    Worker = UnicodeAttribute()
+    # When the worker last said that it serves this node, in seconds.
+    Heartbeat = NumberAttribute()

@@ -1,0 +1,153 @@
+"""One queue per node: its name, its settings, and the small messages on it."""
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, TypeVar
+
+import msgspec
+
+from chalicelib.aws import client
+from chalicelib.config import settings
+
+# A message stays invisible this long after it was received or its lease extended, in seconds. Short
+# enough that a dead worker's targets are adopted while the engine still remembers the execs (5 min).
+VISIBILITY = 60
+# After so many receives a message is set aside in the dead-letter queue.
+MAX_RECEIVES = 20
+# Longer than any delivery deadline worth having; after that nobody would run it anyway.
+RETENTION = 86_400
+# What SQS takes in one request.
+BATCH = 10
+_SENDERS = 16
+
+_T = TypeVar("_T")
+
+
+class TargetMessage(msgspec.Struct, frozen=True, rename="pascal"):
+    """Asks a node's worker to run an execution in one container."""
+
+    job_id: str
+    executor_id: str
+    container_id: str
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A message in our hands; `receipt` deletes or extends it."""
+
+    target: TargetMessage
+    receipt: str
+    # Delivered for the first time, as far as SQS knows.
+    first: bool
+
+
+class SendFailed(Exception):
+    """SQS did not take some of the messages."""
+
+
+def queue_name(node_id: str) -> str:
+    """The name of a node's queue: readable where SQS allows it (engine IDs hold colons)."""
+    name = f"{settings.prefix}-node-{node_id.replace(':', '-')}"
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,80}", name):
+        return name
+    return f"{settings.prefix}-node-{hashlib.sha256(node_id.encode()).hexdigest()[:32]}"
+
+
+def ensure_queue(node_id: str) -> str:
+    """Makes the node's queue if it is not there, brings its settings up to date, returns its URL."""
+    sqs = client("sqs")
+    url = str(sqs.create_queue(QueueName=queue_name(node_id))["QueueUrl"])
+    # Set apart from the creation: SQS refuses to create a queue that exists with other settings.
+    sqs.set_queue_attributes(QueueUrl=url, Attributes=_attributes())
+    return url
+
+
+def _attributes() -> dict[str, str]:
+    attributes = {"VisibilityTimeout": str(VISIBILITY), "MessageRetentionPeriod": str(RETENTION)}
+    if settings.dead_letter_queue_arn:
+        attributes["RedrivePolicy"] = json.dumps(
+            {
+                "deadLetterTargetArn": settings.dead_letter_queue_arn,
+                "maxReceiveCount": MAX_RECEIVES,
+            }
+        )
+    return attributes
+
+
+def send(messages: Iterable[tuple[str, TargetMessage]]) -> None:
+    """Sends each message to its queue's URL, in batches, several requests at a time.
+
+    Raises SendFailed where SQS refused some of them; the others are on their way.
+    """
+    by_queue: dict[str, list[TargetMessage]] = defaultdict(list)
+    for url, message in messages:
+        by_queue[url].append(message)
+    batches = [(url, batch) for url, queue in by_queue.items() for batch in batched(queue)]
+    if len(batches) == 1:  # A thread pool costs more than a request.
+        refused = _send_batch(batches[0])
+    else:
+        with ThreadPoolExecutor(_SENDERS) as pool:
+            refused = [entry for entries in pool.map(_send_batch, batches) for entry in entries]
+    if refused:
+        raise SendFailed(f"SQS refused {len(refused)} messages, the first as: {refused[0]}")
+
+
+def _send_batch(batch: tuple[str, list[TargetMessage]]) -> list[str]:
+    """Sends up to ten messages to one queue; returns why the refused ones were refused."""
+    url, messages = batch
+    entries = [
+        {"Id": str(index), "MessageBody": msgspec.json.encode(message).decode()}
+        for index, message in enumerate(messages)
+    ]
+    answer = client("sqs").send_message_batch(QueueUrl=url, Entries=entries)
+    return [f"{entry['Code']}: {entry.get('Message', '')}" for entry in answer.get("Failed", [])]
+
+
+def receive(url: str, at_most: int, wait: int) -> list[Received]:
+    """Up to `at_most` (1–10) messages, as soon as there is one; none after `wait` seconds (0–20)."""
+    answer = client("sqs").receive_message(
+        QueueUrl=url,
+        MaxNumberOfMessages=at_most,
+        WaitTimeSeconds=wait,
+        VisibilityTimeout=VISIBILITY,
+        MessageSystemAttributeNames=["ApproximateReceiveCount"],
+    )
+    return [_decode(message) for message in answer.get("Messages", [])]
+
+
+def _decode(message: dict[str, Any]) -> Received:
+    target = msgspec.json.decode(message["Body"], type=TargetMessage)
+    first = message["Attributes"]["ApproximateReceiveCount"] == "1"
+    return Received(target, message["ReceiptHandle"], first)
+
+
+def delete(url: str, receipt: str) -> None:
+    """Takes a message off its queue for good."""
+    client("sqs").delete_message(QueueUrl=url, ReceiptHandle=receipt)
+
+
+def hold(url: str, receipts: list[str], seconds: int = VISIBILITY) -> list[str]:
+    """Keeps messages invisible for so many more seconds (0: visible at once).
+
+    Returns why SQS refused the refused ones, such as a receipt that no longer counts.
+    """
+    refused = []
+    for batch in batched(receipts):
+        entries = [
+            {"Id": str(index), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
+            for index, receipt in enumerate(batch)
+        ]
+        answer = client("sqs").change_message_visibility_batch(QueueUrl=url, Entries=entries)
+        refused += [entry["Code"] for entry in answer.get("Failed", [])]
+    return refused
+
+
+def batched(items: Iterable[_T]) -> Iterator[list[_T]]:
+    """The items in lists of what SQS takes at once."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch

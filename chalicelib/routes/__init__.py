@@ -1,0 +1,1 @@
+"""One blueprint per resource. A route parses, calls one service and answers."""

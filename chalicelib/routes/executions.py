@@ -1,0 +1,42 @@
+"""Routes of executions: start, inspect, log."""
+
+from chalice import Blueprint, Response
+
+from chalicelib.errors import InvalidRequest
+from chalicelib.routes.http import answers_errors, json
+from chalicelib.schemas import StartRequest, parse
+from chalicelib.services import executions
+
+routes = Blueprint(__name__)
+
+
+@routes.route("/api/jobs/{job_id}/start", methods=["POST"])
+@answers_errors
+def start(job_id: str) -> Response:
+    """Starts a job on a list of containers."""
+    request = parse(routes.current_request.raw_body, StartRequest)
+    return json(executions.start(job_id, request))
+
+
+@routes.route("/api/jobs/{job_id}/inspect/{executor_id}", methods=["GET"])
+@answers_errors
+def inspect(job_id: str, executor_id: str) -> Response:
+    """What became of each target."""
+    return json(executions.inspect(job_id, executor_id))
+
+
+@routes.route("/api/jobs/{job_id}/log/{executor_id}", methods=["GET"])
+@answers_errors
+def log(job_id: str, executor_id: str) -> Response:
+    """The log of one target, as a redirect to the object store where there is an object."""
+    container_id = (routes.current_request.query_params or {}).get("ContainerId")
+    if not container_id:
+        raise InvalidRequest("ContainerId is missing; ask for the log as ?ContainerId=<id>")
+    filename, link, text = executions.log(job_id, executor_id, container_id)
+    if link:
+        return Response("", {"Location": link}, 302)
+    headers = {
+        "Content-Type": "text/plain; charset=utf-8",
+        "Content-Disposition": f'attachment; filename="{filename}"',
+    }
+    return Response(text, headers)

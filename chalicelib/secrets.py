@@ -1,0 +1,99 @@
+"""Secret arguments: sealed one by one with KMS, shown as masks, opened only where they are used.
+
+Each is a ciphertext of its own, so that an edit that keeps some of them needs no right to decrypt.
+The encryption context is the job: a ciphertext moved to another job does not open.
+"""
+
+import msgspec
+from botocore.exceptions import ClientError
+
+from chalicelib.aws import client
+from chalicelib.config import settings
+from chalicelib.errors import InvalidRequest, SecretsUnreadable
+
+# KMS says these for good: the key, the ciphertext or the permission is gone. Others are worth a retry.
+_FINAL = frozenset(
+    {
+        "AccessDeniedException",
+        "DisabledException",
+        "IncorrectKeyException",
+        "InvalidCiphertextException",
+        "KMSInvalidStateException",
+        "NotFoundException",
+    }
+)
+
+
+class Sealed(msgspec.Struct, frozen=True, array_like=True):
+    """One secret: the number of its characters and its ciphertext (empty for the empty secret)."""
+
+    length: int
+    ciphertext: bytes
+
+
+def seal(job_id: str, plain: str) -> Sealed:
+    """The secret, encrypted for this job."""
+    if not plain:  # KMS refuses to encrypt nothing.
+        return Sealed(0, b"")
+    answer = client("kms").encrypt(
+        KeyId=settings.kms_key, Plaintext=plain.encode(), EncryptionContext={"JobId": job_id}
+    )
+    return Sealed(len(plain), answer["CiphertextBlob"])
+
+
+def unseal(job_id: str, sealed: Sealed) -> str:
+    """The secret in plain text.
+
+    Raises SecretsUnreadable where KMS refuses for good.
+    """
+    if not sealed.ciphertext:
+        return ""
+    try:
+        answer = client("kms").decrypt(
+            CiphertextBlob=sealed.ciphertext, EncryptionContext={"JobId": job_id}
+        )
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in _FINAL:
+            raise SecretsUnreadable(f"KMS does not open the secret arguments: {code}") from None
+        raise
+    return str(answer["Plaintext"].decode())
+
+
+def mask(sealed: Sealed) -> str:
+    """As many `*` as the secret has characters."""
+    return "*" * sealed.length
+
+
+def merge(job_id: str, stored: list[Sealed], sent: list[str]) -> list[Sealed]:
+    """The secrets of an edited job: what was sent, its masks replaced by the stored secrets.
+
+    Each mask takes the first stored secret of its length that no mask before it took.
+    Raises InvalidRequest, naming the index, for a mask that matches none; nothing is sealed then.
+    """
+    left = list(stored)
+    kept = [_take(left, mask, index) for index, mask in enumerate(sent)]
+    return [old or seal(job_id, new) for old, new in zip(kept, sent, strict=True)]
+
+
+def _take(left: list[Sealed], sent: str, index: int) -> Sealed | None:
+    if not sent or sent.strip("*"):
+        return None
+    for sealed in left:
+        if sealed.length == len(sent):
+            left.remove(sealed)
+            return sealed
+    raise InvalidRequest(
+        f"SecretArgs[{index}] is a mask of {len(sent)} characters, and no stored secret of that "
+        "length is left for it; send the masks that the job shows, or the new secret itself"
+    )
+
+
+def pack(secrets: list[Sealed]) -> bytes | None:
+    """The secrets as one stored value; None where there are none."""
+    return msgspec.msgpack.encode(secrets) if secrets else None
+
+
+def unpack(packed: bytes | None) -> list[Sealed]:
+    """The inverse of `pack`."""
+    return msgspec.msgpack.decode(packed, type=list[Sealed]) if packed else []

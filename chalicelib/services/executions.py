@@ -1,0 +1,173 @@
+"""Starts of jobs: start, inspect, log."""
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from chalicelib import logs, queues, secrets, store
+from chalicelib.config import settings
+from chalicelib.errors import ContainerNotFound, ExecutionNotFound
+from chalicelib.models import Execution, Job, Node, Result
+from chalicelib.queues import TargetMessage
+from chalicelib.schemas import ExecutionAnswer, JobAnswer, StartRequest
+from chalicelib.services import jobs
+from chalicelib.services.outputs import fit
+from chalicelib.states import TERMINAL, Reason, Status
+
+_EXECUTOR_ID = re.compile(r"\d{1,12}\.\d{6}", re.ASCII)
+_SECOND = 1_000_000  # microseconds
+_COPIED = ("AppName", "ServiceName", "Name", "Cmd", "Privileged", "User", "Env", "Sealed")
+
+
+def start(job_id: str, request: StartRequest) -> JobAnswer:
+    """Accepts a start and sends it to the nodes. Raises JobNotFound.
+
+    Targets on nodes that no worker announced are accepted as failed; the others run.
+    """
+    nodes = store.get_nodes({target.NodeId for target in request.Target})
+    oldest = time.time() - settings.retention
+    job, execution = store.start_job(
+        jobs.checked(job_id), lambda job: _execution(job, request, nodes), oldest
+    )
+    queues.send(
+        (
+            nodes[target["NodeId"]].QueueUrl,
+            TargetMessage(execution.JobId, execution.ExecutorId, target["ContainerId"]),
+        )
+        for target in execution.Target
+        if target["NodeId"] in nodes
+    )
+    return _show_last(job, execution)
+
+
+def _execution(job: Job, request: StartRequest, nodes: dict[str, Node]) -> Execution:
+    targets = [
+        {"ContainerId": target.ContainerId, "NodeId": target.NodeId} for target in request.Target
+    ]
+    now = time.time()
+    execution = Execution(
+        job.JobId,
+        _next_executor_id(job, now),
+        Target=targets,
+        UnknownNodes=sorted({target.NodeId for target in request.Target} - nodes.keys()),
+        ExpiresAt=int(now + settings.retention),
+    )
+    for name in _COPIED:
+        setattr(execution, name, getattr(job, name))
+    return execution
+
+
+def _next_executor_id(job: Job, now: float) -> str:
+    """Now, but after every start that the job knows, whatever the clocks of others said."""
+    started = max((int(executor_id.replace(".", "")) for executor_id in job.Executors), default=0)
+    microseconds = max(int(now * _SECOND), started + 1)
+    return f"{microseconds // _SECOND}.{microseconds % _SECOND:06}"
+
+
+def _show_last(job: Job, execution: Execution) -> JobAnswer:
+    """The job's answer to its start: of several starts at once, each is the last of its own answer."""
+    answer = jobs.show(job)
+    answer.Executors = [
+        started for started in answer.Executors if started <= execution.ExecutorId
+    ]
+    return answer
+
+
+def inspect(job_id: str, executor_id: str) -> ExecutionAnswer:
+    """What became of each target. Raises JobNotFound, ExecutionNotFound."""
+    execution = _get(job_id, executor_id)
+    results = store.get_results(job_id, executor_id)
+    shown = [
+        _show(target, _result(execution, target, results.get(target["ContainerId"])))
+        for target in execution.Target
+    ]
+    answer = ExecutionAnswer(
+        JobId=job_id,
+        ExecutorId=executor_id,
+        CreateTime=float(executor_id),
+        Target=execution.Target,
+        Result=shown,
+    )
+    fit(answer)
+    return answer
+
+
+def log(job_id: str, executor_id: str, container_id: str) -> tuple[str, str | None, str]:
+    """A target's log: (file name, link to it, or None and the text that stands for it).
+
+    Raises JobNotFound, ExecutionNotFound, ContainerNotFound.
+    """
+    execution = _get(job_id, executor_id)
+    target = next((t for t in execution.Target if t["ContainerId"] == container_id), None)
+    if target is None:
+        raise ContainerNotFound(container_id)
+    result = _result(execution, target, store.get_result(job_id, executor_id, container_id))
+    name = _filename(executor_id, container_id)
+    if result.Status == Status.CREATE_FAILED:
+        return name, None, result.E
+    key = logs.log_key(job_id, executor_id, container_id)
+    return name, logs.link(key, name) if _has_log(result, key) else None, ""
+
+
+def _has_log(result: Result, key: str) -> bool:
+    if result.Status in TERMINAL:
+        return bool(result.OutputSize)
+    return result.Status == Status.RUNNING and logs.stored(key) > 0
+
+
+def _filename(executor_id: str, container_id: str) -> str:
+    started = datetime.fromtimestamp(float(executor_id), UTC)
+    return f"job-container-{container_id}-{started:%Y-%m-%d-%H:%M:%S}.log"
+
+
+def _get(job_id: str, executor_id: str) -> Execution:
+    jobs.checked(job_id)
+    if not _EXECUTOR_ID.fullmatch(executor_id):
+        store.get_job(job_id)
+        raise ExecutionNotFound(executor_id)
+    return store.get_execution(job_id, executor_id)
+
+
+def _result(execution: Execution, target: dict[str, str], stored: Result | None) -> Result:
+    """The target's result: the stored one, or what follows from there being none."""
+    if stored is not None:
+        return stored
+    result = Result(
+        store.result_key(execution.JobId, execution.ExecutorId),
+        target["ContainerId"],
+        NodeId=target["NodeId"],
+        Status=Status.STARTING,
+    )
+    if target["NodeId"] in execution.UnknownNodes:
+        result.Status = Status.CREATE_FAILED
+        result.Reason = Reason.NODE_UNKNOWN
+        result.E = (
+            f"no worker has announced node {target['NodeId']}; "
+            "check the NodeId, and that a worker runs for this node"
+        )
+    return result
+
+
+def _show(target: dict[str, str], result: Result) -> dict[str, Any]:
+    """A result as the contract has it: the engine's own fields flat beside ours."""
+    shown: dict[str, Any] = {**(result.Inspect or {}), **target, "Status": result.Status}
+    for name in ("ID", "E", "Reason", "StartTime", "EndTime", "OutputIncomplete"):
+        value = getattr(result, name)
+        if value is not None:
+            shown[name] = value
+    if result.Status in (Status.FINISHED, Status.RUNNING_FAILED):
+        output = bytes(result.Output or b"")
+        size = int(result.OutputSize or 0)
+        cut = size > len(output)
+        shown["Output"] = _whole_characters(output, cut).decode(errors="replace")
+        shown["OutputSize"] = size
+        shown["OutputTruncated"] = cut
+    return shown
+
+
+def _whole_characters(output: bytes, cut: bool) -> bytes:
+    """The output without the rest of a character that its cut went through."""
+    if not cut:
+        return output
+    return re.sub(rb"\A[\x80-\xbf]{1,3}", b"", output)

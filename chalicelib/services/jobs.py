@@ -1,0 +1,89 @@
+"""Saved jobs: create, list, edit, delete."""
+
+import time
+import uuid
+
+from msgspec import UnsetType
+
+from chalicelib import secrets, store
+from chalicelib.config import settings
+from chalicelib.errors import JobNotFound
+from chalicelib.models import Job
+from chalicelib.schemas import JobAnswer, JobRequest
+
+
+def list_jobs(app_name: str | None) -> list[JobAnswer]:
+    """All jobs, or those of one application, by AppName, then Name."""
+    return [show(job) for job in store.list_jobs(app_name)]
+
+
+def get_job(job_id: str) -> JobAnswer:
+    """One job. Raises JobNotFound."""
+    return show(store.get_job(checked(job_id)))
+
+
+def create_job(request: JobRequest) -> JobAnswer:
+    """Saves a new job, its secrets sealed. Raises NameTaken."""
+    job = Job(str(uuid.uuid4()), Revision=1, Executors=[])
+    plain = request.SecretArgs or []
+    _apply(request, job, [secrets.seal(job.JobId, secret) for secret in plain])
+    store.create_job(job)
+    return show(job)
+
+
+def edit_job(job_id: str, request: JobRequest) -> JobAnswer:
+    """Replaces a job; masks among its secrets stand for the stored ones.
+
+    Raises JobNotFound, NameTaken, and InvalidRequest for a mask that matches no secret.
+    """
+
+
+    def edit(job: Job) -> None:
+        sealed = secrets.unpack(job.Sealed)
+        if not isinstance(request.SecretArgs, UnsetType):
+            sealed = secrets.merge(job_id, sealed, request.SecretArgs)
+        _apply(request, job, sealed)
+
+    return show(store.edit_job(checked(job_id), edit))
+
+
+def delete_job(job_id: str) -> None:
+    """Deletes a job; what it started goes on. Raises JobNotFound."""
+    store.delete_job(checked(job_id))
+
+
+def checked(job_id: str) -> str:
+    """The id, if it can be one; raises JobNotFound without a request if not."""
+    try:
+        uuid.UUID(job_id)
+    except ValueError:
+        raise JobNotFound(job_id) from None
+    return job_id
+
+
+def show(job: Job) -> JobAnswer:
+    """The job as answers show it."""
+    oldest = time.time() - settings.retention
+    return JobAnswer(
+        JobId=job.JobId,
+        AppName=job.AppName,
+        ServiceName=job.ServiceName,
+        Name=job.Name,
+        Cmd=job.Cmd,
+        Privileged=job.Privileged,
+        User=job.User,
+        Env=list(job.Env),
+        SecretArgs=[secrets.mask(sealed) for sealed in secrets.unpack(job.Sealed)],
+        Executors=sorted(started for started in job.Executors if float(started) >= oldest),
+    )
+
+
+def _apply(request: JobRequest, job: Job, sealed: list[secrets.Sealed]) -> None:
+    job.AppName = request.AppName
+    job.ServiceName = request.ServiceName
+    job.Name = request.Name
+    job.Cmd = request.Cmd
+    job.Privileged = request.Privileged
+    job.User = request.User
+    job.Env = request.Env
+    job.Sealed = secrets.pack(sealed)

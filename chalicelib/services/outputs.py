@@ -1,0 +1,65 @@
+"""Keeps an inspect answer within what a Lambda may answer."""
+
+from typing import Any
+
+import msgspec
+
+from chalicelib.schemas import ExecutionAnswer
+
+# The contract's limit is 5 MB, Lambda's 6 MB with the answer written as a JSON string once more. So
+# what is counted is the size after that second writing, where a line feed takes three bytes.
+MAX_ANSWER = 4_900_000
+
+
+def fit(answer: ExecutionAnswer) -> None:
+    """Shortens the outputs to their ends, all to the same size at the most, so that the answer fits.
+
+    Where it is too long even without any output (thousands of long arguments), the arguments that the
+    engine repeats in each result go too, and `ArgumentsTruncated` says so.
+    """
+    excess = _size(answer) - MAX_ANSWER
+    if excess <= 0:
+        return
+    results = [result for result in answer.Result if result.get("Output")]
+    sizes = [_size(result["Output"]) for result in results]
+    limit = _limit(sizes, sum(sizes) - excess)
+    for result, size in zip(results, sizes, strict=True):
+        if size > limit:
+            result["Output"] = _end(result["Output"], limit)
+            result["OutputTruncated"] = True
+    if _size(answer) > MAX_ANSWER:
+        _drop_arguments(answer.Result)
+
+
+def _limit(sizes: list[int], budget: int) -> int:
+    """The size to which each may grow so that all together stay within the budget."""
+    left = max(budget, 0)
+    for index, size in enumerate(sorted(sizes)):
+        share = left // (len(sizes) - index)
+        if size > share:
+            return share
+        left -= size
+    return max(sizes, default=0)
+
+
+def _end(text: str, limit: int) -> str:
+    """The longest end of the text whose size is within the limit."""
+    shortest, longest = 0, len(text)
+    while shortest < longest:
+        middle = (shortest + longest + 1) // 2
+        if _size(text[len(text) - middle :]) <= limit:
+            shortest = middle
+        else:
+            longest = middle - 1
+    return text[len(text) - shortest :]
+
+
+def _drop_arguments(results: list[dict[str, Any]]) -> None:
+    for result in results:
+        if "ProcessConfig" in result:
+            result["ProcessConfig"] = {**result["ProcessConfig"], "arguments": []}
+            result["ArgumentsTruncated"] = True
+
+
+def _size(value: Any) -> int:
+    return len(msgspec.json.encode(msgspec.json.encode(value).decode()))

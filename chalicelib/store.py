@@ -1,0 +1,277 @@
+"""Every read and write of DynamoDB. Each change of state is one conditional write or one transaction.
+
+PynamoDB's errors end here: what a caller can act on becomes a domain error, all else is raised as it is.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import NoReturn
+
+from pynamodb.connection import Connection
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+from pynamodb.exceptions import DoesNotExist, PutError, TransactWriteError, UpdateError
+from pynamodb.transactions import TransactWrite
+from tenacity import (
+    RetryCallState,
+    retry,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from chalicelib.errors import ExecutionNotFound, JobNotFound, NameTaken, TryAgain
+from chalicelib.models import Execution, Job, JobName, Node, Result
+from chalicelib.states import Status, sources
+
+# The starts that a job lists at the most. It bounds the item, which every start rewrites.
+MAX_EXECUTORS = 1000
+# Starts are dropped from the list this many at a time: seldom, and within what one update may hold.
+_PRUNED = 50
+_CONDITION = "ConditionalCheckFailed"
+_NO_REASON = "None"
+_LOST_RACES = ("ConditionalCheckFailedException", "TransactionConflictException")
+
+
+class _Conflict(Exception):
+    """Someone changed an item between our read and our write: read again and retry."""
+
+
+def _give_up(state: RetryCallState) -> NoReturn:
+    raise TryAgain("too many changes of this job at the same time; try again")
+
+
+# Enough for some hundred clients that start one job at the same moment.
+_until_settled = retry(
+    retry=retry_if_exception_type(_Conflict),
+    wait=wait_random_exponential(multiplier=0.02, max=0.5),
+    stop=stop_after_attempt(60),
+    retry_error_callback=_give_up,
+)
+
+
+@cache
+def _connection() -> Connection:
+    meta = Job.Meta
+    return Connection(
+        connect_timeout_seconds=meta.connect_timeout_seconds,
+        read_timeout_seconds=meta.read_timeout_seconds,
+        max_retry_attempts=meta.max_retry_attempts,
+        max_pool_connections=meta.max_pool_connections,
+    )
+
+
+@contextmanager
+def _transaction(*failures: type[Exception]) -> Iterator[TransactWrite]:
+    """A transaction that raises `failures[i]` where the condition of its i-th part does not hold.
+
+    DynamoDB counts the parts as PynamoDB sends them: deletions, then puts, then updates.
+    """
+    try:
+        with TransactWrite(connection=_connection()) as transaction:
+            yield transaction
+    except TransactWriteError as error:
+        codes = [reason.code if reason else _NO_REASON for reason in error.cancellation_reasons]
+        if not codes:
+            raise
+        for code, failure in zip(codes, failures, strict=True):
+            if code == _CONDITION:
+                raise failure() from None
+        raise _Conflict(codes) from error
+
+
+# --- jobs ---------------------------------------------------------------------------------------
+
+
+class _NameTaken(Exception):
+    """The condition on a name did not hold."""
+
+
+def get_job(job_id: str) -> Job:
+    """The job as it stands now. Raises JobNotFound."""
+    try:
+        return Job.get(job_id, consistent_read=True)
+    except DoesNotExist:
+        raise JobNotFound(job_id) from None
+
+
+def list_jobs(app_name: str | None) -> list[Job]:
+    """All jobs, or those of one application, by AppName, then Name."""
+    jobs = Job.scan() if app_name is None else Job.by_app.query(app_name)
+    return sorted(jobs, key=lambda job: (job.AppName, job.Name))
+
+
+@_until_settled
+def create_job(job: Job) -> None:
+    """Stores a new job and takes its name. Raises NameTaken."""
+    try:
+        with _transaction(_NameTaken, _Conflict) as transaction:
+            transaction.save(_name(job), JobName.JobId.does_not_exist())
+            transaction.save(job, Job.JobId.does_not_exist())
+    except _NameTaken:
+        raise NameTaken(job.Name) from None
+
+
+@_until_settled
+def edit_job(job_id: str, edit: Callable[[Job], None]) -> Job:
+    """Changes a job by `edit`, which sets its attributes, and returns it. Moves its name if need be.
+
+    `edit` may be called again, with the job as it stands then, where another edit came between.
+    Raises JobNotFound, NameTaken.
+    """
+    job = get_job(job_id)
+    old, revision = _name(job), job.Revision
+    edit(job)
+    job.Revision = revision + 1
+    renamed = (old.AppName, old.Name) != (job.AppName, job.Name)
+    failures = [_Conflict, _NameTaken] if renamed else []
+    try:
+        with _transaction(*failures, _Conflict) as transaction:
+            if renamed:
+                transaction.delete(old, JobName.JobId == job_id)
+                transaction.save(_name(job), JobName.JobId.does_not_exist())
+            transaction.update(job, _command_of(job), Job.Revision == revision)
+    except _NameTaken:
+        raise NameTaken(job.Name) from None
+    return job
+
+
+def _command_of(job: Job) -> list[Action]:
+    """Update actions that set all but the Executors, which starts append to at any time."""
+    actions: list[Action] = [
+        Job.AppName.set(job.AppName),
+        Job.ServiceName.set(job.ServiceName),
+        Job.Name.set(job.Name),
+        Job.Cmd.set(job.Cmd),
+        Job.Privileged.set(job.Privileged),
+        Job.User.set(job.User),
+        Job.Env.set(job.Env),
+        Job.Revision.set(job.Revision),
+    ]
+    return [*actions, Job.Sealed.set(job.Sealed) if job.Sealed else Job.Sealed.remove()]
+
+
+@_until_settled
+def delete_job(job_id: str) -> None:
+    """Deletes a job and frees its name; its executions stay. Raises JobNotFound."""
+    job = get_job(job_id)
+    with _transaction(_Conflict, _Conflict) as transaction:
+        transaction.delete(_name(job), JobName.JobId == job_id)
+        transaction.delete(job, Job.Revision == job.Revision)
+
+
+def _name(job: Job) -> JobName:
+    return JobName(job.AppName, job.Name, JobId=job.JobId)
+
+
+# --- executions ---------------------------------------------------------------------------------
+
+
+@_until_settled
+def start_job(job_id: str, make: Callable[[Job], Execution], oldest: float) -> tuple[Job, Execution]:
+    """Stores the execution that `make` makes of the job, and appends it to the job, at once.
+
+    `make` may be called again where another start took its ExecutorId or an edit came between, so
+    that the execution is the job as it stood at that moment. Starts before `oldest` (seconds) may
+    drop out of the job's list. Returns the job with its new start. Raises JobNotFound.
+    """
+    job = get_job(job_id)
+    execution = make(job)
+    started = [execution.ExecutorId]
+    with _transaction(_Conflict, _Conflict) as transaction:
+        transaction.save(execution, Execution.ExecutorId.does_not_exist())
+        append = Job.Executors.set(Job.Executors.append(started))
+        transaction.update(job, [append], Job.Revision == job.Revision)
+    _prune(job, oldest)
+    job.Executors = [*job.Executors, *started]
+    return job, execution
+
+
+def _prune(job: Job, oldest: float) -> None:
+    """Drops starts from the front of the list, where we still see the list that we read."""
+    surplus = len(job.Executors) - MAX_EXECUTORS
+    expired = sum(float(executor_id) < oldest for executor_id in job.Executors)
+    if max(surplus, expired) < _PRUNED:
+        return
+    # The list only grows at its end: where its first is as we read it, so are the others.
+    unchanged = Job.Executors[0] == job.Executors[0]
+    try:
+        Job(job.JobId).update([Job.Executors[i].remove() for i in range(_PRUNED)], unchanged)
+    except UpdateError as error:
+        # Another start pruned it first, or will: an overlong list harms nobody.
+        if error.cause_response_code not in _LOST_RACES:
+            raise
+
+
+def get_execution(job_id: str, executor_id: str) -> Execution:
+    """One start of a job, also of a job deleted since. Raises JobNotFound, ExecutionNotFound."""
+    try:
+        return Execution.get(job_id, executor_id, consistent_read=True)
+    except DoesNotExist:
+        get_job(job_id)
+        raise ExecutionNotFound(executor_id) from None
+
+
+# --- results ------------------------------------------------------------------------------------
+
+
+def result_key(job_id: str, executor_id: str) -> str:
+    """The key under which an execution's results lie."""
+    return f"{job_id}/{executor_id}"
+
+
+def get_results(job_id: str, executor_id: str) -> dict[str, Result]:
+    """The results of an execution, by ContainerId; targets that nobody took up have none."""
+    results = Result.query(result_key(job_id, executor_id), consistent_read=True)
+    return {result.ContainerId: result for result in results}
+
+
+def get_result(job_id: str, executor_id: str, container_id: str) -> Result | None:
+    """One target's result, None where nobody took it up."""
+    try:
+        return Result.get(result_key(job_id, executor_id), container_id, consistent_read=True)
+    except DoesNotExist:
+        return None
+
+
+def add_result(result: Result) -> bool:
+    """Stores a target's first result (`CREATED`, `CREATE_FAILED`); False where there is one already.
+
+    An answer may get lost and the write be retried: what we wrote ourselves does not count as another's.
+    """
+    return _put(result, Result.Status.does_not_exist() | _is_same(result))
+
+
+def move_result(result: Result) -> bool:
+    """Stores a result's next status; False where that is no longer this exec's to say."""
+    legal = Result.Status.is_in(*sources(Status(result.Status)))
+    return _put(result, (Result.ID == result.ID) & legal)
+
+
+def _is_same(result: Result) -> Condition:
+    same_status = Result.Status == result.Status
+    return same_status if result.ID is None else same_status & (Result.ID == result.ID)
+
+
+def _put(result: Result, condition: Condition) -> bool:
+    try:
+        result.save(condition)
+    except PutError as error:
+        if error.cause_response_code == "ConditionalCheckFailedException":
+            return False
+        raise
+    return True
+
+
+# --- nodes --------------------------------------------------------------------------------------
+
+
+def announce(node: Node) -> None:
+    """Says that a worker serves this node, now; the last to say so is right, hence no condition."""
+    node.save()
+
+
+def get_nodes(node_ids: Iterable[str]) -> dict[str, Node]:
+    """Those of the nodes that a worker has announced, by NodeId."""
+    return {node.NodeId: node for node in Node.batch_get(list(node_ids), consistent_read=True)}

@@ -1,0 +1,81 @@
+"""`python -m worker`: wires the worker together and heeds signals.
+
+The first SIGTERM or SIGINT drains: no new messages, running commands end. The second lets go: messages
+become visible for the next worker to adopt, commands run on. The third exits at once.
+"""
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+import structlog
+
+from chalicelib import telemetry
+from chalicelib.config import settings
+from worker.config import load
+from worker.consumer import Consumer
+from worker.lease import Lease
+
+log = structlog.stdlib.get_logger("worker")
+
+_LET_GO = 2
+
+
+class Signals:
+    """Counts the signals; a second one wakes `wait`, a third ends the process."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._changed = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        self._changed.set()
+        if self.count > _LET_GO:
+            os._exit(1)
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Until the next signal, or so many seconds."""
+        self._changed.wait(seconds)
+        self._changed.clear()
+
+
+def main() -> int:
+    """Runs until drained; returns the exit code."""
+    telemetry.configure(settings.log_level)
+    try:
+        worker = load(os.environ)
+    except ValueError as error:
+        log.error("wrong setting", error=str(error))
+        return 2
+    signals = Signals()
+    lease = Lease(worker.worker_id)
+    lease.start()
+    consumers = [Consumer(url, worker, lease) for url in worker.engines]
+    for consumer in consumers:
+        consumer.start()
+    signals.wait()
+    log.info("draining")
+    for consumer in consumers:
+        consumer.drain()
+    while any(consumer.is_alive() for consumer in consumers) and signals.count < _LET_GO:
+        signals.wait(0.1)
+    return _leave(lease, signals)
+
+
+def _leave(lease: Lease, signals: Signals) -> int:
+    if signals.count < _LET_GO:
+        log.info("drained")
+        return 0
+    log.info("letting go")
+    lease.release_all()
+    # Threads still wait for their commands; the interpreter would wait for them.
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

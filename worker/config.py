@@ -1,0 +1,45 @@
+"""Settings of the worker alone; the ones it shares with the API are chalicelib's."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from chalicelib.config import whole_number, words
+
+_DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What one worker process serves, and how much at once."""
+
+    # Engines to serve: unix://, tcp:// (with DOCKER_TLS_VERIFY and DOCKER_CERT_PATH) or ssh://.
+    engines: tuple[str, ...]
+    # Names this worker in the nodes table and in logs.
+    worker_id: str
+    # Commands at once on each engine.
+    max_commands: int
+    # How long one poll of an idle queue lasts, in seconds (1–20): also how long an idle drain may take.
+    poll_seconds: int
+    # Output waits here for its upload.
+    spool_dir: Path
+    # Bytes that one command's output may wait on the disk; a command that prints faster is slowed down.
+    spool_bytes: int
+
+
+def load(environ: Mapping[str, str]) -> WorkerSettings:
+    """Settings from environment variables. Raises ValueError, naming the variable, for a wrong one."""
+    poll_seconds = whole_number(environ, "POLL_SECONDS", 20)
+    if poll_seconds > 20:
+        raise ValueError("POLL_SECONDS must be at most 20, the longest poll that SQS knows")
+    return WorkerSettings(
+        engines=words(environ.get("DOCKER_HOSTS", ""))
+        or (environ.get("DOCKER_HOST") or _DEFAULT_ENGINE,),
+        worker_id=environ.get("WORKER_ID") or f"{socket.gethostname()}-{os.getpid()}",
+        max_commands=whole_number(environ, "MAX_COMMANDS", 32),
+        poll_seconds=poll_seconds,
+        spool_dir=Path(environ.get("SPOOL_DIR") or "/var/tmp/appjobs"),
+        spool_bytes=whole_number(environ, "SPOOL_BYTES", 256 * 1024**2),
+    )

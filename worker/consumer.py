@@ -1,0 +1,100 @@
+"""One node's consumer: poll its queue, dispatch to threads, drain."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from chalicelib import queues
+from chalicelib.queues import BATCH, Received
+from worker.config import WorkerSettings
+from worker.engine import Engine
+from worker.lease import Lease, ServedNode
+from worker.run import Runner
+
+log = structlog.stdlib.get_logger(__name__)
+
+# After a failed poll, in seconds: AWS is out of reach, or the queue was deleted.
+_PAUSE = 5
+
+
+class Consumer(threading.Thread):
+    """Serves one engine until it is told to drain; ends when its last command has ended."""
+
+    def __init__(self, url: str, settings: WorkerSettings, lease: Lease) -> None:
+        super().__init__(name=f"consumer {url}", daemon=True)
+        self._settings = settings
+        self._lease = lease
+        # Each command keeps one connection open for its output and needs another for its calls.
+        self._engine = Engine(url, pool=2 * settings.max_commands)
+        self._free = threading.Semaphore(settings.max_commands)
+        self._draining = threading.Event()
+
+    def drain(self) -> None:
+        """Takes no new messages from now on."""
+        self._draining.set()
+
+    def run(self) -> None:
+        node = self._announce()
+        if node is None:
+            return
+        settings = self._settings
+        runner = Runner(self._engine, node.node_id, settings.spool_dir, settings.spool_bytes)
+        with ThreadPoolExecutor(settings.max_commands, "run") as pool:
+            while not self._draining.is_set():
+                for message in self._poll(node.queue_url):
+                    pool.submit(self._handle, runner, node, message)
+
+    def _announce(self) -> ServedNode | None:
+        """Reaches the engine, makes its queue and announces its node, however long it takes."""
+        while not self._draining.is_set():
+            try:
+                node_id, hostname = self._engine.connect()
+                node = ServedNode(node_id, hostname, queues.ensure_queue(node_id))
+                self._lease.serve(node)
+            except Exception as error:
+                log.warning("node not announced yet", engine=self._engine.url, error=str(error))
+                self._draining.wait(_PAUSE)
+            else:
+                log.info("serving", node_id=node_id, hostname=hostname, engine=self._engine.url)
+                return node
+        return None
+
+    def _poll(self, queue_url: str) -> list[Received]:
+        """The next messages, no more than there are free places, each with its place taken."""
+        places = self._take_places()
+        messages: list[Received] = []
+        try:
+            received = queues.receive(queue_url, places, self._settings.poll_seconds)
+            messages = [message for message in received if self._lease.hold(queue_url, message)]
+        except Exception:
+            log.warning("poll failed", exc_info=True)
+            self._draining.wait(_PAUSE)
+        finally:
+            for _ in range(places - len(messages)):
+                self._free.release()
+        return messages
+
+    def _take_places(self) -> int:
+        """Waits for a free place, takes it and those that are free beside it, ten at the most."""
+        self._free.acquire()
+        places = 1
+        while places < BATCH and self._free.acquire(blocking=False):
+            places += 1
+        return places
+
+    def _handle(self, runner: Runner, node: ServedNode, message: Received) -> None:
+        target = message.target
+        with structlog.contextvars.bound_contextvars(
+            job_id=target.job_id, executor_id=target.executor_id, container_id=target.container_id
+        ):
+            try:
+                runner.run(message)
+                queues.delete(node.queue_url, self._lease.receipt(node.queue_url, target))
+            except Exception:
+                # The message stays on the queue: it comes again and is adopted, or found to be over.
+                log.exception("message not brought to its end")
+            finally:
+                self._lease.release(node.queue_url, target)
+                self._free.release()
+

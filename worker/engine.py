@@ -1,0 +1,174 @@
+"""One Docker Engine: the only importer of docker. Engine errors become `Refusal`s or `Unreachable`."""
+
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import docker
+import docker.utils
+import requests
+
+from chalicelib.states import Reason
+
+# The engine answers these calls from memory; only a hanging one takes longer.
+_TIMEOUT = 30
+_FRAME_HEADER = struct.Struct(">BxxxL")
+_READ = 256 * 1024
+
+
+class Refusal(Exception):
+    """The engine answered that it will not, or cannot."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class UnknownExec(Exception):
+    """The engine does not know this exec: it, or its container, is gone from its memory."""
+
+
+class AlreadyStarted(Exception):
+    """The exec was started before; its output cannot be had a second time."""
+
+
+class Unreachable(Exception):
+    """The engine did not answer."""
+
+
+class OutputCut(Exception):
+    """The stream of the output broke off in the middle."""
+
+
+class Engine:
+    """The calls that an exec needs. Made without I/O; safe to use from several threads."""
+
+    def __init__(self, url: str, pool: int) -> None:
+        self.url = url
+        self._pool = pool
+        self._api: docker.APIClient | None = None
+
+    def connect(self) -> tuple[str, str]:
+        """(NodeId, hostname) of the engine: its Swarm NodeID, or its own ID where it is in no swarm.
+
+        Raises Unreachable.
+        """
+        with _engine_errors():
+            tls = docker.utils.kwargs_from_env().get("tls")
+            self._api = docker.APIClient(
+                self.url,
+                tls=tls if self.url.startswith("tcp://") else False,
+                timeout=_TIMEOUT,
+                max_pool_size=self._pool,
+                use_ssh_client=True,
+            )
+            info = self._api.info()
+        return info.get("Swarm", {}).get("NodeID") or info["ID"], info["Name"]
+
+    def create(
+        self, container_id: str, command: list[str], env: list[str], user: str, privileged: bool
+    ) -> str:
+        """Makes an exec, which does not run yet, and returns its ID. Raises Refusal, Unreachable."""
+        with _engine_errors():
+            created = self._client.exec_create(
+                container_id, command, environment=env, user=user, privileged=privileged
+            )
+        return str(created["Id"])
+
+    def start(self, exec_id: str) -> Iterator[bytes]:
+        """Starts the exec and yields its stdout and stderr as they come, until both are closed.
+
+        Raises AlreadyStarted, Refusal, Unreachable, OutputCut.
+        """
+        with _engine_errors():
+            socket = self._client.exec_start(exec_id, socket=True)
+        with socket:
+            _check_started(socket._response)
+            yield from _frames(_buffered(socket))
+
+    def inspect(self, exec_id: str) -> dict[str, Any]:
+        """What the engine says of the exec. Raises UnknownExec, Refusal, Unreachable."""
+        with _engine_errors():
+            try:
+                return dict(self._client.exec_inspect(exec_id))
+            except docker.errors.NotFound as error:
+                raise UnknownExec(error.explanation) from None
+
+    @property
+    def _client(self) -> docker.APIClient:
+        if self._api is None:
+            raise Unreachable(f"{self.url} was never reached")
+        return self._api
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise Refusal(_reason(error), str(error.explanation or error)) from None
+    except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+        raise Unreachable(str(error)) from error
+
+
+def _reason(error: docker.errors.APIError) -> Reason:
+    if error.status_code == 404:
+        return Reason.CONTAINER_NOT_FOUND
+    if error.status_code == 409:
+        paused = "paused" in str(error.explanation)
+        return Reason.CONTAINER_PAUSED if paused else Reason.CONTAINER_NOT_RUNNING
+    return Reason.ENGINE_ERROR
+
+
+def _check_started(response: requests.Response) -> None:
+    """docker-py does not look at the status where it hands out the socket."""
+    if response.status_code in (200, 101):
+        return
+    message = str(response.json().get("message", response.status_code))
+    if "already" in message:
+        raise AlreadyStarted(message)
+    reason = Reason.CONTAINER_GONE if response.status_code in (404, 409) else Reason.ENGINE_ERROR
+    raise Refusal(reason, message)
+
+
+def _buffered(socket: Any) -> io.BufferedReader:
+    """The reader that took the answer's header off the socket.
+
+    The first output may have come in the same packet; then it waits in this reader, and whoever reads
+    the bare socket, as docker-py does, never sees it.
+    """
+    reader: io.BufferedReader = socket._response.raw._fp.fp
+    return reader
+
+
+def _frames(stream: io.BufferedReader) -> Iterator[bytes]:
+    """The payloads of the engine's multiplexed stream (API reference, "Stream format")."""
+    while header := _exactly(stream, _FRAME_HEADER.size):
+        _, left = _FRAME_HEADER.unpack(header)
+        while left:
+            chunk = _read(stream, min(left, _READ))
+            if not chunk:
+                raise OutputCut("the engine closed the stream within a frame")
+            left -= len(chunk)
+            yield chunk
+
+
+def _exactly(stream: io.BufferedReader, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        chunk = _read(stream, size - len(data))
+        if not chunk and not data:
+            return b""
+        if not chunk:
+            raise OutputCut("the engine closed the stream within a frame's header")
+        data += chunk
+    return data
+
+
+def _read(stream: io.BufferedReader, size: int) -> bytes:
+    try:
+        return stream.read1(size)
+    except OSError as error:
+        raise OutputCut(str(error)) from error

@@ -1,0 +1,295 @@
+"""One target's life: claim, start, read, end. And adoption: the same from wherever another left it.
+
+A command runs at most once because only an exec whose ID is in the result is ever started, and the
+engine starts an exec once. Whoever dies in between leaves a message that comes again and is adopted.
+"""
+
+import shlex
+import threading
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import structlog
+from tenacity import retry, stop_after_delay, wait_exponential_jitter
+
+from chalicelib import logs, secrets, store
+from chalicelib.config import settings
+from chalicelib.errors import AppjobsError, SecretsUnreadable
+from chalicelib.models import Result
+from chalicelib.queues import Received, TargetMessage
+from chalicelib.states import TERMINAL, Reason, Status
+from worker.engine import (
+    AlreadyStarted,
+    Engine,
+    OutputCut,
+    Refusal,
+    UnknownExec,
+    Unreachable,
+)
+from worker.output import Spool
+
+log = structlog.stdlib.get_logger(__name__)
+
+# A command over sooner than this never shows as RUNNING: it saves a write per target.
+_RUNNING_AFTER = 0.25
+# How old the log in S3 may get while a command runs, and which share of the time uploads may take.
+_FLUSH_SECONDS = 3.0
+_FLUSH_PAUSE = 2
+# Between two looks at an exec whose output has ended.
+_LOOK_FIRST, _LOOK_LAST = 0.02, 2.0
+# The end of the output in the result: this much, and this much for all results of an execution.
+_TAIL, _ALL_TAILS = 32 * 1024, 4 * 1024**2
+_MESSAGE = 2000
+# A log that could not be stored for this long is given up; then the result says so.
+_FLUSH_TRIES = 900
+
+
+@dataclass(frozen=True)
+class Command:
+    """What an execution runs, its secrets opened."""
+
+    words: list[str]
+    secrets: list[str]
+    env: list[str]
+    user: str
+    privileged: bool
+    created: float
+    expires: int
+    tail: int
+
+    def mask(self, inspect: dict[str, Any]) -> dict[str, Any]:
+        """The engine's inspect with the secret arguments, which are the last ones, masked."""
+        if not self.secrets:
+            return inspect
+        process = inspect["ProcessConfig"]
+        plain = process["arguments"][: -len(self.secrets)]
+        masked = [*plain, *("*" * len(secret) for secret in self.secrets)]
+        return {**inspect, "ProcessConfig": {**process, "arguments": masked}}
+
+    def scrub(self, message: str) -> str:
+        """An error's text without secrets, and not too long to be stored a thousand times."""
+        for secret in self.secrets:
+            message = message.replace(secret, "***") if secret else message
+        return message[:_MESSAGE]
+
+
+# Many targets of one execution come in a row: its item, which lists all of them, is read once.
+@lru_cache(maxsize=64)
+def command(job_id: str, executor_id: str) -> Command:
+    """What to run. Raises JobNotFound, ExecutionNotFound, SecretsUnreadable."""
+    execution = store.get_execution(job_id, executor_id)
+    return Command(
+        words=shlex.split(execution.Cmd),
+        secrets=[secrets.unseal(job_id, sealed) for sealed in secrets.unpack(execution.Sealed)],
+        env=list(execution.Env),
+        user=execution.User,
+        privileged=execution.Privileged,
+        created=float(executor_id),
+        expires=int(execution.ExpiresAt),
+        tail=min(_TAIL, _ALL_TAILS // len(execution.Target)),
+    )
+
+
+class Runner:
+    """Runs targets on one node."""
+
+    def __init__(self, engine: Engine, node_id: str, spool_dir: Path, spool_bytes: int) -> None:
+        self._engine = engine
+        self._node_id = node_id
+        self._spool_dir = spool_dir
+        self._spool_bytes = spool_bytes
+
+    def run(self, message: Received) -> None:
+        """Brings the message's target to its end; returns when its message may be deleted.
+
+        Raises where it cannot go on now: the message must come again.
+        """
+        target = message.target
+        # A first delivery has no result, but for rare duplicates that the claim finds out.
+        if message.first and self._claim_and_run(target):
+            return
+        result = store.get_result(target.job_id, target.executor_id, target.container_id)
+        if result is None:
+            self._claim_and_run(target)
+        elif result.Status not in TERMINAL:
+            self._adopt(target, result)
+
+    def _claim_and_run(self, target: TargetMessage) -> bool:
+        """False where another was first."""
+        result = self._new_result(target)
+        try:
+            command_ = command(target.job_id, target.executor_id)
+            result.ExpiresAt = command_.expires
+            self._create(command_, result)
+        except SecretsUnreadable as error:
+            _fail_create(result, Reason.SECRETS_UNREADABLE, error.message)
+        except AppjobsError as error:
+            log.warning("dropped a message of an unknown execution", error=error.message)
+            return True
+        if not store.add_result(result):
+            return False
+        if result.Status == Status.CREATED:
+            self._execute(target, command_, result)
+        return True
+
+    def _new_result(self, target: TargetMessage) -> Result:
+        return Result(
+            store.result_key(target.job_id, target.executor_id),
+            target.container_id,
+            NodeId=self._node_id,
+            Status=Status.CREATED,
+            ExpiresAt=int(time.time() + settings.retention),
+        )
+
+    def _create(self, command_: Command, result: Result) -> None:
+        """Makes the exec, or finds out why it cannot be; the result says which."""
+        deadline = settings.delivery_deadline
+        if time.time() > command_.created + deadline:
+            message = f"no worker took this target up within {deadline} s; it will not run"
+            return _fail_create(result, Reason.EXPIRED, message)
+        try:
+            result.ID = self._engine.create(
+                result.ContainerId,
+                command_.words + command_.secrets,
+                command_.env,
+                command_.user,
+                command_.privileged,
+            )
+        except Refusal as refusal:
+            _fail_create(result, refusal.reason, command_.scrub(str(refusal)))
+
+    def _execute(self, target: TargetMessage, command_: Command, result: Result) -> None:
+        """Starts the exec, reads its output, and stores how it ended."""
+        key = logs.log_key(target.job_id, target.executor_id, target.container_id)
+        path = self._spool_dir / result.ID
+        spool = Spool(path, logs.GrowingObject(key), command_.tail, self._spool_bytes)
+        result.StartTime = time.time()
+        try:
+            reader = _Reader(self._engine, result.ID, spool)
+            self._accompany(reader, spool, result)
+            if isinstance(reader.error, AlreadyStarted):
+                return self._adopt(target, result)
+            _flush_to_the_end(spool)
+            result.OutputSize = spool.size
+            result.Output = spool.tail
+            if isinstance(reader.error, OutputCut | Unreachable):
+                result.OutputIncomplete = True
+            self._end(command_, result, reader.error)
+        finally:
+            spool.close()
+
+    def _accompany(self, reader: "_Reader", spool: Spool, result: Result) -> None:
+        """Stays with a command until its output ends: says RUNNING, brings the log up to date."""
+        reader.start()
+        reader.join(_RUNNING_AFTER)
+        if not reader.is_alive():
+            return
+        result.Status = Status.RUNNING
+        store.move_result(result)
+        pause = _FLUSH_SECONDS
+        while reader.is_alive():
+            reader.join(pause)
+            pause = _flush_in_between(spool)
+
+    def _adopt(self, target: TargetMessage, result: Result) -> None:
+        """Goes on from where another worker, or this one before it was started anew, left it."""
+        command_ = command(target.job_id, target.executor_id)
+        try:
+            inspect = self._engine.inspect(result.ID)
+        except (UnknownExec, Refusal):
+            inspect = {}  # `_end` looks again and says what it means.
+        if inspect.get("Running") is False and inspect.get("ExitCode") is None:
+            return self._execute(target, command_, result)
+        log.info("adopted", exec_id=result.ID, running=inspect.get("Running"))
+        # Nobody can attach again to an exec's output, so the log has what was uploaded before.
+        result.OutputIncomplete = True
+        key = logs.log_key(target.job_id, target.executor_id, target.container_id)
+        self._end(command_, result, None, stored_output=key)
+
+    def _end(
+        self,
+        command_: Command,
+        result: Result,
+        error: Exception | None,
+        stored_output: str | None = None,
+    ) -> None:
+        """Waits for the exec's end and stores it. The log is complete in S3 by then."""
+        try:
+            if isinstance(error, Refusal):
+                raise error
+            inspect = self._wait_for_exit(result.ID)
+            result.Inspect = command_.mask(inspect)
+            result.Status = Status.FINISHED
+        except Refusal as refusal:
+            _fail(result, refusal.reason, command_.scrub(str(refusal)))
+        except UnknownExec:
+            _fail(result, Reason.LOST, "the engine does not know this exec any more; how it ended is lost")
+        if stored_output:
+            result.OutputSize = logs.stored(stored_output)
+            if result.OutputSize:
+                result.Output = logs.stored_end(stored_output, command_.tail)
+        result.EndTime = time.time()
+        if not store.move_result(result):
+            log.info("another worker stored this result first", exec_id=result.ID)
+
+    def _wait_for_exit(self, exec_id: str) -> dict[str, Any]:
+        """The engine's inspect of the exec once it is over. Raises UnknownExec, Refusal."""
+        pause = _LOOK_FIRST
+        while True:
+            try:
+                inspect = self._engine.inspect(exec_id)
+                if not inspect["Running"] and inspect["ExitCode"] is not None:
+                    return inspect
+            except Unreachable as error:
+                log.warning("engine unreachable", error=str(error))
+            except Refusal as refusal:
+                if refusal.reason != Reason.CONTAINER_PAUSED:
+                    raise Refusal(Reason.CONTAINER_GONE, str(refusal)) from None
+            time.sleep(pause)
+            pause = min(pause * 2, _LOOK_LAST)
+
+
+class _Reader(threading.Thread):
+    """Starts an exec and takes its output into the spool as fast as the engine gives it."""
+
+    def __init__(self, engine: Engine, exec_id: str, spool: Spool) -> None:
+        super().__init__(name=f"read {exec_id[:12]}", daemon=True)
+        self._engine = engine
+        self._exec_id = exec_id
+        self._spool = spool
+        # Why the output ended before its end, if it did.
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            for chunk in self._engine.start(self._exec_id):
+                self._spool.write(chunk)
+        except Exception as error:
+            self.error = error
+
+
+def _flush_in_between(spool: Spool) -> float:
+    """Flushes; returns how long to wait for the next. A failure waits for the next flush too."""
+    began = time.monotonic()
+    try:
+        spool.flush()
+    except Exception:
+        log.warning("log not stored for now", exc_info=True)
+    return max(_FLUSH_SECONDS, _FLUSH_PAUSE * (time.monotonic() - began))
+
+
+@retry(wait=wait_exponential_jitter(0.2, 20), stop=stop_after_delay(_FLUSH_TRIES), reraise=True)
+def _flush_to_the_end(spool: Spool) -> None:
+    spool.flush()
+
+
+def _fail_create(result: Result, reason: Reason, message: str) -> None:
+    result.Status, result.Reason, result.E = Status.CREATE_FAILED, reason, message
+    result.EndTime = time.time()
+
+
+def _fail(result: Result, reason: Reason, message: str) -> None:
+    result.Status, result.Reason, result.E = Status.RUNNING_FAILED, reason, message
