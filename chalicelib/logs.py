@@ -35,9 +35,7 @@ def link(key: str, filename: str) -> str:
         "ResponseContentDisposition": f'attachment; filename="{filename}"',
     }
     return str(
-        client("s3").generate_presigned_url(
-            "get_object", Params=parameters, ExpiresIn=LINK_SECONDS
-        )
+        client("s3").generate_presigned_url("get_object", Params=parameters, ExpiresIn=LINK_SECONDS)
     )
 
 
@@ -111,8 +109,7 @@ def _ranges(size: int) -> list[tuple[int, int, int]]:
     count = -(-size // MAX_PART)
     edges = [size * index // count for index in range(count + 1)]
     return [
-        (number, first, end - 1)
-        for number, (first, end) in enumerate(pairwise(edges), start=1)
+        (number, first, end - 1) for number, (first, end) in enumerate(pairwise(edges), start=1)
     ]
 
 

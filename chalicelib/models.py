@@ -3,6 +3,8 @@
 Attributes have the API's names, so the PascalCase here is not a slip.
 """
 
+from typing import Any
+
 from pynamodb.attributes import (
     BinaryAttribute,
     BooleanAttribute,
@@ -34,12 +36,12 @@ class _Command(Model):
     Cmd = UnicodeAttribute()
     Privileged = BooleanAttribute()
     User = UnicodeAttribute()
-    Env = ListAttribute(of=UnicodeAttribute)
+    Env: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
     # `secrets.pack`ed; absent where there are none.
     Sealed = BinaryAttribute(legacy_encoding=False, null=True)
 
 
-class JobsByApp(GlobalSecondaryIndex["Job"]):
+class JobsByApp(GlobalSecondaryIndex["Job"]):  # type: ignore[no-untyped-call]
     """The jobs of one application, by name."""
 
     class Meta:
@@ -60,7 +62,7 @@ class Job(_Command):
     # Changes with every edit and with nothing else, so that starts do not disturb each other.
     Revision = NumberAttribute()
     # The latest starts, in the order in which they were written.
-    Executors = ListAttribute(of=UnicodeAttribute)
+    Executors: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
     by_app = JobsByApp()
 
 
@@ -86,7 +88,7 @@ class Execution(_Command):
     # [{"ContainerId": …, "NodeId": …}, …]
     Target = JSONAttribute()
     # Nodes among the targets' that no worker had announced when the execution was accepted.
-    UnknownNodes = ListAttribute(of=UnicodeAttribute)
+    UnknownNodes: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
     ExpiresAt = NumberAttribute()
 
 

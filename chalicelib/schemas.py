@@ -17,8 +17,11 @@ MAX_TARGETS = 1000
 
 _USER = re.compile(r"[\w.][\w.-]*\$?(:[\w.][\w.-]*\$?)?", re.ASCII)
 _ENV = re.compile(r"[^=\s\0]+=[^\0]*")
-# SQS and DynamoDB take more; no engine or swarm gives out longer or stranger ids.
-_Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$")]
+_NodeId = Annotated[str, Meta(min_length=1, max_length=128)]
+# What an engine calls a container: it becomes part of paths (the engine's API, the log's key).
+_ContainerId = Annotated[
+    str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
+]
 
 T = TypeVar("T", bound=Struct)
 
@@ -69,8 +72,8 @@ class JobRequest(Struct, kw_only=True):
 class Target(Struct, frozen=True):
     """One container on one node."""
 
-    ContainerId: _Id
-    NodeId: _Id
+    ContainerId: _ContainerId
+    NodeId: _NodeId
 
 
 class StartRequest(Struct):

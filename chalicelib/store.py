@@ -6,12 +6,12 @@ PynamoDB's errors end here: what a caller can act on becomes a domain error, all
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pynamodb.connection import Connection
+from pynamodb.exceptions import DoesNotExist, PutError, TransactWriteError, UpdateError
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
-from pynamodb.exceptions import DoesNotExist, PutError, TransactWriteError, UpdateError
 from pynamodb.transactions import TransactWrite
 from tenacity import (
     RetryCallState,
@@ -169,7 +169,9 @@ def _name(job: Job) -> JobName:
 
 
 @_until_settled
-def start_job(job_id: str, make: Callable[[Job], Execution], oldest: float) -> tuple[Job, Execution]:
+def start_job(
+    job_id: str, make: Callable[[Job], Execution], oldest: float
+) -> tuple[Job, Execution]:
     """Stores the execution that `make` makes of the job, and appends it to the job, at once.
 
     `make` may be called again where another start took its ExecutorId or an edit came between, so
@@ -249,7 +251,7 @@ def move_result(result: Result) -> bool:
     return _put(result, (Result.ID == result.ID) & legal)
 
 
-def _is_same(result: Result) -> Condition:
+def _is_same(result: Result) -> Any:
     same_status = Result.Status == result.Status
     return same_status if result.ID is None else same_status & (Result.ID == result.ID)
 

@@ -52,7 +52,7 @@ class Consumer(threading.Thread):
                 node_id, hostname = self._engine.connect()
                 node = ServedNode(node_id, hostname, queues.ensure_queue(node_id))
                 self._lease.serve(node)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - engine and AWS may come up after us
                 log.warning("node not announced yet", engine=self._engine.url, error=str(error))
                 self._draining.wait(_PAUSE)
             else:
@@ -65,9 +65,11 @@ class Consumer(threading.Thread):
         places = self._take_places()
         messages: list[Received] = []
         try:
+            if self._draining.is_set():  # It was told to while all places were taken.
+                return messages
             received = queues.receive(queue_url, places, self._settings.poll_seconds)
             messages = [message for message in received if self._lease.hold(queue_url, message)]
-        except Exception:
+        except Exception:  # whatever it was, the next poll may work
             log.warning("poll failed", exc_info=True)
             self._draining.wait(_PAUSE)
         finally:
@@ -97,4 +99,3 @@ class Consumer(threading.Thread):
             finally:
                 self._lease.release(node.queue_url, target)
                 self._free.release()
-

@@ -56,7 +56,7 @@ class Engine:
         Raises Unreachable.
         """
         with _engine_errors():
-            tls = docker.utils.kwargs_from_env().get("tls")
+            tls = docker.utils.kwargs_from_env().get("tls") or False
             self._api = docker.APIClient(
                 self.url,
                 tls=tls if self.url.startswith("tcp://") else False,
@@ -83,7 +83,7 @@ class Engine:
         Raises AlreadyStarted, Refusal, Unreachable, OutputCut.
         """
         with _engine_errors():
-            socket = self._client.exec_start(exec_id, socket=True)
+            socket: Any = self._client.exec_start(exec_id, socket=True)
         with socket:
             _check_started(socket._response)
             yield from _frames(_buffered(socket))

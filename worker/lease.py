@@ -72,8 +72,7 @@ class Lease(threading.Thread):
                 self._extend(VISIBILITY)
                 for node in self._served():
                     self._announce(node)
-            except Exception:
-                # The next turn comes well before the messages become visible.
+            except Exception:  # the next turn comes before messages become visible
                 log.warning("lease not renewed", exc_info=True)
 
     def _extend(self, seconds: int) -> None:

@@ -7,10 +7,11 @@ engine starts an exec once. Whoever dies in between leaves a message that comes 
 import shlex
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from tenacity import retry, stop_after_delay, wait_exponential_jitter
@@ -24,7 +25,6 @@ from chalicelib.states import TERMINAL, Reason, Status
 from worker.engine import (
     AlreadyStarted,
     Engine,
-    OutputCut,
     Refusal,
     UnknownExec,
     Unreachable,
@@ -43,8 +43,10 @@ _LOOK_FIRST, _LOOK_LAST = 0.02, 2.0
 # The end of the output in the result: this much, and this much for all results of an execution.
 _TAIL, _ALL_TAILS = 32 * 1024, 4 * 1024**2
 _MESSAGE = 2000
-# A log that could not be stored for this long is given up; then the result says so.
-_FLUSH_TRIES = 900
+# An end that cannot be stored for this long is left to the next delivery of the message.
+_INSIST_SECONDS = 900
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ class Runner:
         deadline = settings.delivery_deadline
         if time.time() > command_.created + deadline:
             message = f"no worker took this target up within {deadline} s; it will not run"
-            return _fail_create(result, Reason.EXPIRED, message)
+            _fail_create(result, Reason.EXPIRED, message)
+            return
         try:
             result.ID = self._engine.create(
                 result.ContainerId,
@@ -171,11 +174,13 @@ class Runner:
             reader = _Reader(self._engine, result.ID, spool)
             self._accompany(reader, spool, result)
             if isinstance(reader.error, AlreadyStarted):
-                return self._adopt(target, result)
-            _flush_to_the_end(spool)
+                self._adopt(target, result)
+                return
+            _insist(spool.flush)
             result.OutputSize = spool.size
             result.Output = spool.tail
-            if isinstance(reader.error, OutputCut | Unreachable):
+            if reader.error and not isinstance(reader.error, Refusal):
+                log.warning("output cut", exec_id=result.ID, error=str(reader.error))
                 result.OutputIncomplete = True
             self._end(command_, result, reader.error)
         finally:
@@ -202,7 +207,8 @@ class Runner:
         except (UnknownExec, Refusal):
             inspect = {}  # `_end` looks again and says what it means.
         if inspect.get("Running") is False and inspect.get("ExitCode") is None:
-            return self._execute(target, command_, result)
+            self._execute(target, command_, result)
+            return
         log.info("adopted", exec_id=result.ID, running=inspect.get("Running"))
         # Nobody can attach again to an exec's output, so the log has what was uploaded before.
         result.OutputIncomplete = True
@@ -226,13 +232,17 @@ class Runner:
         except Refusal as refusal:
             _fail(result, refusal.reason, command_.scrub(str(refusal)))
         except UnknownExec:
-            _fail(result, Reason.LOST, "the engine does not know this exec any more; how it ended is lost")
+            _fail(
+                result,
+                Reason.LOST,
+                "the engine does not know this exec any more; how it ended is lost",
+            )
         if stored_output:
             result.OutputSize = logs.stored(stored_output)
             if result.OutputSize:
                 result.Output = logs.stored_end(stored_output, command_.tail)
         result.EndTime = time.time()
-        if not store.move_result(result):
+        if not _insist(lambda: store.move_result(result)):
             log.info("another worker stored this result first", exec_id=result.ID)
 
     def _wait_for_exit(self, exec_id: str) -> dict[str, Any]:
@@ -267,7 +277,7 @@ class _Reader(threading.Thread):
         try:
             for chunk in self._engine.start(self._exec_id):
                 self._spool.write(chunk)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the target still needs its end
             self.error = error
 
 
@@ -276,14 +286,15 @@ def _flush_in_between(spool: Spool) -> float:
     began = time.monotonic()
     try:
         spool.flush()
-    except Exception:
+    except Exception:  # the output waits in the spool for the next flush
         log.warning("log not stored for now", exc_info=True)
     return max(_FLUSH_SECONDS, _FLUSH_PAUSE * (time.monotonic() - began))
 
 
-@retry(wait=wait_exponential_jitter(0.2, 20), stop=stop_after_delay(_FLUSH_TRIES), reraise=True)
-def _flush_to_the_end(spool: Spool) -> None:
-    spool.flush()
+@retry(wait=wait_exponential_jitter(0.2, 20), stop=stop_after_delay(_INSIST_SECONDS), reraise=True)
+def _insist(write: Callable[[], T]) -> T:
+    """Does a write that must not be lost, through minutes of outage: our message is held meanwhile."""
+    return write()
 
 
 def _fail_create(result: Result, reason: Reason, message: str) -> None:

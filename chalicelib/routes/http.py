@@ -40,7 +40,7 @@ def answers_errors(view: View) -> View:
             if refusal.status < 500:
                 return error(refusal.id, refusal.message, refusal.status)
             return _unexpected()
-        except Exception:
+        except Exception:  # noqa: BLE001 - the answer must have our shape; the log has the rest
             return _unexpected()
 
     return answering
@@ -58,9 +58,7 @@ def in_context(request: Request, get_response: Callable[[Request], Response]) ->
     with structlog.contextvars.bound_contextvars(request_id=request_id):
         response = _in_our_words(get_response(request))
         response.headers["X-Request-Id"] = request_id
-        log.info(
-            "request", method=request.method, path=request.path, status=response.status_code
-        )
+        log.info("request", method=request.method, path=request.path, status=response.status_code)
     return response
 
 

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from chalicelib import logs, queues, secrets, store
+from chalicelib import logs, queues, store
 from chalicelib.config import settings
 from chalicelib.errors import ContainerNotFound, ExecutionNotFound
 from chalicelib.models import Execution, Job, Node, Result
@@ -68,9 +68,7 @@ def _next_executor_id(job: Job, now: float) -> str:
 def _show_last(job: Job, execution: Execution) -> JobAnswer:
     """The job's answer to its start: of several starts at once, each is the last of its own answer."""
     answer = jobs.show(job)
-    answer.Executors = [
-        started for started in answer.Executors if started <= execution.ExecutorId
-    ]
+    answer.Executors = [started for started in answer.Executors if started <= execution.ExecutorId]
     return answer
 
 

@@ -37,7 +37,6 @@ def edit_job(job_id: str, request: JobRequest) -> JobAnswer:
     Raises JobNotFound, NameTaken, and InvalidRequest for a mask that matches no secret.
     """
 
-
     def edit(job: Job) -> None:
         sealed = secrets.unpack(job.Sealed)
         if not isinstance(request.SecretArgs, UnsetType):

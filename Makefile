@@ -1,0 +1,43 @@
+# The doors into the project: each works on a fresh Debian with root, Python 3.11+ and git.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+# Made anew when the requirements change.
+STAMP := $(VENV)/.stamp
+# apt-get needs no more than what is missing: programs, and the package of each.
+PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check swarm
+
+help:  ## Say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 8
+
+setup: $(STAMP)  ## Make the virtual environment (again, when the requirements changed)
+
+$(STAMP): requirements.txt worker/requirements.txt requirements-dev.txt
+ifneq ($(PACKAGES),)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(PACKAGES); \
+	else echo "missing here: $(PACKAGES). Install it, or run as root on Debian or Ubuntu." >&2; exit 1; fi
+endif
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+# One command and no shell around it: a signal for make reaches it.
+run: $(STAMP)  ## Start all here, run a sample job, serve (API_PORT=8000 AWS_PORT=4566 DOCKER_HOST=)
+	@$(PYTHON) -m dev.run
+
+swarm: $(STAMP)  ## Start a swarm of three nodes in network namespaces, as root
+	@$(PYTHON) -m dev.swarm
+
+test: $(STAMP)  ## Run the tests (unit, contract, swarm)
+	$(PYTHON) -m pytest tests/
+
+check: $(STAMP)  ## Lint, formatting, types, who imports whom
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	PYTHONPATH=. $(VENV)/bin/lint-imports

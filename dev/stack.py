@@ -1,0 +1,371 @@
+"""AWS on this machine, with the deployed template in it; and the child processes that make it up.
+
+MiniStack by default; LocalStack, in a container, where the environment says `AWS=localstack`.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+import venv
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCAL = ROOT / ".local"
+STACK = "appjobs-dev"
+PORT = 4566
+TEMPLATE = ROOT / ".chalice" / "resources.yaml"
+_REQUIREMENTS = ROOT / "dev" / "ministack.txt"
+_COMPOSE_FILE = ROOT / "localstack-compose.yml"
+_REGION = "us-east-1"
+_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+_START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
+# A container takes longer, and its image may have to be pulled.
+_LOCALSTACK_SECONDS = 600.0
+_DEPLOY_SECONDS = 120.0
+_TAIL_LINES = 15
+
+
+class StackError(Exception):
+    """The local AWS, or a child process, cannot be had; the text says why and what to do."""
+
+
+@dataclass
+class Child:
+    """A process that we started, in a session of its own: a Ctrl-C in the terminal passes it by."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def check(self) -> None:
+        """Raises StackError with the end of its log when the process is over."""
+        code = self.process.poll()
+        if code is not None:
+            raise StackError(f"{self.name} ended with code {code}, {tail(self.log)}")
+
+    def stop(self, seconds: float = _STOP_SECONDS) -> None:
+        """Ends the process: SIGTERM, and SIGKILL when that does not help within `seconds`."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait()
+
+
+@dataclass
+class Aws:
+    """A local AWS with the template deployed; `environment` is for the API and the worker."""
+
+    endpoint: str
+    child: Child | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raises StackError when its process is over."""
+        if self.child:
+            self.child.check()
+
+    def stop(self) -> None:
+        """Stops it; its state stays in the state directory (LocalStack keeps none)."""
+        if self.child:
+            self.child.stop()
+        else:
+            _compose("down")
+
+
+def start_aws(state_dir: Path, port: int = PORT, bind: str = "127.0.0.1") -> Aws:
+    """Starts AWS with the state it had in `state_dir`, and deploys the template.
+
+    It listens on `bind` (`0.0.0.0`: all interfaces). Raises StackError.
+    """
+    check_port(bind, port)
+    if os.environ.get("AWS") == "localstack":
+        aws = _start_localstack(bind, port)
+    else:
+        aws = _start_ministack(state_dir, bind, port)
+    try:
+        aws.environment = deploy(aws.endpoint)
+    except BaseException:
+        aws.stop()
+        raise
+    return aws
+
+
+def deploy(endpoint: str, prefix: str = STACK) -> dict[str, str]:
+    """Deploys the template as the stack `prefix`, which is made or updated.
+
+    Returns the environment of API and worker. Raises StackError.
+    """
+    client = aws_client(endpoint, "cloudformation")
+    stack = {
+        "StackName": prefix,
+        "TemplateBody": TEMPLATE.read_text(encoding="utf-8"),
+        "Parameters": [{"ParameterKey": "Prefix", "ParameterValue": prefix}],
+    }
+    try:
+        _create_or_update(client, stack)
+    except ClientError as error:
+        raise StackError(f"deploying {TEMPLATE.name}: {error}") from None
+    outputs = _deployed(client, prefix)
+    return {
+        **aws_environment(endpoint),
+        "APPJOBS_PREFIX": outputs["Prefix"],
+        "LOG_BUCKET": outputs["LogBucket"],
+        "DEAD_LETTER_QUEUE_ARN": outputs["DeadLetterQueueArn"],
+        "RETENTION_DAYS": outputs["RetentionDays"],
+    }
+
+
+def aws_environment(endpoint: str) -> dict[str, str]:
+    """What botocore needs to find the AWS at `endpoint`."""
+    return {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": _REGION, **_CREDENTIALS}
+
+
+def aws_client(endpoint: str, service: str) -> Any:
+    """A boto3 client of the AWS at `endpoint`, whatever the environment says."""
+    return boto3.Session(
+        aws_access_key_id=_CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        region_name=_REGION,
+    ).client(service, endpoint_url=endpoint)
+
+
+def start_child(
+    name: str,
+    command: list[str],
+    environment: Mapping[str, str],
+    log: Path,
+    orphan_signal: str = "KILL",
+) -> Child:
+    """Starts a process that appends to `log` and dies by `orphan_signal` when we are killed.
+
+    The environment is ours without what concerns AWS, plus `environment`.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # Unlike a preexec function, setpriv is safe where other threads run. Only Linux has it.
+    guard = ["setpriv", "--pdeathsig", orphan_signal, "--"] if shutil.which("setpriv") else []
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [*guard, *command],
+            cwd=ROOT,
+            env={**inherited, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    return Child(name, process, log)
+
+
+def check_port(bind: str, port: int) -> None:
+    """Raises StackError when something listens on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((bind, port))
+        except OSError as error:
+            raise StackError(f"port {port} of {bind} is taken ({error.strerror})") from None
+
+
+def wait_until(
+    condition: Callable[[], bool], seconds: float, what: str, *watched: Child | Aws
+) -> None:
+    """Waits until the condition holds.
+
+    Raises StackError naming `what` after `seconds`, or as soon as one of the watched is over.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        for process in watched:
+            process.check()
+        if time.monotonic() > deadline:
+            raise StackError(f"waited {seconds:g} s in vain for {what}")
+        time.sleep(0.1)
+
+
+def tail(log: Path) -> str:
+    """The end of a log file, as a phrase that names it."""
+    if not log.exists():
+        return f"no log at {log}"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
+    return "\n  ".join([f"the end of {log}:", *lines])
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of the URL is answered with success within a few seconds."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _start_ministack(state_dir: Path, bind: str, port: int) -> Aws:
+    python = _ministack_python()
+    log = state_dir.with_suffix(".log")
+    settings = _ministack_settings(state_dir.absolute(), bind, port)
+    # SIGTERM makes it write its state; nothing else does.
+    child = start_child("aws", [str(python), "-m", "ministack"], settings, log, "TERM")
+    aws = Aws(f"http://{'127.0.0.1' if bind == '0.0.0.0' else bind}:{port}", child)
+    try:
+        wait_until(lambda: answers(f"{aws.endpoint}/_ministack/health"), _START_SECONDS, "AWS", aws)
+    except BaseException:
+        child.stop()
+        raise
+    return aws
+
+
+def _ministack_settings(state_dir: Path, bind: str, port: int) -> dict[str, str]:
+    temporary = state_dir / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    return {
+        **_CREDENTIALS,
+        "BIND_HOST": bind,
+        "GATEWAY_PORT": str(port),
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(state_dir / "state"),
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(state_dir / "s3"),
+        # It keeps a file with its process id there, by port alone.
+        "TMPDIR": str(temporary),
+        # Listeners of its own, on fixed ports.
+        "IOT_MTLS_ENABLED": "0",
+        "SFTP_ENABLED": "0",
+    }
+
+
+def _ministack_python() -> Path:
+    """The interpreter of MiniStack's environment, which is made when missing or out of date."""
+    folder = LOCAL / "ministack"
+    stamp = folder / "requirements.txt"
+    wanted = _REQUIREMENTS.read_text(encoding="utf-8")
+    with _locked(LOCAL / "ministack.lock"):
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+            _install_ministack(folder)
+            stamp.write_text(wanted, encoding="utf-8")
+    return folder / "bin" / "python"
+
+
+def _install_ministack(folder: Path) -> None:
+    print("installing MiniStack", flush=True)
+    venv.create(folder, clear=True, with_pip=True)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    done = subprocess.run([*pip, "-r", str(_REQUIREMENTS)], capture_output=True, text=True)
+    if done.returncode:
+        raise StackError(f"installing MiniStack failed: {done.stderr.strip()}")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _start_localstack(bind: str, port: int) -> Aws:
+    _compose("up", "--detach", LOCALSTACK_BIND=bind, LOCALSTACK_PORT=str(port))
+    aws = Aws(f"http://{'127.0.0.1' if bind == '0.0.0.0' else bind}:{port}")
+    try:
+        health = f"{aws.endpoint}/_localstack/health"
+        wait_until(lambda: answers(health), _LOCALSTACK_SECONDS, "LocalStack")
+    except BaseException:
+        aws.stop()
+        raise
+    return aws
+
+
+def _compose(*arguments: str, **environment: str) -> None:
+    command = [*_compose_command(), "-f", str(_COMPOSE_FILE), *arguments]
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    if done.returncode:
+        reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise StackError(f"LocalStack, docker compose {arguments[0]}: {reason[-1]}")
+
+
+def _compose_command() -> list[str]:
+    plugin = ["docker", "compose"]
+    if shutil.which("docker"):
+        done = subprocess.run([*plugin, "version"], capture_output=True)
+        if done.returncode == 0:
+            return plugin
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    raise StackError("AWS=localstack needs docker compose: install it, or leave AWS unset")
+
+
+def _create_or_update(client: Any, stack: dict[str, Any]) -> None:
+    try:
+        client.create_stack(**stack)
+    except client.exceptions.AlreadyExistsException:
+        with _no_updates_is_fine():
+            client.update_stack(**stack)
+
+
+@contextlib.contextmanager
+def _no_updates_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        if "No updates" not in str(error):
+            raise
+
+
+def _deployed(client: Any, name: str) -> dict[str, str]:
+    """The outputs of the stack, once it is there. Raises StackError when it cannot be made."""
+    stack: dict[str, Any] = {}
+
+    def over() -> bool:
+        stack.update(client.describe_stacks(StackName=name)["Stacks"][0])
+        return not str(stack["StackStatus"]).endswith("_IN_PROGRESS")
+
+    wait_until(over, _DEPLOY_SECONDS, f"the stack {name}")
+    if stack["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+        raise StackError(f"the stack {name} is {stack['StackStatus']}: {_reasons(client, name)}")
+    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+
+def _reasons(client: Any, name: str) -> str:
+    events = client.describe_stack_events(StackName=name)["StackEvents"]
+    reasons = [
+        f"{event['LogicalResourceId']}: {event['ResourceStatusReason']}"
+        for event in events
+        if event.get("ResourceStatusReason") and "FAILED" in event["ResourceStatus"]
+    ]
+    return "; ".join(reasons) or "see its events"
+
+
+def main() -> None:
+    """Starts AWS alone, for looking into it: `python -m dev.stack`."""
+    aws = start_aws(LOCAL / "aws", int(os.environ.get("AWS_PORT") or PORT))
+    print("\n".join(f"{key}={value}" for key, value in aws.environment.items()), flush=True)
+    try:
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    finally:
+        aws.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""One node of the test swarm: its engine, and the faults that tests put it through."""
+
+import json
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dev import sample
+from dev.engine import EngineError, docker, start_detached, wait_for, wait_until_up
+from dev.swarm_guard import NETNS_DIR, Footprint, engine_program, process_ids
+
+HUB = "hub"
+END_SECONDS = 30.0
+
+
+class SwarmError(EngineError):
+    """The swarm could not be started, used or removed; the text says why."""
+
+
+@dataclass
+class Node:
+    """One node of the swarm: an engine, and the network namespace it lives in."""
+
+    name: str
+    netns: str
+    address: str
+    docker_host: str
+    footprint: Footprint = field(repr=False)
+    node_id: str = ""
+    _engine: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the engine's sockets and its configuration are."""
+        return self.footprint.run_dir / self.name
+
+    @property
+    def log(self) -> Path:
+        """The engine's log."""
+        return self.footprint.directory / self.name / "dockerd.log"
+
+    def containers(self) -> list[str]:
+        """Returns the long ids of the sample service's running tasks here; raises EngineError."""
+        wanted = ("--filter", f"label={sample.SERVICE_LABEL}")
+        return docker(self.docker_host, "ps", "--quiet", "--no-trunc", *wanted).split()
+
+    def run_command(self, argv: list[str]) -> list[str]:
+        """Returns the command that runs `argv` on this node: with its network and its hostname."""
+        # `ip netns exec` would hide the cgroups from an engine, as it mounts /sys anew.
+        namespaces = [f"--net={NETNS_DIR / self.netns}", f"--uts={self.run_dir / 'uts'}"]
+        return ["nsenter", *namespaces, *argv]
+
+    def start_engine(self) -> None:
+        """Start the engine and wait until it answers; raises EngineError with the end of its log.
+
+        After a kill, Swarm places no tasks here again until the service is changed or forced:
+        `docker service update --force`.
+        """
+        self.launch_engine()
+        self.wait_for_engine()
+
+    def launch_engine(self) -> None:
+        """Start the engine's process, without waiting for it."""
+        # The pids that a killed engine noted down may be somebody else's by now.
+        for pid_file in ("docker.pid", "exec/containerd/containerd.pid"):
+            (self.run_dir / pid_file).unlink(missing_ok=True)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        config = self.run_dir / "daemon.json"
+        config.write_text(json.dumps(self._engine_config(), indent=2))
+        command = self.run_command(["dockerd", "--config-file", str(config)])
+        self._engine = start_detached(command, self.log)
+
+    def wait_for_engine(self) -> None:
+        """Wait until the engine answers; raises EngineError with the end of its log."""
+        wait_until_up(self._running_engine(), self.docker_host, self.log)
+
+    def kill_engine(self) -> None:
+        """Kill the engine and its containerd as a crash would; the containers' processes live on.
+
+        The engine ends them when it starts again.
+        """
+        engine = self._running_engine()
+        engine.kill()
+        engine.wait()
+        for pid in self._containerd_pids():
+            # Most often the kernel was quicker: an engine asks that its containerd dies with it.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not self._containerd_pids(), END_SECONDS, "containerd's end")
+        self._engine = None
+
+    def pause_engine(self) -> None:
+        """Freeze the engine: connections to it are accepted and never answered."""
+        self._running_engine().send_signal(signal.SIGSTOP)
+
+    def resume_engine(self) -> None:
+        """Let a paused engine go on."""
+        self._running_engine().send_signal(signal.SIGCONT)
+
+    def disconnect(self) -> None:
+        """Pull the node's network cable. Its engine still answers the host on its unix socket."""
+        self._set_link("down")
+
+    def reconnect(self) -> None:
+        """Plug the node's network cable in again."""
+        self._set_link("up")
+
+    def reap_engine(self) -> None:
+        """Collect the engine's process once the guard has killed it."""
+        if self._engine:
+            self._engine.wait()
+            self._engine = None
+
+    def _set_link(self, state: str) -> None:
+        ip("-n", self.footprint.netns(HUB), "link", "set", self.name, state)
+
+    def _running_engine(self) -> subprocess.Popen[bytes]:
+        if self._engine is None:
+            raise SwarmError(f"the engine of {self.name} is not running")
+        return self._engine
+
+    def _containerd_pids(self) -> list[int]:
+        return [pid for pid in process_ids() if engine_program(pid, self.run_dir) == "containerd"]
+
+    def _engine_config(self) -> dict[str, object]:
+        # A file of its own also keeps the host's /etc/docker/daemon.json out of it.
+        return {
+            "data-root": str(self.footprint.directory / self.name / "data"),
+            "exec-root": str(self.run_dir / "exec"),
+            "pidfile": str(self.run_dir / "docker.pid"),
+            "hosts": [self.docker_host],
+            # One cgroup for all containers, by which the guard finds their processes.
+            "cgroup-parent": f"/{self.footprint.prefix}",
+            "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        }
+
+
+def ip(*args: str) -> None:
+    """Run `ip`; raises SwarmError with its error output."""
+    run("ip", *args)
+
+
+def run(*command: str) -> None:
+    """Run a command; raises SwarmError with its error output."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SwarmError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -1,0 +1,133 @@
+"""The stack under test: an AWS emulator and the API beside it, started once for a session.
+
+Where `APPJOBS_API_URL` is set, the tests speak to that API instead and start nothing; what a worker
+would write goes to the AWS that the usual variables name (`AWS_ENDPOINT_URL`, `APPJOBS_PREFIX`,
+`LOG_BUCKET`, …).
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import requests
+
+ROOT = Path(__file__).resolve().parent.parent
+ALLOWED_ORIGIN = "https://console.example"
+START_SECONDS = 60
+STOP_SECONDS = 10
+
+# The tests run with and without `python -m`; `dev` is found from the root of the project.
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+
+class Aws(Protocol):
+    """Where AWS is, and the environment that the API and a worker need for it."""
+
+    endpoint: str
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class GivenAws:
+    """An AWS that somebody else started."""
+
+    endpoint: str
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+def free_port() -> int:
+    """A port on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    """The AWS of this session."""
+    if "APPJOBS_API_URL" in os.environ:
+        yield GivenAws(os.environ["AWS_ENDPOINT_URL"])
+        return
+    from dev.stack import start_aws
+
+    running = start_aws(tmp_path_factory.mktemp("aws"), free_port())
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def api_log(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """What the API writes to its standard output and error; None where that is elsewhere."""
+    if "APPJOBS_API_URL" in os.environ:
+        given = os.environ.get("APPJOBS_API_LOG")
+        return Path(given) if given else None
+    return tmp_path_factory.mktemp("api") / "api.log"
+
+
+@pytest.fixture(scope="session")
+def api_url(aws: Aws, api_log: Path | None) -> Iterator[str]:
+    """The API's base: all before `/api`."""
+    if given := os.environ.get("APPJOBS_API_URL"):
+        yield given.rstrip("/")
+        return
+    assert api_log
+    with chalice_local(aws.environment, api_log) as url:
+        yield url
+
+
+@contextmanager
+def chalice_local(environment: Mapping[str, str], log: Path) -> Iterator[str]:
+    """Runs `chalice local` on a free port until the end of the block."""
+    port = free_port()
+    chalice = Path(sys.executable).with_name("chalice")
+    command = [str(chalice), "local", "--no-autoreload", "--stage", "local", "--port", str(port)]
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**inherited, **environment, "CORS_ORIGINS": ALLOWED_ORIGIN},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_for_api(url, process, log)
+        yield url
+    finally:
+        stop(process)
+
+
+def wait_for_api(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Returns once the API lists jobs; fails with the end of its log where it never does."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if requests.get(f"{url}/api/jobs", timeout=30).status_code == 200:
+                return
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.1)
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
+    pytest.fail(f"the API does not answer (exit status {process.poll()}); its log ends:\n{tail}")
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a child process, kindly first."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,64 @@
+"""The client under the tests, and who plays the worker."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .backstage import Backstage, Node
+from .client import Api
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of this folder (the hook is told of all)."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.contract)
+
+
+@pytest.fixture(scope="session")
+def api(api_url: str) -> Api:
+    """The API; with `APPJOBS_TOKEN` and `APPJOBS_API_HOST` where a gateway wants them."""
+    headers = {}
+    if token := os.environ.get("APPJOBS_TOKEN"):
+        headers["Authorization"] = f"Bearer {token}"
+    if host := os.environ.get("APPJOBS_API_HOST"):
+        headers["Host"] = host
+    return Api(api_url, headers)
+
+
+@pytest.fixture(scope="session")
+def backstage(aws) -> Backstage:  # type: ignore[no-untyped-def]
+    """AWS behind the API."""
+    return Backstage(aws.endpoint, aws.environment)
+
+
+@pytest.fixture
+def announce(backstage: Backstage) -> Iterator[Callable[..., Node]]:
+    """Makes announced nodes; they are gone after the test."""
+    nodes: list[Node] = []
+
+    def make(node_id: str | None = None) -> Node:
+        nodes.append(backstage.announce(node_id))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        backstage.forget(node)
+
+
+@pytest.fixture
+def node(announce: Callable[[], Node]) -> Node:
+    """One announced node."""
+    return announce()
+
+
+@pytest.fixture(scope="session")
+def allowed_origin() -> str:
+    """An origin whose web pages may call the API; another stack tells its own in `CORS_ORIGINS`."""
+    if "APPJOBS_API_URL" in os.environ and (given := os.environ.get("CORS_ORIGINS")):
+        return given.split(",")[0].strip()
+    return "https://console.example"

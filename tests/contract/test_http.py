@@ -1,0 +1,182 @@
+"""Bodies that are no JSON, methods that are no route, other web pages, our own faults."""
+
+import json
+from pathlib import Path
+
+import pytest
+import requests
+
+from .backstage import Backstage, Node
+from .client import Api, client_error, eventually, fields, invalid, ok, refused, target
+
+JSON = {"Content-Type": "application/json"}
+ROUTES = [("POST", "/jobs"), ("PUT", "/jobs/{}"), ("POST", "/jobs/{}/start")]
+BODIES = {
+    "empty": b"",
+    "blank": b" ",
+    "open": b'{"AppName": ',
+    "trailing": b'{"AppName": "a"} x',
+    "single quotes": b"{'AppName': 'a'}",
+    "not utf-8": b'{"AppName": "\xff\xfe", "Name": "a", "Cmd": "ps"}',
+    "utf-16": '{"AppName": "a"}'.encode("utf-16"),
+    "nul": b"\x00",
+    "array": b"[]",
+    "array of jobs": b'[{"AppName": "a", "Name": "b", "Cmd": "c"}]',
+    "string": b'"AppName"',
+    "number": b"5",
+    "null": b"null",
+    "true": b"true",
+    "half a surrogate": b'{"AppName": "\\ud800", "Name": "a", "Cmd": "ps", "Target": "\\ud800"}',
+    "deep": b"[" * 100_000,
+    "deep value": b'{"Env": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+    "deep unknown": b'{"x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+}
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES, ids=lambda value: value)
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+def test_malformed_body(api: Api, method: str, path: str, body: bytes) -> None:
+    job = api.new_job()
+    invalid(api.send(method, path.format(job["JobId"]), body, JSON))
+    assert api.job(job["JobId"]) == job
+
+
+def test_numbers_that_are_none(api: Api) -> None:
+    for value in (b"NaN", b"Infinity", b"1e999", b"9" * 5000):
+        body = b'{"AppName": "a", "Name": "b", "Cmd": "c", "Privileged": ' + value + b"}"
+        invalid(api.send("POST", "/jobs", body, JSON))
+
+
+@pytest.mark.parametrize("size", [1, 11], ids=["1 MB", "11 MB"])
+def test_huge_body(api: Api, size: int) -> None:
+    body = json.dumps(fields(Cmd="x" * size * 1_000_000)).encode()
+    answer = api.send("POST", "/jobs", body, JSON)
+    assert answer.status_code in (400, 413)
+    client_error(answer)
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "application/JSON"])
+def test_content_types_of_json(api: Api, kind: str) -> None:
+    body = json.dumps(fields(), ensure_ascii=False).encode()
+    assert ok(api.send("POST", "/jobs", body, {"Content-Type": kind}))["Name"] == "上线"
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", "x"])
+def test_other_content_types_are_no_fault_of_ours(api: Api, kind: str) -> None:
+    body = json.dumps(fields()).encode()
+    answer = api.send("POST", "/jobs", body, {"Content-Type": kind})
+    if answer.status_code != 200:
+        client_error(answer)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PUT", "/jobs"),
+        ("DELETE", "/jobs"),
+        ("PATCH", "/jobs"),
+        ("POST", "/jobs/{}"),
+        ("PATCH", "/jobs/{}"),
+        ("GET", "/jobs/{}/start"),
+        ("PUT", "/jobs/{}/start"),
+        ("DELETE", "/jobs/{}/start"),
+        ("POST", "/jobs/{}/inspect/1.0"),
+        ("DELETE", "/jobs/{}/inspect/1.0"),
+        ("PUT", "/jobs/{}/log/1.0"),
+    ],
+)
+def test_wrong_method(api: Api, method: str, path: str) -> None:
+    job = api.new_job()
+    client_error(api.send_json(method, path.format(job["JobId"]), fields()))
+    assert api.job(job["JobId"]) == job
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/jobs/{}/nothing", "/jobs/{}/inspect", "/jobs/{}/log"]
+)
+def test_no_such_route(api: Api, path: str) -> None:
+    answer = api.send("GET", path.format("x"))
+    assert 400 <= answer.status_code < 500
+
+
+# Cross-origin requests
+
+
+def _preflight(api: Api, path: str, method: str, origin: str) -> requests.Response:
+    headers = {
+        "Origin": origin,
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": "content-type,authorization",
+    }
+    return api.send("OPTIONS", path, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/jobs"),
+        ("POST", "/jobs"),
+        ("GET", "/jobs/x"),
+        ("PUT", "/jobs/x"),
+        ("DELETE", "/jobs/x"),
+        ("POST", "/jobs/x/start"),
+        ("GET", "/jobs/x/inspect/1.0"),
+        ("GET", "/jobs/x/log/1.0"),
+    ],
+)
+def test_preflight_of_the_allowed_origin(
+    api: Api, allowed_origin: str, method: str, path: str
+) -> None:
+    answer = _preflight(api, path, method, allowed_origin)
+    assert answer.status_code in (200, 204)
+    assert answer.headers["Access-Control-Allow-Origin"] == allowed_origin
+    assert method in answer.headers["Access-Control-Allow-Methods"].replace(" ", "").split(",")
+    allowed = answer.headers["Access-Control-Allow-Headers"].lower().replace(" ", "").split(",")
+    assert set(allowed) >= {"content-type", "authorization"}
+
+
+def test_answers_to_the_allowed_origin(api: Api, allowed_origin: str) -> None:
+    """Errors too: a page has to read their id."""
+    origin = {"Origin": allowed_origin}
+    job = api.new_job()
+    for answer in (
+        api.send("GET", "/jobs", headers=origin, params={"AppName": job["AppName"]}),
+        api.send("GET", f"/jobs/{job['JobId']}", headers=origin),
+        api.send("GET", "/jobs/nobody", headers=origin),
+        api.send("POST", "/jobs", b"{", {**JSON, **origin}),
+        api.send("DELETE", f"/jobs/{job['JobId']}", headers=origin),
+    ):
+        assert answer.headers["Access-Control-Allow-Origin"] == allowed_origin
+
+
+def test_another_origin(api: Api) -> None:
+    other = "https://evil.example"
+    for answer in (
+        _preflight(api, "/jobs", "POST", other),
+        api.send("GET", "/jobs/nobody", headers={"Origin": other}),
+    ):
+        assert answer.headers.get("Access-Control-Allow-Origin") not in ("*", other)
+
+
+# Our own faults
+
+
+def test_internal_error(api: Api, backstage: Backstage, node: Node, api_log: Path | None) -> None:
+    job = api.new_job()
+    one = target(node.node_id)
+    executor = api.new_execution(job["JobId"], [one])
+    backstage.break_result((job["JobId"], executor), one)
+    answer = api.inspect(job["JobId"], executor)
+    request_id = refused(answer, 500, "internal_error")
+    assert "Traceback" not in answer.text
+    assert ".py" not in answer.text
+    assert len(request_id) >= 8
+    if api_log:
+        eventually(lambda: _logged_with_traceback(api_log, request_id))
+
+
+def _logged_with_traceback(log: Path, request_id: str) -> None:
+    text = log.read_text(errors="replace")
+    assert request_id in text
+    near = text.index(request_id)
+    assert "Traceback" in text[max(0, near - 10_000) : near + 10_000]

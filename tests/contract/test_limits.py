@@ -1,0 +1,213 @@
+"""The rules of each field, at their edges."""
+
+from typing import Any
+
+import pytest
+
+from .client import Api, fields, invalid, ok, refused
+
+GOOD: list[tuple[str, Any]] = [
+    ("AppName", "x"),
+    ("AppName", "应" * 128),
+    ("Name", "x"),
+    ("Name", "线" * 64),
+    ("Name", "  " + "😀" * 64 + "  "),
+    ("Cmd", "线" * 4096),
+    ("Cmd", "sh -c 'echo \"a b\"; exit 3'"),
+    ("Cmd", "echo a\\ b"),
+    ("Cmd", "echo a # b\n c"),
+    ("ServiceName", ""),
+    ("ServiceName", "务" * 128),
+    ("Privileged", False),
+    ("User", ""),
+    ("User", "root"),
+    ("User", "0"),
+    ("User", "1000:1000"),
+    ("User", "root:root"),
+    ("User", "www-data:www-data"),
+    ("User", "_apt"),
+    ("Env", []),
+    ("Env", ["A="]),
+    ("Env", ["A=b=c", "线=上 '\"\n"]),
+    ("Env", ["A=b"] * 100),
+    ("Env", ["A=" + "x" * (16 * 1024 - 2)]),
+    ("Env", ["A=" + "x" * (8 * 1024 - 2)] * 2),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), GOOD, ids=lambda value: repr(value)[:24])
+def test_accepted(api: Api, field: str, value: Any) -> None:
+    body = fields(**{field: value})
+    if field == "AppName":
+        # The name makes the job unique where the application is not.
+        body["Name"] = fields()["AppName"]
+    job = ok(api.create(body))
+    expected = value.strip() if field == "Name" else value
+    assert job[field] == expected
+    assert api.job(job["JobId"])[field] == expected
+    assert ok(api.put(job["JobId"], body))[field] == expected
+    api.delete(job["JobId"])
+
+
+SECRETS = [
+    [""],
+    ["***"],
+    [" a b ", "'", '"', "\n", "-x"],
+    ["密码", "😀", "e\u0301"],
+    ["x"] * 32,
+    ["x" * 3072],
+    ["密" * 1024],
+]
+
+
+@pytest.mark.parametrize("secrets", SECRETS, ids=lambda value: repr(value)[:24])
+def test_accepted_secrets(api: Api, secrets: list[str]) -> None:
+    job = api.new_job(SecretArgs=secrets)
+    masks = ["*" * len(secret) for secret in secrets]
+    assert job["SecretArgs"] == masks
+    assert api.job(job["JobId"])["SecretArgs"] == masks
+
+
+BAD: list[tuple[str, Any]] = [
+    ("AppName", ""),
+    ("AppName", "x" * 129),
+    ("Name", ""),
+    ("Name", " \t\n"),
+    ("Name", "x" * 65),
+    ("Name", " " + "线" * 65),
+    ("Cmd", ""),
+    ("Cmd", "   \t\n"),
+    ("Cmd", "x" * 4097),
+    ("Cmd", 'echo "a'),
+    ("Cmd", "echo 'a"),
+    ("Cmd", "echo a\\"),
+    ("Cmd", "echo \x00"),
+    ("ServiceName", "x" * 129),
+    ("User", ":"),
+    ("User", "root:"),
+    ("User", ":root"),
+    ("User", "a:b:c"),
+    ("User", "a b"),
+    ("User", " root"),
+    ("User", "root\n"),
+    ("User", "ro\x00ot"),
+    ("User", "root;id"),
+    ("Env", ["novalue"]),
+    ("Env", ["=x"]),
+    ("Env", [""]),
+    ("Env", ["A=\x00"]),
+    ("Env", ["A=b", None]),
+    ("Env", ["A=b", 1]),
+    ("Env", "A=b"),
+    ("Env", {"A": "b"}),
+    ("Env", ["A=b"] * 101),
+    ("Env", ["A=" + "x" * (16 * 1024 - 1)]),
+    ("Env", ["A=" + "应" * 5461]),
+    ("Env", ["A=" + "x" * 200] * 99),
+    ("SecretArgs", "secret"),
+    ("SecretArgs", {"a": "b"}),
+    ("SecretArgs", [1]),
+    ("SecretArgs", [None]),
+    ("SecretArgs", ["a\x00b"]),
+    ("SecretArgs", ["x"] * 33),
+    ("SecretArgs", ["x" * 3073]),
+    ("SecretArgs", ["密" * 1025]),
+    ("SecretArgs", ["x" * 1537] * 2),
+    ("Privileged", "true"),
+    ("Privileged", 1),
+    ("Privileged", []),
+    *[
+        (field, value)
+        for field in ("AppName", "Name", "Cmd", "ServiceName", "User")
+        for value in (5, 1.5, True, [], ["x"], {})
+    ],
+]
+
+
+@pytest.mark.parametrize(("field", "value"), BAD, ids=lambda value: repr(value)[:24])
+def test_refused(api: Api, field: str, value: Any) -> None:
+    job = api.new_job()
+    invalid(api.create(fields(**{field: value})), field)
+    invalid(api.put(job["JobId"], fields(**{field: value})), field)
+    assert api.job(job["JobId"]) == job
+
+
+@pytest.mark.parametrize("field", ["AppName", "Name", "ServiceName"])
+def test_nul_in_a_label_is_no_fault_of_ours(api: Api, field: str) -> None:
+    body = fields(**{field: "a\x00b"})
+    answer = api.create(body)
+    if answer.status_code == 200:
+        assert api.job(ok(answer)["JobId"])[field] == "a\x00b"
+    else:
+        invalid(answer, field)
+
+
+def test_limit_of_secrets_counts_kept_ones_in_bytes(api: Api) -> None:
+    job = api.new_job(SecretArgs=["密" * 1000])
+    edit = {**job, "SecretArgs": ["*" * 1000, "x" * 100]}
+    invalid(api.put(job["JobId"], edit), "SecretArgs")
+    edit["SecretArgs"][1] = "x" * 72
+    ok(api.put(job["JobId"], edit))
+
+
+def test_full_limits_together_can_be_started(api: Api) -> None:
+    job = api.new_job(
+        AppName="应" * 96 + fields()["AppName"][-32:],
+        Name="线" * 64,
+        Cmd="线" * 4096,
+        Env=["A=" + "x" * 160] * 100,
+        SecretArgs=["x" * 96] * 32,
+    )
+    api.new_execution(job["JobId"], [{"ContainerId": "c", "NodeId": "n"}])
+
+
+def test_every_start_body_that_is_wrong(api: Api) -> None:
+    job = api.new_job()
+    path = f"/jobs/{job['JobId']}/start"
+    good = {"ContainerId": "c", "NodeId": "n"}
+    for value in (
+        None,
+        [],
+        {},
+        "c",
+        5,
+        good,
+        [None],
+        ["c"],
+        [[good]],
+        [{}],
+        [{"ContainerId": "c"}],
+        [{"NodeId": "n"}],
+        [{"ContainerId": None, "NodeId": "n"}],
+        [{"ContainerId": "c", "NodeId": None}],
+        [{"ContainerId": 1, "NodeId": "n"}],
+        [{"ContainerId": "c", "NodeId": ["n"]}],
+        [{"ContainerId": "", "NodeId": "n"}],
+        [{"ContainerId": "c", "NodeId": ""}],
+        [good, good],
+        [good, {"ContainerId": "c", "NodeId": "other"}],
+    ):
+        invalid(api.send_json("POST", path, {"Target": value}), "Target")
+    invalid(api.send_json("POST", path, {}), "Target")
+    assert api.job(job["JobId"])["Executors"] == []
+
+
+@pytest.mark.parametrize("field", ["ContainerId", "NodeId"])
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 3000, "x" * 300_000, "a/b/../c", 'a"b\r\nX-Evil: 1', "a\x00b", "容器", ".."],
+    ids=lambda value: repr(value[:12]),
+)
+def test_odd_ids_of_targets_are_refused_or_work(api: Api, field: str, value: str) -> None:
+    job = api.new_job()
+    one = {"ContainerId": "c", "NodeId": "n", field: value}
+    answer = api.start(job["JobId"], [one])
+    if answer.status_code == 400:
+        refused(answer, 400, "invalid_request")
+        assert api.job(job["JobId"])["Executors"] == []
+        return
+    executor = ok(answer)["Executors"][-1]
+    assert api.execution(job["JobId"], executor)["Target"] == [one]
+    log = api.log(job["JobId"], executor, one["ContainerId"])
+    assert log.status_code == 200
+    assert "X-Evil" not in log.headers

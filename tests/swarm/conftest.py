@@ -1,0 +1,173 @@
+"""A real swarm of three nodes in network namespaces, one worker process on each, and the API."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from dev.stack import Aws, start_aws
+from dev.swarm import Swarm
+from dev.swarm_node import Node
+from tests.conftest import ROOT, chalice_local, free_port
+
+END_SECONDS = 60
+UNDER_WAY = ("STARTING", "CREATED", "RUNNING")
+
+
+@dataclass
+class Worker:
+    """A worker process on one node."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+
+@dataclass
+class Cluster:
+    """All the parts of a running system, and what a client does with them."""
+
+    swarm: Swarm
+    aws: Aws
+    api_url: str
+    directory: Path
+    workers: dict[str, Worker] = field(default_factory=dict)
+
+    def start_worker(self, node: Node, **environment: str) -> Worker:
+        """Starts a worker on the node; it takes a moment until the node is announced."""
+        log = self.directory / f"worker-{node.name}.log"
+        settings = {
+            **os.environ,
+            **self.aws.environment,
+            "AWS_ENDPOINT_URL": self.aws.endpoint,
+            "DOCKER_HOSTS": node.docker_host,
+            "POLL_SECONDS": "1",
+            "SPOOL_DIR": str(self.directory / f"spool-{node.name}"),
+            **environment,
+        }
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                node.run_command([sys.executable, "-m", "worker"]),
+                cwd=ROOT,
+                env=settings,
+                stdout=output,
+                stderr=output,
+            )
+        self.workers[node.name] = Worker(process, log)
+        return self.workers[node.name]
+
+    def targets(self, *nodes: Node) -> list[dict[str, str]]:
+        """Every container of the sample service on these nodes (default: on all)."""
+        return [
+            {"ContainerId": container, "NodeId": node.node_id}
+            for node in nodes or self.swarm.nodes
+            for container in node.containers()
+        ]
+
+    def create(self, cmd: str, **fields: Any) -> str:
+        """Saves a job and returns its id."""
+        job = {"AppName": "2048", "Name": f"job {time.time_ns()}", "Cmd": cmd, **fields}
+        return str(self.call("POST", "/api/jobs", job)["JobId"])
+
+    def start(self, job_id: str, targets: list[dict[str, str]]) -> str:
+        """Starts a job and returns the execution's id."""
+        return str(
+            self.call("POST", f"/api/jobs/{job_id}/start", {"Target": targets})["Executors"][-1]
+        )
+
+    def inspect(self, job_id: str, executor_id: str) -> list[dict[str, Any]]:
+        """The results as they stand now."""
+        results: list[dict[str, Any]] = self.call(
+            "GET", f"/api/jobs/{job_id}/inspect/{executor_id}"
+        )["Result"]
+        return results
+
+    def end(
+        self, job_id: str, executor_id: str, seconds: float = END_SECONDS
+    ) -> list[dict[str, Any]]:
+        """The results once all are over."""
+
+        def over() -> list[dict[str, Any]] | None:
+            results = self.inspect(job_id, executor_id)
+            return None if any(result["Status"] in UNDER_WAY for result in results) else results
+
+        return wait_until(over, seconds, lambda: str(self.inspect(job_id, executor_id)))
+
+    def run(
+        self, cmd: str, targets: list[dict[str, str]] | None = None, **fields: Any
+    ) -> list[dict[str, Any]]:
+        """Creates, starts and awaits a job."""
+        job_id = self.create(cmd, **fields)
+        return self.end(job_id, self.start(job_id, targets or self.targets()))
+
+    def log(self, job_id: str, executor_id: str, container_id: str) -> requests.Response:
+        """The log of one target, redirects followed."""
+        url = f"{self.api_url}/api/jobs/{job_id}/log/{executor_id}"
+        return requests.get(url, params={"ContainerId": container_id}, timeout=60)
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """A request that must succeed; its answer."""
+        response = requests.request(method, self.api_url + path, json=body, timeout=30)
+        assert response.ok, response.text
+        return response.json() if response.content else None
+
+
+def wait_until(look: Callable[[], Any], seconds: float, tell: Callable[[], str]) -> Any:
+    """What `look` returns once that is something; fails with what `tell` says after so long."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.1)
+    pytest.fail(f"not within {seconds} s: {tell()}")
+
+
+def announced(cluster: Cluster) -> bool:
+    """Whether every node has a worker: a start on it is not refused."""
+    job_id = cluster.create("true")
+    executor_id = cluster.start(job_id, cluster.targets())
+    reasons = [result.get("Reason") for result in cluster.end(job_id, executor_id)]
+    return "node_unknown" not in reasons
+
+
+@contextmanager
+def running_cluster(directory: Path) -> Iterator[Cluster]:
+    """A swarm, AWS where its nodes reach it, the API, and a worker on each node."""
+    with Swarm(directory / "swarm") as swarm:
+        aws = start_aws(directory / "aws", free_port(), bind=swarm.host_address)
+        try:
+            with chalice_local(aws.environment, directory / "api.log") as api_url:
+                cluster = Cluster(swarm, aws, api_url, directory)
+                try:
+                    for node in swarm.nodes:
+                        cluster.start_worker(node)
+                    wait_until(
+                        lambda: announced(cluster), END_SECONDS, lambda: "a worker is missing"
+                    )
+                    yield cluster
+                finally:
+                    stop_workers(cluster)
+        finally:
+            aws.stop()
+
+
+def stop_workers(cluster: Cluster) -> None:
+    """Ends all workers, at once."""
+    for worker in cluster.workers.values():
+        worker.process.send_signal(signal.SIGKILL)
+        worker.process.wait()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The system that all swarm tests share."""
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running

@@ -1,0 +1,319 @@
+"""Jobs on a real swarm, end to end: HTTP, DynamoDB, SQS, the workers, real engines, S3."""
+
+import hashlib
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from dev.engine import docker
+from tests.swarm.conftest import Cluster, wait_until
+
+# awk prints numbered lines fast: 300 MB in some seconds.
+NUMBERED = """awk 'BEGIN { for (i = 0; i < %d; i++) printf "%%099d\\n", i }'"""
+ENGINE_FIELDS = {
+    "ID",
+    "ContainerID",
+    "ExitCode",
+    "Running",
+    "Pid",
+    "ProcessConfig",
+    "OpenStdin",
+    "OpenStdout",
+    "OpenStderr",
+    "CanRemove",
+    "DetachKeys",
+}
+
+
+def the(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The only result."""
+    (result,) = results
+    return result
+
+
+def one(cluster: Cluster) -> list[dict[str, str]]:
+    """One target."""
+    return cluster.targets()[:1]
+
+
+def throwaway(cluster: Cluster) -> tuple[str, str, dict[str, str]]:
+    """A container of its own on one node: (docker host, id, target)."""
+    node = cluster.swarm.nodes[1]
+    container = docker(node.docker_host, "run", "-d", "appjobs-sample:1", "sleep", "600")
+    return node.docker_host, container, {"ContainerId": container, "NodeId": node.node_id}
+
+
+def test_a_job_runs_in_every_container_of_every_node(cluster: Cluster) -> None:
+    targets = cluster.targets()
+    assert len(targets) == 5
+    assert len({target["NodeId"] for target in targets}) == 3
+    job_id = cluster.create("hostname")
+    executor_id = cluster.start(job_id, targets)
+    results = cluster.end(job_id, executor_id)
+    for target, result in zip(targets, results, strict=True):
+        assert result["ContainerId"] == target["ContainerId"]
+        assert result["NodeId"] == target["NodeId"]
+        assert (result["Status"], result["ExitCode"]) == ("FINISHED", 0)
+        assert result.keys() >= ENGINE_FIELDS
+        assert result["ContainerID"] == target["ContainerId"]
+        assert result["Output"].strip() == target["ContainerId"][:12]
+        assert result["StartTime"] <= result["EndTime"]
+        log = cluster.log(job_id, executor_id, target["ContainerId"])
+        assert log.text == result["Output"]
+        assert log.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert (
+            f'filename="job-container-{target["ContainerId"]}-'
+            in log.headers["Content-Disposition"]
+        )
+
+
+def test_output_and_state_can_be_watched_while_the_command_runs(cluster: Cluster) -> None:
+    target = one(cluster)
+    container = target[0]["ContainerId"]
+    job_id = cluster.create(
+        "sh -c 'echo begun; until [ -e /tmp/go ]; do sleep 0.1; done; rm /tmp/go; echo done'"
+    )
+    executor_id = cluster.start(job_id, target)
+    wait_until(
+        lambda: cluster.log(job_id, executor_id, container).text == "begun\n", 20, lambda: "no log"
+    )
+    result = the(cluster.inspect(job_id, executor_id))
+    assert result["Status"] == "RUNNING"
+    assert result["ID"]
+    assert the(cluster.run("touch /tmp/go", target))["ExitCode"] == 0
+    assert the(cluster.end(job_id, executor_id))["Output"] == "begun\ndone\n"
+    assert cluster.log(job_id, executor_id, container).text == "begun\ndone\n"
+
+
+def test_secrets_arrive_as_one_argument_each_and_stay_masked(cluster: Cluster) -> None:
+    secrets = ["two words", "quote ' and \" and $HOME \\", "", "密码 *"]
+    job = cluster.create(
+        "sh -c 'for a; do printf %s \"$a\" | sha256sum; done' sh", SecretArgs=secrets
+    )
+    result = the(cluster.end(job, cluster.start(job, one(cluster))))
+    sums = [line.split()[0] for line in result["Output"].splitlines()]
+    assert sums == [hashlib.sha256(secret.encode()).hexdigest() for secret in secrets]
+    masks = ["*" * len(secret) for secret in secrets]
+    assert result["ProcessConfig"]["arguments"][-4:] == masks
+    assert result["ProcessConfig"]["entrypoint"] == "sh"
+
+
+def test_user_and_environment_reach_the_command(cluster: Cluster) -> None:
+    result = the(
+        cluster.run("sh -c 'id -u; id -g; echo $A'", one(cluster), User="1000:1000", Env=["A=b c"])
+    )
+    assert result["Output"] == "1000\n1000\nb c\n"
+    assert result["ProcessConfig"]["user"] == "1000:1000"
+
+
+def test_privileged_reaches_the_engine(cluster: Cluster) -> None:
+    result = the(cluster.run("true", one(cluster), Privileged=True))
+    assert result["ProcessConfig"]["privileged"] is True
+    # A machine may lack capabilities that a privileged exec must be given.
+    assert result["ExitCode"] == 0 or "caps" in result["Output"]
+
+
+@pytest.mark.parametrize(
+    ("cmd", "code", "output"),
+    [
+        ("sh -c 'echo out; echo err >&2; exit 3'", 3, None),
+        ("sh -c 'kill -9 $$'", 137, ""),
+        ("true", 0, ""),
+        ("no-such-command", 126, None),
+        ("printf 'a\\377b\\000c'", 0, "a\ufffdb\0c"),
+    ],
+)
+def test_exit_codes_and_output_are_what_the_engine_says(
+    cluster: Cluster, cmd: str, code: int, output: str | None
+) -> None:
+    result = the(cluster.run(cmd, one(cluster)))
+    assert (result["Status"], result["ExitCode"]) == ("FINISHED", code), result
+    if output is not None:
+        assert result["Output"] == output
+
+
+def test_an_unknown_user_is_a_truthful_failure(cluster: Cluster) -> None:
+    result = the(cluster.run("true", one(cluster), User="nobody-here"))
+    assert result.get("ExitCode") != 0
+    assert "nobody-here" in result.get("E", "") + result.get("Output", "")
+
+
+def test_containers_that_cannot_run_it_fail_with_their_reason_and_the_others_run(
+    cluster: Cluster,
+) -> None:
+    host, stopped, stopped_target = throwaway(cluster)
+    _, paused, paused_target = throwaway(cluster)
+    try:
+        docker(host, "kill", stopped)
+        docker(host, "pause", paused)
+        gone = {"ContainerId": "f" * 64, "NodeId": cluster.swarm.nodes[0].node_id}
+        nowhere = {"ContainerId": "e" * 64, "NodeId": "nobody-announced-this"}
+        targets = [*one(cluster), stopped_target, paused_target, gone, nowhere]
+        job_id = cluster.create("echo fine")
+        executor_id = cluster.start(job_id, targets)
+        first, *failed = cluster.end(job_id, executor_id)
+        assert first["Output"] == "fine\n"
+        assert [(result["Status"], result["Reason"]) for result in failed] == [
+            ("CREATE_FAILED", "container_not_running"),
+            ("CREATE_FAILED", "container_paused"),
+            ("CREATE_FAILED", "container_not_found"),
+            ("CREATE_FAILED", "node_unknown"),
+        ]
+        for result in failed:
+            assert cluster.log(job_id, executor_id, result["ContainerId"]).text == result["E"]
+    finally:
+        docker(host, "rm", "-f", stopped, paused)
+
+
+@pytest.mark.parametrize("blow", [["kill"], ["rm", "-f"]])
+def test_a_container_that_ends_in_the_middle_ends_its_target(
+    cluster: Cluster, blow: list[str]
+) -> None:
+    host, container, target = throwaway(cluster)
+    try:
+        job_id = cluster.create("sh -c 'echo begun; sleep 300'")
+        executor_id = cluster.start(job_id, [target])
+        wait_until(
+            lambda: the(cluster.inspect(job_id, executor_id))["Status"] == "RUNNING",
+            20,
+            lambda: "no start",
+        )
+        docker(host, *blow, container)
+        result = the(cluster.end(job_id, executor_id))
+        killed = result["Status"] == "FINISHED" and result["ExitCode"] == 137
+        gone = result["Status"] == "RUNNING_FAILED" and result["Reason"] in (
+            "container_gone",
+            "lost",
+        )
+        assert killed or gone, result
+        assert result["Output"] == "begun\n"
+    finally:
+        docker(host, "rm", "-f", container)
+
+
+def test_a_paused_command_goes_on_when_its_container_does(cluster: Cluster) -> None:
+    host, container, target = throwaway(cluster)
+    try:
+        job_id = cluster.create("sh -c 'sleep 1; echo done'")
+        executor_id = cluster.start(job_id, [target])
+        wait_until(
+            lambda: the(cluster.inspect(job_id, executor_id))["Status"] == "RUNNING",
+            20,
+            lambda: "no start",
+        )
+        docker(host, "pause", container)
+        assert the(cluster.inspect(job_id, executor_id))["Status"] == "RUNNING"
+        docker(host, "unpause", container)
+        assert the(cluster.end(job_id, executor_id))["Output"] == "done\n"
+    finally:
+        docker(host, "rm", "-f", container)
+
+
+def peak_memory(pid: int) -> int:
+    """The most memory that a process ever used, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) // 1024
+
+
+def test_a_300_mb_log_is_complete_to_the_byte(cluster: Cluster) -> None:
+    lines = 3_000_000
+    target = one(cluster)
+    job_id = cluster.create(NUMBERED % lines)
+    executor_id = cluster.start(job_id, target)
+    result = the(cluster.end(job_id, executor_id, 110))
+    assert result["OutputSize"] == 100 * lines
+    assert "OutputIncomplete" not in result
+    assert result["OutputTruncated"] is True
+    assert result["Output"].endswith(f"{lines - 1:099d}\n")
+    assert len(result["Output"]) == 32 * 1024
+    expected = hashlib.sha256()
+    for index in range(lines):
+        expected.update(b"%099d\n" % index)
+    log = cluster.log(job_id, executor_id, target[0]["ContainerId"])
+    assert hashlib.sha256(log.content).hexdigest() == expected.hexdigest()
+    worker = cluster.workers["node1"].process.pid
+    assert peak_memory(worker) < 400
+
+
+def test_short_outputs_are_never_lost_under_load(cluster: Cluster) -> None:
+    """The first bytes may come in one packet with the header of the engine's answer."""
+    job_id = cluster.create("echo hello")
+    targets = cluster.targets()
+    with ThreadPoolExecutor(8) as pool:
+        executions = list(pool.map(lambda _: cluster.start(job_id, targets), range(40)))
+    for executor_id in executions:
+        for result in cluster.end(job_id, executor_id):
+            assert (result["Status"], result["ExitCode"]) == ("FINISHED", 0), result
+            assert result["Output"] == "hello\n"
+
+
+def test_a_first_sigterm_drains(cluster: Cluster) -> None:
+    node = cluster.swarm.nodes[2]
+    target = cluster.targets(node)[:1]
+    job_id = cluster.create("sh -c 'sleep 3; echo done'")
+    executor_id = cluster.start(job_id, target)
+    wait_until(
+        lambda: the(cluster.inspect(job_id, executor_id))["Status"] == "RUNNING",
+        20,
+        lambda: "no start",
+    )
+    old = cluster.workers[node.name]
+    old.process.send_signal(signal.SIGTERM)
+    # As in a rolling update: the next worker runs while the old one drains.
+    cluster.start_worker(node)
+    meanwhile = the(cluster.run("echo meanwhile", target))
+    assert meanwhile["Output"] == "meanwhile\n"
+    assert the(cluster.end(job_id, executor_id))["Output"] == "done\n"
+    assert old.process.wait(20) == 0
+
+
+def test_a_killed_workers_target_is_adopted_and_runs_once(cluster: Cluster) -> None:
+    node = cluster.swarm.nodes[2]
+    target = cluster.targets(node)[:1]
+    job_id = cluster.create("sh -c 'echo ran >> /tmp/adopted; sleep 5; exit 7'")
+    executor_id = cluster.start(job_id, target)
+    wait_until(
+        lambda: the(cluster.inspect(job_id, executor_id))["Status"] == "RUNNING",
+        20,
+        lambda: "no start",
+    )
+    cluster.workers[node.name].process.kill()
+    cluster.workers[node.name].process.wait()
+    cluster.start_worker(node)
+    # The dead worker's message is invisible for up to a minute.
+    result = the(cluster.end(job_id, executor_id, 90))
+    assert (result["Status"], result["ExitCode"]) == ("FINISHED", 7)
+    assert result["OutputIncomplete"] is True
+    assert the(cluster.run("cat /tmp/adopted", target))["Output"] == "ran\n"
+
+
+def test_a_secret_stands_nowhere(cluster: Cluster) -> None:
+    """Every table item, message, object, answer and log line of a run is searched for a marker."""
+    marker = "m4rk3r-of-a-secret"
+    job_id = cluster.create("sh -c true sh", SecretArgs=[marker])
+    unrunnable = cluster.create("no-such-command", SecretArgs=[marker])
+    executions = [(job, cluster.start(job, cluster.targets())) for job in (job_id, unrunnable)]
+    everything = [str(cluster.end(*execution)) for execution in executions]
+    everything.append(str(cluster.call("GET", "/api/jobs")))
+    settings = cluster.aws.environment
+    session = boto3.Session(
+        settings["AWS_ACCESS_KEY_ID"],
+        settings["AWS_SECRET_ACCESS_KEY"],
+        region_name=settings["AWS_DEFAULT_REGION"],
+    )
+    dynamodb = session.client("dynamodb", endpoint_url=cluster.aws.endpoint)
+    for table in dynamodb.list_tables()["TableNames"]:
+        everything.append(str(dynamodb.scan(TableName=table)))
+    s3 = session.client("s3", endpoint_url=cluster.aws.endpoint)
+    for item in s3.list_objects_v2(Bucket=settings["LOG_BUCKET"])["Contents"]:
+        if item["Size"] < 1_000_000:
+            found = s3.get_object(Bucket=settings["LOG_BUCKET"], Key=item["Key"])
+            everything.append(found["Body"].read().decode(errors="replace"))
+    everything += [log.read_text() for log in cluster.directory.glob("*.log")]
+    assert len(everything) > 10
+    assert not [text for text in everything if marker in text]
