@@ -8,11 +8,11 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chalicelib.errors import InvalidRequest
+from chalicelib.secrets import check_size
 
 MAX_ENV = 100
 MAX_ENV_BYTES = 16 * 1024
 MAX_SECRETS = 32
-MAX_SECRET_BYTES = 3 * 1024
 MAX_TARGETS = 1000
 
 _USER = re.compile(r"[\w.][\w.-]*\$?(:[\w.][\w.-]*\$?)?", re.ASCII)
@@ -64,9 +64,7 @@ class JobRequest(Struct, kw_only=True):
         secrets = self.SecretArgs or []
         for index, secret in enumerate(secrets):
             _require("\0" not in secret, f"SecretArgs[{index}] must not hold a NUL character")
-        _require(
-            _bytes(secrets) <= MAX_SECRET_BYTES, "SecretArgs must have at most 3072 bytes together"
-        )
+        check_size(_bytes(secrets))
 
 
 class Target(Struct, frozen=True):

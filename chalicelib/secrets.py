@@ -24,21 +24,29 @@ _FINAL = frozenset(
 )
 
 
+# All secrets of a job together, in UTF-8.
+MAX_BYTES = 3 * 1024
+
+
 class Sealed(msgspec.Struct, frozen=True, array_like=True):
-    """One secret: the number of its characters and its ciphertext (empty for the empty secret)."""
+    """One secret: its length in characters, its size in bytes (UTF-8), its ciphertext.
+
+    The empty secret has an empty ciphertext: KMS refuses to encrypt nothing.
+    """
 
     length: int
+    size: int
     ciphertext: bytes
 
 
 def seal(job_id: str, plain: str) -> Sealed:
     """The secret, encrypted for this job."""
-    if not plain:  # KMS refuses to encrypt nothing.
-        return Sealed(0, b"")
+    if not plain:
+        return Sealed(0, 0, b"")
     answer = client("kms").encrypt(
         KeyId=settings.kms_key, Plaintext=plain.encode(), EncryptionContext={"JobId": job_id}
     )
-    return Sealed(len(plain), answer["CiphertextBlob"])
+    return Sealed(len(plain), len(plain.encode()), answer["CiphertextBlob"])
 
 
 def unseal(job_id: str, sealed: Sealed) -> str:
@@ -69,10 +77,14 @@ def merge(job_id: str, stored: list[Sealed], sent: list[str]) -> list[Sealed]:
     """The secrets of an edited job: what was sent, its masks replaced by the stored secrets.
 
     Each mask takes the first stored secret of its length that no mask before it took.
-    Raises InvalidRequest, naming the index, for a mask that matches none; nothing is sealed then.
+    Raises InvalidRequest for a mask that matches none, naming its index, and for too many bytes in
+    the kept and the new ones together; nothing is sealed then.
     """
     left = list(stored)
     kept = [_take(left, mask, index) for index, mask in enumerate(sent)]
+    check_size(
+        sum(old.size if old else len(new.encode()) for old, new in zip(kept, sent, strict=True))
+    )
     return [old or seal(job_id, new) for old, new in zip(kept, sent, strict=True)]
 
 
@@ -87,6 +99,12 @@ def _take(left: list[Sealed], sent: str, index: int) -> Sealed | None:
         f"SecretArgs[{index}] is a mask of {len(sent)} characters, and no stored secret of that "
         "length is left for it; send the masks that the job shows, or the new secret itself"
     )
+
+
+def check_size(size: int) -> None:
+    """Raises InvalidRequest where a job's secrets have more bytes (UTF-8) together than allowed."""
+    if size > MAX_BYTES:
+        raise InvalidRequest(f"SecretArgs must have at most {MAX_BYTES} bytes together, not {size}")
 
 
 def pack(secrets: list[Sealed]) -> bytes | None:

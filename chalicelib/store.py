@@ -25,8 +25,9 @@ from chalicelib.errors import ExecutionNotFound, JobNotFound, NameTaken, TryAgai
 from chalicelib.models import Execution, Job, JobName, Node, Result
 from chalicelib.states import Status, sources
 
-# The starts that a job lists at the most. It bounds the item, which every start rewrites.
-MAX_EXECUTORS = 1000
+# The starts that a job lists at the most: one every four minutes of the default retention period. It
+# bounds the item to half of what DynamoDB allows.
+MAX_EXECUTORS = 10_000
 # Starts are dropped from the list this many at a time: seldom, and within what one update may hold.
 _PRUNED = 50
 _CONDITION = "ConditionalCheckFailed"

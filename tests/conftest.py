@@ -32,8 +32,11 @@ if str(ROOT) not in sys.path:
 class Aws(Protocol):
     """Where AWS is, and the environment that the API and a worker need for it."""
 
-    endpoint: str
-    environment: Mapping[str, str]
+    @property
+    def endpoint(self) -> str: ...
+
+    @property
+    def environment(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True)

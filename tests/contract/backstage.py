@@ -155,7 +155,7 @@ class Backstage:
         """The secret arguments that a worker would append."""
         packed = self.snapshot(job_id, executor_id).get("Sealed")
         sealed = msgspec.msgpack.decode(packed.value) if packed else []
-        return [self._open(job_id, ciphertext) for _length, ciphertext in sealed]
+        return [self._open(job_id, ciphertext) for *_, ciphertext in sealed]
 
     def _open(self, job_id: str, ciphertext: bytes) -> str:
         if not ciphertext:

@@ -124,7 +124,7 @@ class Api:
 
     def new_job(self, **changes: Any) -> Json:
         """A job that was just created, alone in its application unless `changes` say otherwise."""
-        return ok(self.create(fields(**changes)))
+        return dict(ok(self.create(fields(**changes))))
 
     def new_execution(self, job_id: str, targets: list[Json]) -> str:
         """The ExecutorId of a start."""
@@ -132,11 +132,11 @@ class Api:
 
     def job(self, job_id: str) -> Json:
         """The job as it stands."""
-        return ok(self.get(job_id))
+        return dict(ok(self.get(job_id)))
 
     def execution(self, job_id: str, executor_id: str) -> Json:
         """The execution as it stands."""
-        return ok(self.inspect(job_id, executor_id))
+        return dict(ok(self.inspect(job_id, executor_id)))
 
 
 def _new_session() -> requests.Session:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def api(api_url: str) -> Api:
 
 
 @pytest.fixture(scope="session")
-def backstage(aws) -> Backstage:  # type: ignore[no-untyped-def]
+def backstage(aws: Any) -> Backstage:
     """AWS behind the API."""
     return Backstage(aws.endpoint, aws.environment)
 

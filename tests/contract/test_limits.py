@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from .client import Api, fields, invalid, ok, refused
+from .client import Api, Json, fields, invalid, ok, refused
 
 GOOD: list[tuple[str, Any]] = [
     ("AppName", "x"),
@@ -116,11 +116,12 @@ BAD: list[tuple[str, Any]] = [
     ("Privileged", "true"),
     ("Privileged", 1),
     ("Privileged", []),
-    *[
-        (field, value)
-        for field in ("AppName", "Name", "Cmd", "ServiceName", "User")
-        for value in (5, 1.5, True, [], ["x"], {})
-    ],
+]
+NO_TEXT: list[Any] = [5, 1.5, True, [], ["x"], {}]
+BAD += [
+    (field, value)
+    for field in ("AppName", "Name", "Cmd", "ServiceName", "User")
+    for value in NO_TEXT
 ]
 
 
@@ -164,8 +165,8 @@ def test_full_limits_together_can_be_started(api: Api) -> None:
 def test_every_start_body_that_is_wrong(api: Api) -> None:
     job = api.new_job()
     path = f"/jobs/{job['JobId']}/start"
-    good = {"ContainerId": "c", "NodeId": "n"}
-    for value in (
+    good: Json = {"ContainerId": "c", "NodeId": "n"}
+    wrong: list[Any] = [
         None,
         [],
         {},
@@ -186,7 +187,8 @@ def test_every_start_body_that_is_wrong(api: Api) -> None:
         [{"ContainerId": "c", "NodeId": ""}],
         [good, good],
         [good, {"ContainerId": "c", "NodeId": "other"}],
-    ):
+    ]
+    for value in wrong:
         invalid(api.send_json("POST", path, {"Target": value}), "Target")
     invalid(api.send_json("POST", path, {}), "Target")
     assert api.job(job["JobId"])["Executors"] == []

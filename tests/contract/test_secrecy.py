@@ -75,6 +75,10 @@ def test_secret_stands_nowhere(
     for message in backstage.messages(node, 1):
         _absent(marker, json.dumps(message).encode(), "a message")
     _nowhere(marker, backstage, api_log)
+    # The search does find what is there.
+    assert any(job["AppName"].encode() in _bytes_of(item) for _, item in backstage.everything())
+    if api_log:
+        assert job_id.encode() in api_log.read_bytes()
 
 
 @pytest.mark.parametrize("route", ["create", "put"])
