@@ -10,6 +10,12 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
+from tenacity import (
+    retry,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
 
 from chalicelib.aws import client
 from chalicelib.config import settings
@@ -88,23 +94,30 @@ def send(messages: Iterable[tuple[str, TargetMessage]]) -> None:
         by_queue[url].append(message)
     batches = [(url, batch) for url, queue in by_queue.items() for batch in batched(queue)]
     if len(batches) == 1:  # A thread pool costs more than a request.
-        refused = _send_batch(batches[0])
-    else:
-        with ThreadPoolExecutor(_SENDERS) as pool:
-            refused = [entry for entries in pool.map(_send_batch, batches) for entry in entries]
-    if refused:
-        raise SendFailed(f"SQS refused {len(refused)} messages, the first as: {refused[0]}")
+        _send_batch(*batches[0])
+        return
+    with ThreadPoolExecutor(_SENDERS) as pool:
+        for sent in [pool.submit(_send_batch, *batch) for batch in batches]:
+            sent.result()
 
 
-def _send_batch(batch: tuple[str, list[TargetMessage]]) -> list[str]:
-    """Sends up to ten messages to one queue; returns why the refused ones were refused."""
-    url, messages = batch
+@retry(
+    retry=retry_if_exception_type(SendFailed),
+    wait=wait_exponential_jitter(0.1, 2),
+    stop=stop_after_attempt(5),
+    reraise=True,
+)
+def _send_batch(url: str, messages: list[TargetMessage]) -> None:
+    """Sends up to ten messages to one queue, and those that SQS refused again; empties the list."""
     entries = [
         {"Id": str(index), "MessageBody": msgspec.json.encode(message).decode()}
         for index, message in enumerate(messages)
     ]
     answer = client("sqs").send_message_batch(QueueUrl=url, Entries=entries)
-    return [f"{entry['Code']}: {entry.get('Message', '')}" for entry in answer.get("Failed", [])]
+    refused = answer.get("Failed", [])
+    messages[:] = [messages[int(entry["Id"])] for entry in refused]
+    if refused:
+        raise SendFailed(f"SQS refused {len(refused)} messages, the first as {refused[0]['Code']}")
 
 
 def receive(url: str, at_most: int, wait: int) -> list[Received]:

@@ -41,3 +41,8 @@ TERMINAL = frozenset({Status.FINISHED, Status.CREATE_FAILED, Status.RUNNING_FAIL
 def sources(target: Status) -> list[Status]:
     """The statuses from which a result may move to `target`."""
     return [status for status, targets in MOVES.items() if target in targets]
+
+
+def expired_message(deadline: int) -> str:
+    """What is said of a target that nobody took up in time; `deadline` in seconds."""
+    return f"no worker took this target up within {deadline} s; it will not run"

@@ -79,6 +79,10 @@ class Aws:
     child: Child | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def log(self) -> Path | None:
+        return self.child.log if self.child else None
+
     def check(self) -> None:
         """Raises StackError when its process is over."""
         if self.child:
@@ -199,7 +203,8 @@ def wait_until(
         for process in watched:
             process.check()
         if time.monotonic() > deadline:
-            raise StackError(f"waited {seconds:g} s in vain for {what}")
+            logs = "".join(f"; {tail(process.log)}" for process in watched if process.log)
+            raise StackError(f"waited {seconds:g} s in vain for {what}{logs}")
         time.sleep(0.1)
 
 

@@ -21,7 +21,7 @@ from chalicelib.config import settings
 from chalicelib.errors import AppjobsError, SecretsUnreadable
 from chalicelib.models import Result
 from chalicelib.queues import Received, TargetMessage
-from chalicelib.states import TERMINAL, Reason, Status
+from chalicelib.states import TERMINAL, Reason, Status, expired_message
 from worker.engine import (
     AlreadyStarted,
     Engine,
@@ -150,8 +150,7 @@ class Runner:
         """Makes the exec, or finds out why it cannot be; the result says which."""
         deadline = settings.delivery_deadline
         if time.time() > command_.created + deadline:
-            message = f"no worker took this target up within {deadline} s; it will not run"
-            _fail_create(result, Reason.EXPIRED, message)
+            _fail_create(result, Reason.EXPIRED, expired_message(deadline))
             return
         try:
             result.ID = self._engine.create(

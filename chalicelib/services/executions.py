@@ -13,10 +13,13 @@ from chalicelib.queues import TargetMessage
 from chalicelib.schemas import ExecutionAnswer, JobAnswer, StartRequest
 from chalicelib.services import jobs
 from chalicelib.services.outputs import fit
-from chalicelib.states import TERMINAL, Reason, Status
+from chalicelib.states import TERMINAL, Reason, Status, expired_message
 
 _EXECUTOR_ID = re.compile(r"\d{1,12}\.\d{6}", re.ASCII)
 _SECOND = 1_000_000  # microseconds
+# A worker claims nothing after the deadline. A claim begun just before it, and clocks that differ, may
+# take so many seconds more; then a target without a result will never get one.
+_EXPIRY_GRACE = 120
 _COPIED = ("AppName", "ServiceName", "Name", "Cmd", "Privileged", "User", "Env", "Sealed")
 
 
@@ -138,12 +141,14 @@ def _result(execution: Execution, target: dict[str, str], stored: Result | None)
         Status=Status.STARTING,
     )
     if target["NodeId"] in execution.UnknownNodes:
-        result.Status = Status.CREATE_FAILED
-        result.Reason = Reason.NODE_UNKNOWN
+        result.Status, result.Reason = Status.CREATE_FAILED, Reason.NODE_UNKNOWN
         result.E = (
             f"no worker has announced node {target['NodeId']}; "
             "check the NodeId, and that a worker runs for this node"
         )
+    elif time.time() > float(execution.ExecutorId) + settings.delivery_deadline + _EXPIRY_GRACE:
+        result.Status, result.Reason = Status.CREATE_FAILED, Reason.EXPIRED
+        result.E = expired_message(settings.delivery_deadline)
     return result
 
 

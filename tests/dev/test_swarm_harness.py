@@ -16,7 +16,7 @@ from dev.swarm import Node, Swarm, SwarmError
 from dev.swarm_guard import NETNS_DIR, Footprint, process_ids
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the test swarm needs root")
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def command_lines() -> dict[int, str]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from dev.stack import Aws, start_aws
+from dev.stack import Aws, aws_client, start_aws
 from dev.swarm import Swarm
 from dev.swarm_node import Node
 from tests.conftest import ROOT, chalice_local, free_port
@@ -112,6 +112,10 @@ class Cluster:
         """The log of one target, redirects followed."""
         url = f"{self.api_url}/api/jobs/{job_id}/log/{executor_id}"
         return requests.get(url, params={"ContainerId": container_id}, timeout=60)
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of the AWS behind the system."""
+        return aws_client(self.aws.endpoint, service)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """A request that must succeed; its answer."""

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from dev.engine import docker
@@ -300,20 +299,35 @@ def test_a_secret_stands_nowhere(cluster: Cluster) -> None:
     executions = [(job, cluster.start(job, cluster.targets())) for job in (job_id, unrunnable)]
     everything = [str(cluster.end(*execution)) for execution in executions]
     everything.append(str(cluster.call("GET", "/api/jobs")))
-    settings = cluster.aws.environment
-    session = boto3.Session(
-        settings["AWS_ACCESS_KEY_ID"],
-        settings["AWS_SECRET_ACCESS_KEY"],
-        region_name=settings["AWS_DEFAULT_REGION"],
-    )
-    dynamodb = session.client("dynamodb", endpoint_url=cluster.aws.endpoint)
+    bucket = cluster.aws.environment["LOG_BUCKET"]
+    dynamodb, s3 = cluster.client("dynamodb"), cluster.client("s3")
     for table in dynamodb.list_tables()["TableNames"]:
         everything.append(str(dynamodb.scan(TableName=table)))
-    s3 = session.client("s3", endpoint_url=cluster.aws.endpoint)
-    for item in s3.list_objects_v2(Bucket=settings["LOG_BUCKET"])["Contents"]:
+    for item in s3.list_objects_v2(Bucket=bucket)["Contents"]:
         if item["Size"] < 1_000_000:
-            found = s3.get_object(Bucket=settings["LOG_BUCKET"], Key=item["Key"])
+            found = s3.get_object(Bucket=bucket, Key=item["Key"])
             everything.append(found["Body"].read().decode(errors="replace"))
     everything += [log.read_text() for log in cluster.directory.glob("*.log")]
     assert len(everything) > 10
     assert not [text for text in everything if marker in text]
+
+
+def test_one_worker_serves_several_engines(cluster: Cluster) -> None:
+    nodes = cluster.swarm.nodes
+    for node in nodes:
+        cluster.workers[node.name].process.terminate()
+    for node in nodes:
+        cluster.workers[node.name].process.wait(20)
+    hosts = ",".join(node.docker_host for node in nodes)
+    single = cluster.start_worker(nodes[0], DOCKER_HOSTS=hosts, WORKER_ID="the only one")
+    try:
+        results = cluster.run("hostname")
+        assert {result["Status"] for result in results} == {"FINISHED"}
+        assert {result["NodeId"] for result in results} == {node.node_id for node in nodes}
+        answer = cluster.client("dynamodb").scan(TableName="appjobs-dev-nodes")
+        assert {item["Worker"]["S"] for item in answer["Items"]} == {"the only one"}
+    finally:
+        single.process.terminate()
+        single.process.wait(20)
+        for node in nodes:
+            cluster.start_worker(node)
