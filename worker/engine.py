@@ -82,11 +82,13 @@ class Engine:
 
         Raises AlreadyStarted, Refusal, Unreachable, OutputCut.
         """
-        with _engine_errors():
-            socket: Any = self._client.exec_start(exec_id, socket=True)
+        try:
+            with _engine_errors():
+                socket: Any = self._client.exec_start(exec_id, socket=True)
+        except Refusal as refusal:
+            raise _start_refused(refusal) from None
         with socket:
-            _check_started(socket._response)
-            yield from _frames(_buffered(socket))
+            yield from _unless_started(exec_id, _frames(_buffered(socket)))
 
     def inspect(self, exec_id: str) -> dict[str, Any]:
         """What the engine says of the exec. Raises UnknownExec, Refusal, Unreachable."""
@@ -122,15 +124,26 @@ def _reason(error: docker.errors.APIError) -> Reason:
     return Reason.ENGINE_ERROR
 
 
-def _check_started(response: requests.Response) -> None:
-    """docker-py does not look at the status where it hands out the socket."""
-    if response.status_code in (200, 101):
-        return
-    message = str(response.json().get("message", response.status_code))
-    if "already" in message:
-        raise AlreadyStarted(message)
-    reason = Reason.CONTAINER_GONE if response.status_code in (404, 409) else Reason.ENGINE_ERROR
-    raise Refusal(reason, message)
+def _start_refused(refusal: Refusal) -> Exception:
+    if "already" in str(refusal):
+        return AlreadyStarted(str(refusal))
+    if refusal.reason == Reason.ENGINE_ERROR:
+        return refusal
+    return Refusal(Reason.CONTAINER_GONE, str(refusal))
+
+
+def _unless_started(exec_id: str, output: Iterator[bytes]) -> Iterator[bytes]:
+    """The output; raises AlreadyStarted where the engine says in its place that the exec was started.
+
+    Engines that have answered "go on" by the time they find out (20.10 does) have no other way. No
+    command can print this by accident: its exec's ID is in no place that it sees.
+    """
+    first = next(output, b"")
+    if first.startswith(f"Error: Exec command {exec_id} ".encode()) and b" already " in first:
+        raise AlreadyStarted(first.decode().strip())
+    if first:
+        yield first
+    yield from output
 
 
 def _buffered(socket: Any) -> io.BufferedReader:

@@ -10,6 +10,7 @@ import pytest
 
 from dev.engine import docker
 from tests.swarm.conftest import Cluster, wait_until
+from worker.engine import AlreadyStarted, Engine
 
 # awk prints numbered lines fast: 300 MB in some seconds.
 NUMBERED = """awk 'BEGIN { for (i = 0; i < %d; i++) printf "%%099d\\n", i }'"""
@@ -331,3 +332,14 @@ def test_one_worker_serves_several_engines(cluster: Cluster) -> None:
         single.process.wait(20)
         for node in nodes:
             cluster.start_worker(node)
+
+
+def test_an_exec_is_started_once_and_the_second_start_says_so(cluster: Cluster) -> None:
+    """What adoption rests on; the engine answers in the stream of the output itself."""
+    node = cluster.swarm.nodes[0]
+    engine = Engine(node.docker_host, pool=2)
+    assert engine.connect()[0] == node.node_id
+    exec_id = engine.create(node.containers()[0], ["echo", "once"], [], "", False)
+    assert b"".join(engine.start(exec_id)) == b"once\n"
+    with pytest.raises(AlreadyStarted):
+        list(engine.start(exec_id))
