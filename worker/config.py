@@ -15,7 +15,7 @@ _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 class WorkerSettings:
     """What one worker process serves, and how much at once."""
 
-    # Engines to serve: unix://, tcp:// (with DOCKER_TLS_VERIFY and DOCKER_CERT_PATH) or ssh://.
+    # Engines to serve: unix:// or tcp:// (with DOCKER_TLS_VERIFY and DOCKER_CERT_PATH for TLS).
     engines: tuple[str, ...]
     # Names this worker in the nodes table and in logs.
     worker_id: str
@@ -35,11 +35,22 @@ def load(environ: Mapping[str, str]) -> WorkerSettings:
     if poll_seconds > 20:
         raise ValueError("POLL_SECONDS must be at most 20, the longest poll that SQS knows")
     return WorkerSettings(
-        engines=words(environ.get("DOCKER_HOSTS", ""))
-        or (environ.get("DOCKER_HOST") or _DEFAULT_ENGINE,),
+        engines=_engines(environ),
         worker_id=environ.get("WORKER_ID") or f"{socket.gethostname()}-{os.getpid()}",
         max_commands=whole_number(environ, "MAX_COMMANDS", 32),
         poll_seconds=poll_seconds,
         spool_dir=Path(environ.get("SPOOL_DIR") or "/var/tmp/appjobs"),
         spool_bytes=whole_number(environ, "SPOOL_BYTES", 256 * 1024**2),
     )
+
+
+def _engines(environ: Mapping[str, str]) -> tuple[str, ...]:
+    engines = words(environ.get("DOCKER_HOSTS", ""))
+    engines = engines or (environ.get("DOCKER_HOST") or _DEFAULT_ENGINE,)
+    for engine in engines:
+        if not engine.startswith(("unix://", "tcp://")):
+            raise ValueError(
+                f"an engine must be unix://… or tcp://…, not {engine!r}; where it is reached by ssh, "
+                "forward its socket: ssh -nNT -L /run/engine.sock:/var/run/docker.sock HOST"
+            )
+    return engines

@@ -62,7 +62,6 @@ class Engine:
                 tls=tls if self.url.startswith("tcp://") else False,
                 timeout=_TIMEOUT,
                 max_pool_size=self._pool,
-                use_ssh_client=True,
             )
             info = self._api.info()
         return info.get("Swarm", {}).get("NodeID") or info["ID"], info["Name"]
