@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 from tenacity import (
     retry,
     retry_if_exception_type,
@@ -32,6 +33,8 @@ BATCH = 10
 _SENDERS = 16
 
 _T = TypeVar("_T")
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 class TargetMessage(msgspec.Struct, frozen=True, rename="pascal"):
@@ -129,11 +132,17 @@ def receive(url: str, at_most: int, wait: int) -> list[Received]:
         VisibilityTimeout=VISIBILITY,
         MessageSystemAttributeNames=["ApproximateReceiveCount"],
     )
-    return [_decode(message) for message in answer.get("Messages", [])]
+    messages = [_decode(message) for message in answer.get("Messages", [])]
+    return [message for message in messages if message]
 
 
-def _decode(message: dict[str, Any]) -> Received:
-    target = msgspec.json.decode(message["Body"], type=TargetMessage)
+def _decode(message: dict[str, Any]) -> Received | None:
+    try:
+        target = msgspec.json.decode(message["Body"], type=TargetMessage)
+    except msgspec.DecodeError as error:
+        # None of ours; left alone, it ends in the dead-letter queue.
+        log.warning("message not understood", id=message["MessageId"], error=str(error))
+        return None
     first = message["Attributes"]["ApproximateReceiveCount"] == "1"
     return Received(target, message["ReceiptHandle"], first)
 

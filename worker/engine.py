@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -97,6 +98,24 @@ class Engine:
             except docker.errors.NotFound as error:
                 raise UnknownExec(error.explanation) from None
 
+    def recorded_exit(self, exec_id: str, since: float) -> int | None:
+        """The exit code in the engine's event of the exec's end, None where it has none (any more).
+
+        The engine remembers its last 256 events. Raises Refusal, Unreachable.
+        """
+        with _engine_errors():
+            events = self._client.events(
+                since=int(since),
+                until=int(time.time()) + 1,
+                filters={"event": ["exec_die"]},
+                decode=True,
+            )
+            for event in events:
+                attributes = event["Actor"]["Attributes"]
+                if attributes.get("execID") == exec_id:
+                    return int(attributes["exitCode"])
+        return None
+
     @property
     def _client(self) -> docker.APIClient:
         if self._api is None:
@@ -126,9 +145,9 @@ def _reason(error: docker.errors.APIError) -> Reason:
 def _start_refused(refusal: Refusal) -> Exception:
     if "already" in str(refusal):
         return AlreadyStarted(str(refusal))
-    if refusal.reason == Reason.ENGINE_ERROR:
-        return refusal
-    return Refusal(Reason.CONTAINER_GONE, str(refusal))
+    if refusal.reason in (Reason.CONTAINER_NOT_FOUND, Reason.CONTAINER_NOT_RUNNING):
+        return Refusal(Reason.CONTAINER_GONE, str(refusal))
+    return refusal
 
 
 def _unless_started(exec_id: str, output: Iterator[bytes]) -> Iterator[bytes]:

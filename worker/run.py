@@ -43,6 +43,8 @@ _LOOK_FIRST, _LOOK_LAST = 0.02, 2.0
 # The end of the output in the result: this much, and this much for all results of an execution.
 _TAIL, _ALL_TAILS = 32 * 1024, 4 * 1024**2
 _MESSAGE = 2000
+# What the engine reports for a command that printed after its reader was gone.
+_CUT_OFF = 126
 # An end that cannot be stored for this long is left to the next delivery of the message.
 _INSIST_SECONDS = 900
 
@@ -192,7 +194,7 @@ class Runner:
         if not reader.is_alive():
             return
         result.Status = Status.RUNNING
-        store.move_result(result)
+        _tell(result)
         pause = _FLUSH_SECONDS
         while reader.is_alive():
             reader.join(pause)
@@ -200,7 +202,13 @@ class Runner:
 
     def _adopt(self, target: TargetMessage, result: Result) -> None:
         """Goes on from where another worker, or this one before it was started anew, left it."""
-        command_ = command(target.job_id, target.executor_id)
+        try:
+            command_ = command(target.job_id, target.executor_id)
+        except SecretsUnreadable as error:
+            # Nothing of it can be shown: we could not tell its secrets from the rest.
+            _fail(result, Reason.SECRETS_UNREADABLE, error.message)
+            store.move_result(result)
+            return
         try:
             inspect = self._engine.inspect(result.ID)
         except (UnknownExec, Refusal):
@@ -226,6 +234,8 @@ class Runner:
             if isinstance(error, Refusal):
                 raise error
             inspect = self._wait_for_exit(result.ID)
+            if result.OutputIncomplete and inspect["ExitCode"] == _CUT_OFF:
+                inspect["ExitCode"] = self._recorded_exit(command_, result)
             result.Inspect = command_.mask(inspect)
             result.Status = Status.FINISHED
         except Refusal as refusal:
@@ -244,6 +254,19 @@ class Runner:
         if not _insist(lambda: store.move_result(result)):
             log.info("another worker stored this result first", exec_id=result.ID)
 
+    def _recorded_exit(self, command_: Command, result: Result) -> int:
+        """The exit code of a command that lost its reader. Raises Refusal where nobody knows it.
+
+        What it prints from then on makes the engine (20.10) report 126 for it, whatever it ended with.
+        The engine's event of its end has the true one.
+        """
+        code = self._engine.recorded_exit(result.ID, result.StartTime or command_.created)
+        if code is None:
+            raise Refusal(
+                Reason.LOST, "the command is over; its exit code was lost with its output"
+            )
+        return code
+
     def _wait_for_exit(self, exec_id: str) -> dict[str, Any]:
         """The engine's inspect of the exec once it is over. Raises UnknownExec, Refusal."""
         pause = _LOOK_FIRST
@@ -255,8 +278,10 @@ class Runner:
             except Unreachable as error:
                 log.warning("engine unreachable", error=str(error))
             except Refusal as refusal:
-                if refusal.reason != Reason.CONTAINER_PAUSED:
+                if refusal.reason in (Reason.CONTAINER_NOT_FOUND, Reason.CONTAINER_NOT_RUNNING):
                     raise Refusal(Reason.CONTAINER_GONE, str(refusal)) from None
+                # Paused, or an error of the engine's own: the command is not over because of it.
+                log.info("exec not inspected", error=str(refusal))
             time.sleep(pause)
             pause = min(pause * 2, _LOOK_LAST)
 
@@ -278,6 +303,14 @@ class _Reader(threading.Thread):
                 self._spool.write(chunk)
         except Exception as error:  # noqa: BLE001 - whatever it is, the target still needs its end
             self.error = error
+
+
+def _tell(result: Result) -> None:
+    """Stores a status that is only news: whether that works or not, the command runs."""
+    try:
+        store.move_result(result)
+    except Exception:  # the end of the command is stored with more patience
+        log.warning("status not stored", status=result.Status, exc_info=True)
 
 
 def _flush_in_between(spool: Spool) -> float:

@@ -65,7 +65,10 @@ def in_context(request: Request, get_response: Callable[[Request], Response]) ->
 def _in_our_words(response: Response) -> Response:
     """Chalice refuses a method or media type with a body of its own shape."""
     if isinstance(response.body, dict) and "Message" in response.body:
-        refusal = error(InvalidRequest.id, response.body["Message"], response.status_code)
+        message = response.body["Message"]
+        if response.status_code == 415:
+            message += "; send it as application/json"
+        refusal = error(InvalidRequest.id, message, response.status_code)
         response.body = refusal.body
         response.headers.update(_JSON)
     return response
