@@ -106,7 +106,7 @@ def send(messages: Iterable[tuple[str, TargetMessage]]) -> None:
 
 @retry(
     retry=retry_if_exception_type(SendFailed),
-    wait=wait_exponential_jitter(0.1, 2),
+    wait=wait_exponential_jitter(multiplier=0.1, max=2),
     stop=stop_after_attempt(5),
     reraise=True,
 )

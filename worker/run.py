@@ -323,7 +323,11 @@ def _flush_in_between(spool: Spool) -> float:
     return max(_FLUSH_SECONDS, _FLUSH_PAUSE * (time.monotonic() - began))
 
 
-@retry(wait=wait_exponential_jitter(0.2, 20), stop=stop_after_delay(_INSIST_SECONDS), reraise=True)
+@retry(
+    wait=wait_exponential_jitter(multiplier=0.2, max=20),
+    stop=stop_after_delay(_INSIST_SECONDS),
+    reraise=True,
+)
 def _insist(write: Callable[[], T]) -> T:
     """Does a write that must not be lost, through minutes of outage: our message is held meanwhile."""
     return write()

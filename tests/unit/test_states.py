@@ -1,0 +1,20 @@
+"""No order of moves leaves an end."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.states import FIRST, MOVES, TERMINAL, Status, sources
+
+
+@given(st.sampled_from(sorted(FIRST)), st.lists(st.sampled_from(sorted(Status))))
+def test_no_move_leaves_an_end(status: Status, wishes: list[Status]) -> None:
+    for wish in wishes:
+        moved = wish if status in sources(wish) else status
+        assert status not in TERMINAL or moved == status
+        status = moved
+
+
+def test_every_status_but_starting_can_be_reached_and_left_or_is_an_end() -> None:
+    reached = FIRST.union(*MOVES.values())
+    assert reached | {Status.STARTING} == set(Status)
+    assert reached - MOVES.keys() == TERMINAL
