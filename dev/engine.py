@@ -65,10 +65,11 @@ def node_id(host: str) -> str:
     return docker(host, "info", "--format", "{{or .Swarm.NodeID .ID}}")
 
 
-def ensure_engine(log_dir: Path) -> str:
+def ensure_engine(log_dir: Path) -> tuple[str, subprocess.Popen[bytes] | None]:
     """Make sure that there is an engine: use the one there is, else install and start one.
 
-    Returns the docker host url to use. Raises EngineMissing when there is none and it cannot be
+    Returns the docker host url to use, and the dockerd that was started for it, if one was: that is
+    the caller's to stop. (systemd keeps its own.) Raises EngineMissing when there is none and it cannot be
     installed here, EngineError when the one it started does not come up.
     """
     configured = os.environ.get("DOCKER_HOST")
@@ -77,11 +78,11 @@ def ensure_engine(log_dir: Path) -> str:
             raise EngineMissing(
                 f"no engine answers at DOCKER_HOST={configured}: start it, or unset the variable"
             )
-        return configured
-    if not answers(DEFAULT_HOST):
-        install_missing({"dockerd": "docker.io", "iptables": "iptables"}, log_dir)
-        _start_engine(log_dir)
-    return DEFAULT_HOST
+        return configured, None
+    if answers(DEFAULT_HOST):
+        return DEFAULT_HOST, None
+    install_missing({"dockerd": "docker.io", "iptables": "iptables"}, log_dir)
+    return DEFAULT_HOST, _start_engine(log_dir)
 
 
 def install_missing(programs: dict[str, str], log_dir: Path) -> None:
@@ -119,12 +120,14 @@ def _apt_get(log: Path, *args: str) -> None:
         raise EngineError(f"{' '.join(command)} failed:\n{log_tail(log)}")
 
 
-def _start_engine(log_dir: Path) -> None:
+def _start_engine(log_dir: Path) -> subprocess.Popen[bytes] | None:
     if Path("/run/systemd/system").exists():
         _start_with_systemd()
+        return None
     # Installing the package may have started it already, where an init system is there.
-    elif not answers(DEFAULT_HOST):
-        _start_dockerd(log_dir / "dockerd.log")
+    if answers(DEFAULT_HOST):
+        return None
+    return _start_dockerd(log_dir / "dockerd.log")
 
 
 def _start_with_systemd() -> None:
@@ -135,12 +138,14 @@ def _start_with_systemd() -> None:
     wait_for(lambda: answers(DEFAULT_HOST), START_SECONDS, "the Docker Engine to answer")
 
 
-def _start_dockerd(log: Path) -> None:
+def _start_dockerd(log: Path) -> subprocess.Popen[bytes]:
     if os.geteuid() != 0:
         raise EngineMissing("no Docker Engine runs here: start one, or set DOCKER_HOST.")
-    print(f"starting dockerd (log: {log}); it is left running when this ends", flush=True)
+    print(f"starting dockerd (log: {log})", flush=True)
     log.parent.mkdir(parents=True, exist_ok=True)
-    wait_until_up(start_detached(["dockerd"], log), DEFAULT_HOST, log)
+    engine = start_detached(["dockerd"], log)
+    wait_until_up(engine, DEFAULT_HOST, log)
+    return engine
 
 
 def start_detached(command: list[str], log: Path) -> subprocess.Popen[bytes]:

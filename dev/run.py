@@ -5,10 +5,12 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -161,7 +163,9 @@ class System:
 
     def _start_containers(self) -> str:
         say("the Docker Engine and the sample containers")
-        host = ensure_engine(LOCAL)
+        host, engine = ensure_engine(LOCAL)
+        if engine:
+            self._stops.append(("dockerd", partial(_end, engine)))
         self.node = node_id(host)
         self._stops.append(("the sample containers", lambda: sample.stop_containers(host)))
         self.containers = sample.ensure_containers(host, CONTAINERS)
@@ -200,6 +204,11 @@ class System:
     def _started(self, name: str, process: Child | Aws, stop: Callable[[], None]) -> None:
         self.watched.append((name, process))
         self._stops.append((name, stop))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    process.wait(DRAIN_SECONDS)
 
 
 class Api:
