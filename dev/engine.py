@@ -69,8 +69,8 @@ def ensure_engine(log_dir: Path) -> tuple[str, subprocess.Popen[bytes] | None]:
     """Make sure that there is an engine: use the one there is, else install and start one.
 
     Returns the docker host url to use, and the dockerd that was started for it, if one was: that is
-    the caller's to stop. (systemd keeps its own.) Raises EngineMissing when there is none and it cannot be
-    installed here, EngineError when the one it started does not come up.
+    the caller's to stop. (systemd keeps its own.) Raises EngineMissing when there is none and it
+    cannot be installed here, EngineError when the one it started does not come up.
     """
     configured = os.environ.get("DOCKER_HOST")
     if configured:
