@@ -16,6 +16,7 @@ MAX_SECRETS = 32
 MAX_TARGETS = 1000
 
 _USER = re.compile(r"[\w.][\w.-]*\$?(:[\w.][\w.-]*\$?)?", re.ASCII)
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
 _ENV = re.compile(r"[^=\s\0]+=[^\0]*")
 _NodeId = Annotated[str, Meta(min_length=1, max_length=128)]
 # What an engine calls a container: it becomes part of paths (the engine's API, the log's key).
@@ -136,6 +137,8 @@ def _in_our_words(error: Exception) -> str:
     if isinstance(error, msgspec.ValidationError):
         text, _, path = str(error).partition(" - at `$")
         field = path.rstrip("`").lstrip(".")
+        if missing := _MISSING.fullmatch(text):
+            return f"{'.'.join(filter(None, (field, missing[1])))} is required"
         return f"{field}: {text}" if field else text
     return f"the body is not valid JSON in UTF-8: {error}"
 

@@ -58,7 +58,8 @@ def in_context(request: Request, get_response: Callable[[Request], Response]) ->
     with structlog.contextvars.bound_contextvars(request_id=request_id):
         response = _in_our_words(get_response(request))
         response.headers["X-Request-Id"] = request_id
-        log.info("request", method=request.method, path=request.path, status=response.status_code)
+        path = request.context.get("path", request.path)
+        log.info("request", method=request.method, path=path, status=response.status_code)
     return response
 
 

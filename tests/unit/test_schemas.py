@@ -76,3 +76,17 @@ def test_a_container_stands_once() -> None:
     target = {"ContainerId": "c", "NodeId": "n"}
     with pytest.raises(InvalidRequest, match=r"Target\[1\]"):
         parse(json.dumps({"Target": [target, target]}).encode(), StartRequest)
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "said"),
+    [
+        (b'{"AppName": "a", "Cmd": "c"}', JobRequest, "Name is required"),
+        (b'{"Target": [{"ContainerId": "c"}]}', StartRequest, "Target[0].NodeId is required"),
+        (b"[]", JobRequest, "the body must be a JSON object"),
+    ],
+)
+def test_what_is_missing_is_said_plainly(text: bytes, shape: type[Any], said: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse(text, shape)
+    assert refused.value.message == said
