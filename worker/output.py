@@ -1,11 +1,16 @@
 """A command's output: taken at full speed into a spool on disk, from there into the log in S3."""
 
 import threading
+import time
 from collections import deque
 from pathlib import Path
 
 from chalicelib.logs import MIN_PART, GrowingObject
 
+# The engine drops what is not read two seconds after a command ended. Up to 1.4 MB were seen to wait in
+# its and the socket's buffers then; more than that afterwards, and the command was still there.
+_PATIENCE = 1.5
+_BUFFERED = 2 * 1024**2
 # The tail is cut when it is this much too long: seldom, since a cut moves all of it.
 _TAIL_SLACK = 1024**2
 
@@ -28,6 +33,7 @@ class Spool:
         self._tail = bytearray()
         self._tail_size = tail
         self._limit = limit
+        self._held_at: int | None = None
         self._changed = threading.Condition()
         self._waiting = 0
         self._closed: deque[Path] = deque()
@@ -44,7 +50,8 @@ class Spool:
     def write(self, chunk: bytes) -> None:
         """Adds output at the end; waits while the spool is full."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting < self._limit)
+            if self._waiting >= self._limit:
+                self._wait_for_room()
             self._file.write(chunk)
             self._length += len(chunk)
             self._waiting += len(chunk)
@@ -52,6 +59,17 @@ class Spool:
             self._tail += chunk
             if len(self._tail) > self._tail_size + _TAIL_SLACK:
                 del self._tail[: -self._tail_size]
+
+    def _wait_for_room(self) -> None:
+        began = time.monotonic()
+        self._changed.wait_for(lambda: self._waiting < self._limit)
+        if time.monotonic() - began > _PATIENCE:
+            self._held_at = self.size
+
+    @property
+    def end_in_doubt(self) -> bool:
+        """Whether reading stood still so long, so near the end, that the engine may have dropped some."""
+        return self._held_at is not None and self.size - self._held_at < _BUFFERED
 
     @property
     def tail(self) -> bytes:

@@ -180,8 +180,9 @@ class Runner:
             _insist(spool.flush)
             result.OutputSize = spool.size
             result.Output = spool.tail
-            if reader.error and not isinstance(reader.error, Refusal):
-                log.warning("output cut", exec_id=result.ID, error=str(reader.error))
+            cut = reader.error is not None and not isinstance(reader.error, Refusal)
+            if cut or spool.end_in_doubt:
+                log.warning("output incomplete", exec_id=result.ID, error=str(reader.error))
                 result.OutputIncomplete = True
             self._end(command_, result, reader.error)
         finally:

@@ -4,6 +4,7 @@ import io
 import threading
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import create_autospec
 
 import pytest
@@ -54,17 +55,25 @@ def test_a_failed_upload_is_made_good_by_the_next(tmp_path: Path) -> None:
     assert len(written) == 2
 
 
-def test_a_full_spool_holds_the_writer_until_a_flush(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "after", "in_doubt"), [(5, 10, True), (1, 10, False), (5, 3 * 1024**2, False)]
+)
+def test_a_full_spool_holds_the_writer_until_a_flush_and_says_if_that_was_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, after: int, in_doubt: bool
+) -> None:
+    clock = iter([0, seconds])
+    monkeypatch.setattr("worker.output.time", SimpleNamespace(monotonic=lambda: next(clock)))
     spool = Spool(tmp_path / "s", create_autospec(GrowingObject, instance=True), 4, limit=10)
     spool.write(b"x" * 10)
-    writer = threading.Thread(target=spool.write, args=(b"more",))
+    writer = threading.Thread(target=spool.write, args=(b"x" * after,))
     writer.start()
     writer.join(0.05)
     assert writer.is_alive()
     spool.flush()
     writer.join(5)
     assert not writer.is_alive()
-    assert spool.size == 14
+    assert spool.size == 10 + after
+    assert spool.end_in_doubt == in_doubt
 
 
 @pytest.mark.parametrize("size", [1, logs.MAX_PART, logs.MAX_PART + 1, 3 * logs.MAX_PART + 7])
