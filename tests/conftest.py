@@ -23,6 +23,20 @@ ROOT = Path(__file__).resolve().parent.parent
 ALLOWED_ORIGIN = "https://console.example"
 START_SECONDS = 60
 STOP_SECONDS = 10
+# What a finished result has of the engine's own inspect.
+ENGINE_KEYS = {
+    "ID",
+    "ContainerID",
+    "ExitCode",
+    "Running",
+    "Pid",
+    "ProcessConfig",
+    "OpenStdin",
+    "OpenStdout",
+    "OpenStderr",
+    "CanRemove",
+    "DetachKeys",
+}
 
 # The tests run with and without `python -m`; `dev` is found from the root of the project.
 if str(ROOT) not in sys.path:

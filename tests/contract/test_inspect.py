@@ -5,23 +5,12 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import ENGINE_KEYS
+
 from .backstage import Backstage, Node, engine_inspect, finished
 from .client import Api, Json, ok, target
 
 MAX_BYTES = 5_000_000
-ENGINE_KEYS = {
-    "ID",
-    "ContainerID",
-    "ExitCode",
-    "Running",
-    "Pid",
-    "ProcessConfig",
-    "OpenStdin",
-    "OpenStdout",
-    "OpenStderr",
-    "CanRemove",
-    "DetachKeys",
-}
 
 
 class Started:

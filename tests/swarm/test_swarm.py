@@ -9,24 +9,12 @@ from typing import Any
 import pytest
 
 from dev.engine import docker
+from tests.conftest import ENGINE_KEYS
 from tests.swarm.conftest import Cluster, wait_until
 from worker.engine import AlreadyStarted, Engine
 
 # awk prints numbered lines fast: 300 MB in some seconds.
 NUMBERED = """awk 'BEGIN { for (i = 0; i < %d; i++) printf "%%099d\\n", i }'"""
-ENGINE_FIELDS = {
-    "ID",
-    "ContainerID",
-    "ExitCode",
-    "Running",
-    "Pid",
-    "ProcessConfig",
-    "OpenStdin",
-    "OpenStdout",
-    "OpenStderr",
-    "CanRemove",
-    "DetachKeys",
-}
 
 
 def the(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -38,6 +26,15 @@ def the(results: list[dict[str, Any]]) -> dict[str, Any]:
 def one(cluster: Cluster) -> list[dict[str, str]]:
     """One target."""
     return cluster.targets()[:1]
+
+
+def until_running(cluster: Cluster, job_id: str, executor_id: str) -> None:
+    """Returns once the only target runs."""
+
+    def running() -> bool:
+        return bool(the(cluster.inspect(job_id, executor_id))["Status"] == "RUNNING")
+
+    wait_until(running, 20, lambda: str(cluster.inspect(job_id, executor_id)))
 
 
 def throwaway(cluster: Cluster) -> tuple[str, str, dict[str, str]]:
@@ -58,7 +55,7 @@ def test_a_job_runs_in_every_container_of_every_node(cluster: Cluster) -> None:
         assert result["ContainerId"] == target["ContainerId"]
         assert result["NodeId"] == target["NodeId"]
         assert (result["Status"], result["ExitCode"]) == ("FINISHED", 0)
-        assert result.keys() >= ENGINE_FIELDS
+        assert result.keys() >= ENGINE_KEYS
         assert result["ContainerID"] == target["ContainerId"]
         assert result["Output"].strip() == target["ContainerId"][:12]
         assert result["StartTime"] <= result["EndTime"]
@@ -177,11 +174,7 @@ def test_a_container_that_ends_in_the_middle_ends_its_target(
     try:
         job_id = cluster.create("sh -c 'echo begun; sleep 300'")
         executor_id = cluster.start(job_id, [target])
-        wait_until(
-            lambda: the(cluster.inspect(job_id, executor_id))["Status"] == "RUNNING",
-            20,
-            lambda: "no start",
-        )
+        until_running(cluster, job_id, executor_id)
         docker(host, *blow, container)
         result = the(cluster.end(job_id, executor_id))
         killed = result["Status"] == "FINISHED" and result["ExitCode"] == 137
@@ -200,11 +193,7 @@ def test_a_paused_command_goes_on_when_its_container_does(cluster: Cluster) -> N
     try:
         job_id = cluster.create("sh -c 'sleep 1; echo done'")
         executor_id = cluster.start(job_id, [target])
-        wait_until(
-            lambda: the(cluster.inspect(job_id, executor_id))["Status"] == "RUNNING",
-            20,
-            lambda: "no start",
-        )
+        until_running(cluster, job_id, executor_id)
         docker(host, "pause", container)
         assert the(cluster.inspect(job_id, executor_id))["Status"] == "RUNNING"
         docker(host, "unpause", container)
@@ -257,11 +246,7 @@ def test_a_first_sigterm_drains(cluster: Cluster) -> None:
     target = cluster.targets(node)[:1]
     job_id = cluster.create("sh -c 'sleep 3; echo done'")
     executor_id = cluster.start(job_id, target)
-    wait_until(
-        lambda: the(cluster.inspect(job_id, executor_id))["Status"] == "RUNNING",
-        20,
-        lambda: "no start",
-    )
+    until_running(cluster, job_id, executor_id)
     old = cluster.workers[node.name]
     old.process.send_signal(signal.SIGTERM)
     # As in a rolling update: the next worker runs while the old one drains.
@@ -278,11 +263,7 @@ def test_a_killed_workers_target_is_adopted_and_runs_once(cluster: Cluster) -> N
     # What it prints after the kill finds no reader: the engine then reports 126 in place of its 7.
     job_id = cluster.create("sh -c 'echo ran >> /tmp/adopted; echo a; sleep 5; echo b; exit 7'")
     executor_id = cluster.start(job_id, target)
-    wait_until(
-        lambda: the(cluster.inspect(job_id, executor_id))["Status"] == "RUNNING",
-        20,
-        lambda: "no start",
-    )
+    until_running(cluster, job_id, executor_id)
     cluster.workers[node.name].process.kill()
     cluster.workers[node.name].process.wait()
     cluster.start_worker(node)
