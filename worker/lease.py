@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -13,6 +15,15 @@ from chalicelib.queues import VISIBILITY, Received, TargetMessage
 log = structlog.stdlib.get_logger(__name__)
 
 _INTERVAL = VISIBILITY / 3
+
+
+@contextmanager
+def _the_others_go_on(event: str, **context: str) -> Iterator[None]:
+    """Logs an error and lets the turn go on; the next turn comes before messages become visible."""
+    try:
+        yield
+    except Exception:
+        log.warning(event, exc_info=True, **context)
 
 
 @dataclass(frozen=True)
@@ -68,12 +79,10 @@ class Lease(threading.Thread):
     def run(self) -> None:
         while True:
             time.sleep(_INTERVAL)
-            try:
-                self._extend(VISIBILITY)
-                for node in self._served():
+            self._extend(VISIBILITY)
+            for node in self._served():
+                with _the_others_go_on("heartbeat not told", node_id=node.node_id):
                     self._announce(node)
-            except Exception:  # the next turn comes before messages become visible
-                log.warning("lease not renewed", exc_info=True)
 
     def _extend(self, seconds: int) -> None:
         by_queue: dict[str, list[str]] = {}
@@ -81,8 +90,9 @@ class Lease(threading.Thread):
             for (url, _), receipt in self._held.items():
                 by_queue.setdefault(url, []).append(receipt)
         for url, receipts in by_queue.items():
-            for code in queues.hold(url, receipts, seconds):
-                log.warning("message not held", code=code)
+            with _the_others_go_on("messages not held", queue_url=url):
+                for code in queues.hold(url, receipts, seconds):
+                    log.warning("message not held", code=code)
 
     def _served(self) -> list[ServedNode]:
         with self._lock:

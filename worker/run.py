@@ -51,6 +51,10 @@ _INSIST_SECONDS = 900
 T = TypeVar("T")
 
 
+class NotStarted(Exception):
+    """The exec is there and was never started: whoever adopts it may start it."""
+
+
 @dataclass(frozen=True)
 class Command:
     """What an execution runs, its secrets opened."""
@@ -75,7 +79,8 @@ class Command:
 
     def scrub(self, message: str) -> str:
         """An error's text without secrets, and not too long to be stored a thousand times."""
-        for secret in self.secrets:
+        # The longest first: a secret may begin with another.
+        for secret in sorted(self.secrets, key=len, reverse=True):
             message = message.replace(secret, "***") if secret else message
         return message[:_MESSAGE]
 
@@ -208,7 +213,11 @@ class Runner:
         except SecretsUnreadable as error:
             # Nothing of it can be shown: we could not tell its secrets from the rest.
             _fail(result, Reason.SECRETS_UNREADABLE, error.message)
-            store.move_result(result)
+            result.EndTime = time.time()
+            _insist(lambda: store.move_result(result))
+            return
+        except AppjobsError as error:
+            log.warning("dropped a message of an unknown execution", error=error.message)
             return
         try:
             inspect = self._engine.inspect(result.ID)
@@ -269,13 +278,13 @@ class Runner:
         return code
 
     def _wait_for_exit(self, exec_id: str) -> dict[str, Any]:
-        """The engine's inspect of the exec once it is over. Raises UnknownExec, Refusal."""
+        """The engine's inspect of the exec once it is over. Raises UnknownExec, Refusal, NotStarted."""
         pause = _LOOK_FIRST
         while True:
             try:
                 inspect = self._engine.inspect(exec_id)
-                if not inspect["Running"] and inspect["ExitCode"] is not None:
-                    return inspect
+                if not inspect["Running"]:
+                    return _ended(inspect)
             except Unreachable as error:
                 log.warning("engine unreachable", error=str(error))
             except Refusal as refusal:
@@ -304,6 +313,14 @@ class _Reader(threading.Thread):
                 self._spool.write(chunk)
         except Exception as error:  # noqa: BLE001 - whatever it is, the target still needs its end
             self.error = error
+
+
+def _ended(inspect: dict[str, Any]) -> dict[str, Any]:
+    if inspect["ExitCode"] is None:
+        raise NotStarted(
+            "the start did not reach the engine; the message's next delivery starts it"
+        )
+    return inspect
 
 
 def _tell(result: Result) -> None:

@@ -105,10 +105,10 @@ def log(job_id: str, executor_id: str, container_id: str) -> tuple[str, str | No
         raise ContainerNotFound(container_id)
     result = _result(execution, target, store.get_result(job_id, executor_id, container_id))
     name = _filename(executor_id, container_id)
-    if result.Status == Status.CREATE_FAILED:
-        return name, None, result.E
     key = logs.log_key(job_id, executor_id, container_id)
-    return name, logs.link(key, name) if _has_log(result, key) else None, ""
+    if _has_log(result, key):
+        return name, logs.link(key, name), ""
+    return name, None, result.E or ""
 
 
 def _has_log(result: Result, key: str) -> bool:

@@ -9,13 +9,16 @@ from chalicelib.schemas import ExecutionAnswer
 # The contract's limit is 5 MB, Lambda's 6 MB with the answer written as a JSON string once more. So
 # what is counted is the size after that second writing, where a line feed takes three bytes.
 MAX_ANSWER = 4_900_000
+# In characters, of up to seven bytes each; what a thousand results have room for beside the rest.
+_LONGEST_ERROR = 400
+_LONGEST_NAME = 100
 
 
 def fit(answer: ExecutionAnswer) -> None:
     """Shortens the outputs to their ends, all to the same size at the most, so that the answer fits.
 
-    Where it is too long even without any output (thousands of long arguments), the arguments that the
-    engine repeats in each result go too, and `ArgumentsTruncated` says so.
+    Where it is too long even without any output (a thousand long commands or errors), errors are cut,
+    and the arguments that the engine repeats in each result go too: `ArgumentsTruncated` says so.
     """
     excess = _size(answer) - MAX_ANSWER
     if excess <= 0:
@@ -28,7 +31,7 @@ def fit(answer: ExecutionAnswer) -> None:
             result["Output"] = _end(result["Output"], limit)
             result["OutputTruncated"] = True
     if _size(answer) > MAX_ANSWER:
-        _drop_arguments(answer.Result)
+        _shorten_texts(answer.Result)
 
 
 def _limit(sizes: list[int], budget: int) -> int:
@@ -54,10 +57,15 @@ def _end(text: str, limit: int) -> str:
     return text[len(text) - shortest :]
 
 
-def _drop_arguments(results: list[dict[str, Any]]) -> None:
+def _shorten_texts(results: list[dict[str, Any]]) -> None:
     for result in results:
+        if len(result.get("E", "")) > _LONGEST_ERROR:
+            result["E"] = result["E"][:_LONGEST_ERROR] + "…"
         if "ProcessConfig" in result:
             result["ProcessConfig"] = {**result["ProcessConfig"], "arguments": []}
+            result["ProcessConfig"]["entrypoint"] = result["ProcessConfig"]["entrypoint"][
+                :_LONGEST_NAME
+            ]
             result["ArgumentsTruncated"] = True
 
 

@@ -23,26 +23,33 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_multi_constructor("!", lambda loader, suffix, node: str(node.value))
 
 
+@pytest.fixture(scope="module")
+def fresh_clients() -> Iterator[None]:
+    """No client of another AWS; a file's tests share theirs, since making them is what takes time."""
+    forget()
+    yield
+    forget()
+
+
 @pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def aws(fresh_clients: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Empty tables as the template has them, a bucket, and the key with its alias."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    run.command.cache_clear()
     with mock_aws():
-        forget()
         make_tables()
         clients.client("s3").create_bucket(Bucket=settings.log_bucket)
         kms = clients.client("kms")
         key = kms.create_key()["KeyMetadata"]["KeyId"]
         kms.create_alias(AliasName=settings.kms_key, TargetKeyId=key)
         yield
-    forget()
 
 
 def forget() -> None:
-    """Clients and caches made under another test's AWS."""
+    """Clients and caches made under another AWS."""
     clients.client.cache_clear()
     store._connection.cache_clear()
     run.command.cache_clear()

@@ -1,19 +1,16 @@
-"""The spool and the growing object: the log is every byte, whatever fails in between."""
+"""The spool: the log is every byte, whatever fails in between, and the disk is given back."""
 
-import io
 import threading
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
 
-from chalicelib import logs
 from chalicelib.aws import client
 from chalicelib.config import settings
 from chalicelib.logs import MIN_PART, GrowingObject
-from worker.engine import OutputCut, _frames
 from worker.output import Spool
 
 
@@ -76,30 +73,100 @@ def test_a_full_spool_holds_the_writer_until_a_flush_and_says_if_that_was_long(
     assert spool.end_in_doubt == in_doubt
 
 
-@pytest.mark.parametrize("size", [1, logs.MAX_PART, logs.MAX_PART + 1, 3 * logs.MAX_PART + 7])
-def test_copied_parts_cover_the_base_and_are_sizes_that_s3_takes(size: int) -> None:
-    parts = logs._ranges(size)
-    assert [number for number, _, _ in parts] == list(range(1, len(parts) + 1))
-    assert parts[0][1] == 0
-    assert parts[-1][2] == size - 1
-    assert all(first == last + 1 for (_, _, last), (_, first, _) in pairwise(parts))
-    assert all(last - first + 1 <= logs.MAX_PART for _, first, last in parts)
-    assert len(parts) == 1 or all(last - first + 1 >= MIN_PART for _, first, last in parts)
+@pytest.fixture
+def log() -> Any:
+    """Where the log goes; what was written of it is in `parts`."""
+    fake = create_autospec(GrowingObject, instance=True)
+    fake.parts = []
+
+    def write(segment: Any) -> None:
+        fake.parts.append(segment if isinstance(segment, bytes) else segment.read())
+
+    fake.write.side_effect = write
+    return fake
 
 
-def frame(payload: bytes, stream: int = 1) -> bytes:
-    return bytes([stream, 0, 0, 0]) + len(payload).to_bytes(4, "big") + payload
+@pytest.fixture
+def spool(tmp_path: Path, log: Any) -> Spool:
+    return Spool(tmp_path / "s", log, tail=4, limit=10**9)
 
 
-def read(data: bytes, buffer: int = 16) -> bytes:
-    return b"".join(_frames(io.BufferedReader(io.BytesIO(data), buffer)))
+def test_the_tail_is_the_end_of_a_short_output_too(spool: Spool) -> None:
+    assert spool.tail == b""
+    spool.write(b"ab")
+    assert spool.tail == b"ab"
+    spool.write(b"cdef")
+    assert spool.tail == b"cdef"
 
 
-def test_frames_of_both_streams_are_joined_as_they_came() -> None:
-    assert read(frame(b"out") + frame(b"err", 2) + frame(b"x" * 1000)) == b"outerr" + b"x" * 1000
+def test_a_long_output_is_not_kept_in_memory(spool: Spool) -> None:
+    for _ in range(5):
+        spool.write(b"x" * 1024**2)
+    spool.write(b"end!")
+    assert spool.tail == b"end!"
+    assert len(spool._tail) <= 2 * 1024**2
 
 
-@pytest.mark.parametrize("kept", [3, 8, 10])
-def test_a_stream_that_breaks_off_within_a_frame_is_noticed(kept: int) -> None:
-    with pytest.raises(OutputCut):
-        read(frame(b"whole") + frame(b"broken")[:kept])
+def test_what_has_not_grown_is_not_uploaded_again(spool: Spool, log: Any) -> None:
+    spool.flush()
+    spool.write(b"x")
+    spool.flush()
+    spool.flush()
+    assert log.parts == [b"x"]
+
+
+def test_a_segment_below_what_s3_copies_is_uploaded_whole_again(spool: Spool, log: Any) -> None:
+    for chunk in (b"one", b" two"):
+        spool.write(chunk)
+        spool.flush()
+    assert log.parts == [b"one", b"one two"]
+    log.settle.assert_not_called()
+
+
+def test_a_full_segment_is_settled_and_its_file_deleted(
+    spool: Spool, log: Any, tmp_path: Path
+) -> None:
+    spool.write(b"x" * MIN_PART)
+    spool.flush()
+    log.settle.assert_called_once_with(MIN_PART)
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [0]
+
+
+def test_a_segment_one_byte_too_small_stays_open(spool: Spool, log: Any) -> None:
+    spool.write(b"x" * (MIN_PART - 1))
+    spool.flush()
+    log.settle.assert_not_called()
+
+
+def test_segments_that_failed_go_first_and_in_order(spool: Spool, log: Any) -> None:
+    write, log.write.side_effect = log.write.side_effect, ConnectionError
+    for letter in (b"a", b"b"):
+        spool.write(letter * MIN_PART)
+        with pytest.raises(ConnectionError):
+            spool.flush()
+    spool.write(b"c")
+    log.write.side_effect = write
+    spool.flush()
+    assert [part[:1] for part in log.parts] == [b"a", b"b", b"c"]
+    assert sum(map(len, log.parts)) == spool.size
+
+
+def test_room_is_counted_right_after_uploads_of_parts_and_of_the_whole(spool: Spool) -> None:
+    spool.write(b"x" * 10)
+    spool.flush()
+    spool.write(b"x" * MIN_PART)
+    spool.flush()
+    spool.write(b"yz")
+    assert spool._waiting == 2
+    spool.flush()
+    assert spool._waiting == 0
+
+
+def test_closing_gives_back_what_was_never_uploaded(spool: Spool, log: Any, tmp_path: Path) -> None:
+    log.write.side_effect = ConnectionError
+    spool.write(b"x" * MIN_PART)
+    with pytest.raises(ConnectionError):
+        spool.flush()
+    spool.write(b"more")
+    spool.close()
+    assert list(tmp_path.iterdir()) == []

@@ -1,21 +1,33 @@
 """A target's life with an engine that is a spec: what it is asked, in which order, what is kept."""
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
 
-from chalicelib import secrets, store
+from chalicelib import logs, secrets, store
+from chalicelib.config import settings
 from chalicelib.models import Execution, Result
 from chalicelib.queues import Received, TargetMessage
 from chalicelib.states import Reason, Status
-from worker.engine import AlreadyStarted, Engine, Refusal, UnknownExec
-from worker.run import Runner
+from worker import run as life
+from worker.engine import (
+    AlreadyStarted,
+    Engine,
+    OutputCut,
+    Refusal,
+    UnknownExec,
+    Unreachable,
+)
+from worker.run import Command, NotStarted, Runner
 
-pytestmark = pytest.mark.usefixtures("aws")
+pytestmark = pytest.mark.usefixtures("aws", "clock")
+NOW = 1_800_000_000.0
 SECRET = "s3cret value"
 OVER = {
     "ID": "e1",
@@ -23,6 +35,26 @@ OVER = {
     "ExitCode": 0,
     "ProcessConfig": {"entrypoint": "echo", "arguments": ["hi", SECRET]},
 }
+
+
+class WaitsForEver(BaseException):
+    """Raised in the place of the thousandth look at something that does not change."""
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Time stands; whoever sleeps is woken at once, but not for ever."""
+    clock = SimpleNamespace(slept=0)
+
+    def sleep(seconds: float) -> None:
+        clock.slept += 1
+        if clock.slept > 1000:
+            raise WaitsForEver
+
+    clock.time, clock.sleep, clock.monotonic = lambda: NOW, sleep, time.monotonic
+    monkeypatch.setattr(life, "time", clock)
+    monkeypatch.setattr(life._insist.retry, "sleep", sleep)  # type: ignore[attr-defined]
+    return clock
 
 
 @pytest.fixture
@@ -36,7 +68,7 @@ def engine() -> Any:
 
 @pytest.fixture
 def message() -> Received:
-    return accepted(time.time())
+    return accepted(NOW)
 
 
 def accepted(when: float) -> Received:
@@ -115,7 +147,7 @@ def test_who_loses_the_claim_starts_nothing_of_its_own(
 
 
 def test_an_expired_target_is_not_even_created(runner: Runner, engine: Any) -> None:
-    late = accepted(time.time() - 601)
+    late = accepted(NOW - 601)
     runner.run(late)
     engine.create.assert_not_called()
     assert (stored(late).Status, stored(late).Reason) == (Status.CREATE_FAILED, Reason.EXPIRED)
@@ -160,9 +192,8 @@ def test_an_exec_that_was_never_started_is_started(
 
 @pytest.mark.parametrize("status", [Status.CREATED, Status.RUNNING])
 def test_an_exec_that_runs_is_awaited_and_not_started(
-    runner: Runner, engine: Any, message: Received, status: Status, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, engine: Any, message: Received, status: Status
 ) -> None:
-    monkeypatch.setattr("worker.run.time.sleep", lambda seconds: None)
     claimed(message, status)
     running = {**OVER, "Running": True, "ExitCode": None}
     engine.inspect.side_effect = [running, running, {**OVER, "ExitCode": 5}]
@@ -205,3 +236,243 @@ def test_who_starts_second_waits_for_the_first(
     runner.run(message)
     assert stored(message).Status == Status.FINISHED
     assert stored(message).OutputIncomplete is True
+
+
+def test_a_target_at_its_deadline_still_runs(runner: Runner, engine: Any) -> None:
+    just = accepted(NOW - settings.delivery_deadline)
+    runner.run(just)
+    assert stored(just).Status == Status.FINISHED
+
+
+def test_the_log_is_whole_before_the_end_is_stored(
+    runner: Runner, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = logs.log_key("j1", message.target.executor_id, "c1")
+    seen = []
+    move = store.move_result
+
+    def watched(result: Result) -> bool:
+        seen.append((result.Status, logs.stored(key)))
+        return move(result)
+
+    monkeypatch.setattr(store, "move_result", watched)
+    runner.run(message)
+    assert seen == [(Status.FINISHED, 3)]
+
+
+def test_a_command_that_takes_its_time_shows_as_running(
+    runner: Runner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+    move = store.move_result
+    moves = []
+
+    def watched(result: Result) -> bool:
+        moves.append((result.Status, result.ID))
+        moved = move(result)
+        told.set()
+        return moved
+
+    def start(exec_id: str) -> Iterator[bytes]:
+        assert told.wait(30)
+        yield b"late"
+
+    monkeypatch.setattr(life, "_RUNNING_AFTER", 0)
+    monkeypatch.setattr(store, "move_result", watched)
+    engine.start.side_effect = start
+    runner.run(message)
+    assert moves == [(Status.RUNNING, "e1"), (Status.FINISHED, "e1")]
+    assert stored(message).Output == b"late"
+
+
+def test_a_claim_that_lost_after_the_create_starts_nothing(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    def create(*arguments: Any) -> str:
+        claimed(message, Status.RUNNING)
+        return "e2"
+
+    engine.create.side_effect = create
+    runner.run(message)
+    engine.start.assert_not_called()
+    assert stored(message).ID == "e1"
+
+
+def test_a_refused_start_is_a_failure_without_secrets(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    engine.start.side_effect = Refusal(Reason.CONTAINER_GONE, f"exec failed: {SECRET}")
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Reason) == (Status.RUNNING_FAILED, Reason.CONTAINER_GONE)
+    assert result.E == "exec failed: ***"
+    assert (result.EndTime, result.OutputIncomplete) == (NOW, None)
+
+
+def test_an_output_that_broke_off_is_incomplete_and_the_exit_code_known(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    def start(exec_id: str) -> Iterator[bytes]:
+        yield b"half"
+        raise OutputCut("gone")
+
+    engine.start.side_effect = start
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Output, result.OutputIncomplete) == ("FINISHED", b"half", True)
+
+
+@pytest.mark.parametrize("failing", ["move_result", "flush"])
+def test_the_end_is_stored_through_an_outage(
+    runner: Runner, message: Received, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    owner, name = (store, failing) if failing == "move_result" else (life.Spool, failing)
+    real = getattr(owner, name)
+    failures = iter([True, True, False])
+
+    def stumbling(*arguments: Any) -> Any:
+        if next(failures, False):
+            raise ConnectionError
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, stumbling)
+    runner.run(message)
+    assert (stored(message).Status, stored(message).Output) == (Status.FINISHED, b"hi\n")
+
+
+def test_an_end_gives_the_disk_space_back(
+    runner: Runner, message: Received, tmp_path: Path
+) -> None:
+    runner.run(message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unreachable_engine_leaves_the_target_for_later(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    engine.create.side_effect = Unreachable
+    with pytest.raises(Unreachable):
+        runner.run(message)
+    assert store.get_result("j1", message.target.executor_id, "c1") is None
+
+
+def test_an_engine_that_hides_for_a_while_is_waited_for(
+    runner: Runner, engine: Any, message: Received, clock: Any
+) -> None:
+    paused = Refusal(Reason.CONTAINER_PAUSED, "paused")
+    engine.inspect.side_effect = [Unreachable("away"), paused, OVER]
+    runner.run(message)
+    assert stored(message).Status == Status.FINISHED
+    assert clock.slept == 2
+
+
+def test_a_container_removed_under_its_command_is_gone(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    engine.inspect.side_effect = Refusal(Reason.CONTAINER_NOT_RUNNING, "not running")
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Reason) == (Status.RUNNING_FAILED, Reason.CONTAINER_GONE)
+    assert result.Output == b"hi\n"
+
+
+def test_an_adopted_exec_that_is_over_has_its_code_and_the_stored_output(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    claimed(message, Status.RUNNING)
+    logs.GrowingObject(logs.log_key("j1", message.target.executor_id, "c1")).write(b"so far")
+    engine.inspect.return_value = {**OVER, "ExitCode": 3}
+    runner.run(again(message))
+    engine.start.assert_not_called()
+    result = stored(message)
+    assert (result.Status, result.Inspect["ExitCode"], result.Output) == ("FINISHED", 3, b"so far")
+    assert (result.OutputSize, result.OutputIncomplete) == (6, True)
+    assert result.Inspect["ProcessConfig"]["arguments"] == ["hi", "*" * len(SECRET)]
+
+
+@pytest.mark.parametrize("end", ["FINISHED", "CREATE_FAILED", "RUNNING_FAILED"])
+def test_a_message_of_a_target_that_is_over_asks_the_engine_nothing(
+    runner: Runner, engine: Any, message: Received, end: str
+) -> None:
+    claimed(message, Status(end))
+    runner.run(again(message))
+    assert engine.mock_calls == []
+    assert stored(message).Status == end
+
+
+def test_a_message_of_no_execution_is_dropped(runner: Runner, engine: Any) -> None:
+    target = TargetMessage("j1", "1.000000", "c1")
+    runner.run(Received(target, "r", first=True))
+    assert engine.mock_calls == []
+    assert store.get_result("j1", "1.000000", "c1") is None
+
+
+def unreadable(message: Received) -> None:
+    """Its secret was sealed for another job."""
+    found = store.get_execution("j1", message.target.executor_id)
+    found.Sealed = secrets.pack([secrets.seal("j2", SECRET)])
+    found.save()
+
+
+def test_secrets_that_do_not_open_fail_the_target_before_the_engine(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    unreadable(message)
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Reason) == (Status.CREATE_FAILED, Reason.SECRETS_UNREADABLE)
+    assert engine.mock_calls == []
+
+
+def test_an_adopted_exec_whose_secrets_do_not_open_shows_nothing(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    unreadable(message)
+    claimed(message, Status.RUNNING)
+    runner.run(again(message))
+    result = stored(message)
+    assert (result.Status, result.Reason) == (Status.RUNNING_FAILED, Reason.SECRETS_UNREADABLE)
+    assert result.Inspect is None
+
+
+def test_of_many_targets_each_keeps_a_shorter_end(message: Received) -> None:
+    found = store.get_execution("j1", message.target.executor_id)
+    found.Target = [{"ContainerId": f"c{number}", "NodeId": "n1"} for number in range(1000)]
+    found.save()
+    assert life.command("j1", message.target.executor_id).tail == 4 * 1024**2 // 1000
+
+
+def with_secrets(*secrets_: str) -> Command:
+    return Command(["echo"], list(secrets_), [], "", False, NOW, 0, 1)
+
+
+@pytest.mark.parametrize("secrets_", [(), ("",), ("a", "", "b b")])
+def test_only_the_secrets_among_the_arguments_are_masked(secrets_: tuple[str, ...]) -> None:
+    given = {"ProcessConfig": {"entrypoint": "echo", "arguments": ["a", *secrets_]}, "Pid": 1}
+    masked = with_secrets(*secrets_).mask(given)
+    assert masked["ProcessConfig"]["arguments"] == ["a", *("*" * len(text) for text in secrets_)]
+    assert (masked["Pid"], masked["ProcessConfig"]["entrypoint"]) == (1, "echo")
+    assert given["ProcessConfig"]["arguments"] == ["a", *secrets_]  # type: ignore[index]
+
+
+def test_an_empty_secret_scrubs_nothing() -> None:
+    assert with_secrets("").scrub("all right") == "all right"
+
+
+def test_a_secret_that_holds_another_is_scrubbed_whole() -> None:
+    assert "word" not in with_secrets("pass", "password").scrub("no password here")
+
+
+def test_a_start_that_never_reached_the_engine_is_made_at_the_next_delivery(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    engine.start.side_effect = Unreachable("connection refused")
+    engine.inspect.return_value = {**OVER, "ExitCode": None}
+    with pytest.raises(NotStarted):
+        runner.run(message)
+    engine.start.side_effect = lambda exec_id: iter([b"hi\n"])
+    engine.inspect.side_effect = [{**OVER, "ExitCode": None}, OVER]
+    runner.run(again(message))
+    assert (stored(message).Status, stored(message).Output) == (Status.FINISHED, b"hi\n")
+    assert stored(message).OutputIncomplete is None
+    engine.create.assert_called_once()

@@ -1,11 +1,16 @@
 """Sealing, masks, and the merge of an edit."""
 
+from collections import Counter
+from unittest.mock import create_autospec, patch
+
 import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib import secrets
+from chalicelib.aws import client
+from chalicelib.config import settings
 from chalicelib.errors import InvalidRequest, SecretsUnreadable
 from chalicelib.secrets import Sealed
 
@@ -22,7 +27,7 @@ def test_a_secret_opens_for_its_job_alone(plain: str) -> None:
     assert secrets.mask(sealed) == "*" * len(plain)
     assert len(plain) < 4 or plain.encode() not in sealed.ciphertext
     if plain:
-        with pytest.raises((SecretsUnreadable, ClientError)):
+        with pytest.raises(SecretsUnreadable):
             secrets.unseal("j2", sealed)
 
 
@@ -61,3 +66,72 @@ def test_packing_keeps_all() -> None:
     assert secrets.unpack(secrets.pack(stored(1, 2))) == stored(1, 2)
     assert secrets.pack([]) is None
     assert secrets.unpack(None) == []
+
+
+def fake_seal(job_id: str, plain: str) -> Sealed:
+    return Sealed(len(plain), len(plain.encode()), f"new {plain}".encode())
+
+
+@given(
+    st.lists(st.integers(1, 3), max_size=6),
+    st.lists(st.sampled_from(["", "*", "**", "***", "****", "a", "*a*", " *", "密"]), max_size=8),
+)
+def test_a_merge_keeps_in_order_and_refuses_exactly_what_it_must(
+    lengths: list[int], sent: list[str]
+) -> None:
+    old = stored(*lengths)
+    masks = Counter(len(text) for text in sent if text and set(text) == {"*"})
+    seal = create_autospec(secrets.seal, side_effect=fake_seal)
+    with patch.object(secrets, "seal", seal):
+        if masks - Counter(lengths):
+            with pytest.raises(InvalidRequest, match=r"SecretArgs\[\d\] is a mask"):
+                secrets.merge("j", old, sent)
+            seal.assert_not_called()
+            return
+        merged = secrets.merge("j", old, sent)
+    left = list(old)
+    for text, got in zip(sent, merged, strict=True):
+        if text and set(text) == {"*"}:
+            first = next(sealed for sealed in left if sealed.length == len(text))
+            left.remove(first)
+            assert got == first
+        else:
+            assert got == fake_seal("j", text)
+
+
+def test_a_refused_merge_names_the_first_mask_without_a_secret() -> None:
+    with pytest.raises(InvalidRequest, match=r"SecretArgs\[2\] is a mask of 2 characters"):
+        secrets.merge("j", stored(1, 2), ["*", "**", "**", "***"])
+
+
+def test_kept_and_new_secrets_may_fill_the_limit_together() -> None:
+    with patch.object(secrets, "seal", create_autospec(secrets.seal, side_effect=fake_seal)):
+        merged = secrets.merge("j", [Sealed(1000, 3000, b"c")], ["*" * 1000, "x" * 72])
+    assert sum(sealed.size for sealed in merged) == secrets.MAX_BYTES
+
+
+@pytest.mark.usefixtures("aws")
+def test_the_same_secret_is_sealed_differently_for_another_job() -> None:
+    assert secrets.seal("j1", "same").ciphertext != secrets.seal("j2", "same").ciphertext
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_broken_ciphertext_is_unreadable() -> None:
+    with pytest.raises(SecretsUnreadable, match="KMS does not open"):
+        secrets.unseal("j1", Sealed(3, 3, b"no ciphertext at all" * 5))
+
+
+@pytest.mark.usefixtures("aws")
+def test_an_outage_of_kms_is_worth_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed = secrets.seal("j1", "s")
+
+    def throttled(**parameters: object) -> None:
+        raise ClientError({"Error": {"Code": "ThrottlingException"}}, "Decrypt")
+
+    monkeypatch.setattr(client("kms"), "decrypt", throttled)
+    with pytest.raises(ClientError):
+        secrets.unseal("j1", sealed)
+
+
+def test_the_key_is_the_deployments_alias() -> None:
+    assert settings.kms_key == f"alias/{settings.prefix}"

@@ -1,11 +1,11 @@
 """Conditional writes: who wins, who loses, and what a retry of one's own write is."""
 
-import time
+from typing import Any
 
 import pytest
 
 from chalicelib import store
-from chalicelib.errors import ExecutionNotFound, JobNotFound, NameTaken
+from chalicelib.errors import ExecutionNotFound, JobNotFound, NameTaken, TryAgain
 from chalicelib.models import Execution, Job, JobName, Result
 from chalicelib.states import Status
 
@@ -116,7 +116,7 @@ def test_expired_starts_drop_out_of_the_list_in_bulk() -> None:
     stored = job()
     stored.Executors = long_ago
     store.create_job(stored)
-    now = f"{time.time():.6f}"
+    now = "2000.000000"
     store.start_job("j1", lambda read: execution(read, now), oldest=1000)
     assert store.get_job("j1").Executors == [*long_ago[50:], now]
 
@@ -142,3 +142,144 @@ def test_an_end_is_final(end: Status) -> None:
     for status in (Status.RUNNING, Status.FINISHED, Status.RUNNING_FAILED):
         assert not store.move_result(result(status))
     assert not store.add_result(result(Status.CREATED, "e2"))
+
+
+def test_the_same_name_is_free_in_another_application() -> None:
+    store.create_job(job("j1"))
+    other = job("j2")
+    other.AppName = "b"
+    store.create_job(other)
+    assert [found.JobId for found in store.list_jobs(None)] == ["j1", "j2"]
+    assert [found.JobId for found in store.list_jobs("b")] == ["j2"]
+
+
+def test_a_name_that_goes_round_comes_home() -> None:
+    store.create_job(job("j1", "one"))
+    for name in ("two", "one"):
+        store.edit_job("j1", lambda stored, name=name: setattr(stored, "Name", name))
+    assert [(owner.Name, owner.JobId) for owner in JobName.scan()] == [("one", "j1")]
+
+
+def test_an_edit_that_keeps_the_name_keeps_its_owner_and_the_starts() -> None:
+    store.create_job(job())
+    store.start_job("j1", lambda stored: execution(stored, "1.000000"), oldest=0)
+    store.edit_job("j1", lambda stored: setattr(stored, "Cmd", "false"))
+    assert (store.get_job("j1").Cmd, store.get_job("j1").Executors) == ("false", ["1.000000"])
+    with pytest.raises(NameTaken):
+        store.create_job(job("j2"))
+
+
+def test_an_edit_may_take_the_last_secret_away() -> None:
+    first = job()
+    first.Sealed = b"sealed"
+    store.create_job(first)
+    assert store.get_job("j1").Sealed == b"sealed"
+    store.edit_job("j1", lambda stored: setattr(stored, "Sealed", None))
+    assert store.get_job("j1").Sealed is None
+
+
+def test_two_renames_to_one_name_have_one_winner() -> None:
+    store.create_job(job("j1", "one"))
+    store.create_job(job("j2", "two"))
+
+    def rename(stored: Job) -> None:
+        if store.list_jobs("a")[0].Name != "new":
+            store.edit_job("j2", lambda other: setattr(other, "Name", "new"))
+        stored.Name = "new"
+
+    with pytest.raises(NameTaken):
+        store.edit_job("j1", rename)
+    assert {owner.Name: owner.JobId for owner in JobName.scan()} == {"one": "j1", "new": "j2"}
+
+
+@pytest.mark.parametrize("act", [store.delete_job, lambda gone: store.edit_job(gone, print)])
+def test_what_is_not_there_is_neither_deleted_nor_edited(act: Any) -> None:
+    with pytest.raises(JobNotFound):
+        act("j1")
+
+
+def test_a_job_deleted_while_it_is_edited_stays_deleted() -> None:
+    store.create_job(job())
+    with pytest.raises(JobNotFound):
+        store.edit_job("j1", lambda stored: store.delete_job("j1"))
+    assert list(JobName.scan()) == []
+
+
+def test_a_job_deleted_while_it_is_started_is_not_started() -> None:
+    store.create_job(job())
+
+    def make(stored: Job) -> Execution:
+        store.delete_job("j1")
+        return execution(stored, "1.000000")
+
+    with pytest.raises(JobNotFound):
+        store.start_job("j1", make, oldest=0)
+    assert list(Execution.scan()) == []
+
+
+def test_a_race_that_is_never_won_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.edit_job.retry, "sleep", lambda seconds: None)  # type: ignore[attr-defined]
+    store.create_job(job())
+    attempts = []
+
+    def outrun(stored: Job) -> None:
+        attempts.append(stored.Revision)
+        Job("j1").update([Job.Revision.add(1)])
+
+    with pytest.raises(TryAgain):
+        store.edit_job("j1", outrun)
+    assert len(attempts) == 60
+
+
+def test_few_expired_starts_are_left_for_later() -> None:
+    stored = job()
+    stored.Executors = [f"{number}.000000" for number in range(49)]
+    store.create_job(stored)
+    store.start_job("j1", lambda read: execution(read, "2000.000000"), oldest=1000)
+    assert len(store.get_job("j1").Executors) == 50
+
+
+def test_starts_beyond_the_longest_list_drop_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MAX_EXECUTORS", 10)
+    stored = job()
+    stored.Executors = [f"{number}.000000" for number in range(60)]
+    store.create_job(stored)
+    store.start_job("j1", lambda read: execution(read, "2000.000000"), oldest=0)
+    assert len(store.get_job("j1").Executors) == 11
+
+
+def test_two_who_prune_at_once_drop_no_start_twice() -> None:
+    stored = job()
+    stored.Executors = [f"{number}.000000" for number in range(120)]
+    store.create_job(stored)
+    read = store.get_job("j1")
+    store._prune(read, 1000)
+    store._prune(read, 1000)
+    assert store.get_job("j1").Executors == stored.Executors[50:]
+
+
+def test_a_failed_create_stored_again_counts_as_ours() -> None:
+    failed = result(Status.CREATE_FAILED, None)
+    assert store.add_result(failed)
+    assert store.add_result(failed)
+    assert not store.add_result(result(Status.CREATED, "e1"))
+
+
+def test_a_claim_does_not_undo_what_came_after_it() -> None:
+    store.add_result(result(Status.CREATED))
+    store.move_result(result(Status.RUNNING))
+    assert not store.add_result(result(Status.CREATED))
+    found = store.get_result("j1", "1", "c1")
+    assert found
+    assert found.Status == Status.RUNNING
+
+
+def test_a_result_that_is_not_there_does_not_move() -> None:
+    assert not store.move_result(result(Status.RUNNING))
+    assert store.get_results("j1", "1") == {}
+
+
+def test_a_failed_create_never_moves() -> None:
+    store.add_result(result(Status.CREATE_FAILED, None))
+    for status in (Status.RUNNING, Status.FINISHED, Status.RUNNING_FAILED):
+        assert not store.move_result(result(status))

@@ -1,0 +1,153 @@
+"""What is held stays ours: the newest receipt counts, and one bad queue harms no other."""
+
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import create_autospec
+
+import pytest
+
+from chalicelib import queues, store
+from chalicelib.models import Node
+from chalicelib.queues import VISIBILITY, Received, TargetMessage
+from worker.lease import Lease, ServedNode
+
+TARGET = TargetMessage("j1", "1.000000", "c1")
+OTHER = TargetMessage("j1", "1.000000", "c2")
+
+
+def received(receipt: str, target: TargetMessage = TARGET) -> Received:
+    return Received(target, receipt, first=True)
+
+
+class Stop(BaseException):
+    """Ends the lease's endless loop."""
+
+
+@pytest.fixture
+def hold(monkeypatch: pytest.MonkeyPatch) -> Any:
+    fake = create_autospec(queues.hold, return_value=[])
+    monkeypatch.setattr(queues, "hold", fake)
+    return fake
+
+
+@pytest.fixture
+def announce(monkeypatch: pytest.MonkeyPatch) -> Any:
+    fake = create_autospec(store.announce)
+    monkeypatch.setattr(store, "announce", fake)
+    return fake
+
+
+def turns(lease: Lease, monkeypatch: pytest.MonkeyPatch, count: int) -> list[float]:
+    """Runs so many turns of the lease; returns how long it slept before each, and the last."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) > count:
+            raise Stop
+
+    clock = SimpleNamespace(sleep=sleep, time=lambda: 1000.0 + sum(slept))
+    monkeypatch.setattr("worker.lease.time", clock)
+    with pytest.raises(Stop):
+        lease.run()
+    return slept
+
+
+def test_a_message_is_taken_once_and_its_newest_receipt_counts() -> None:
+    lease = Lease("w")
+    assert lease.hold("q", received("old"))
+    assert not lease.hold("q", received("new"))
+    assert lease.receipt("q", TARGET) == "new"
+
+
+def test_the_same_target_on_another_queue_is_another_message() -> None:
+    lease = Lease("w")
+    assert lease.hold("q1", received("r1"))
+    assert lease.hold("q2", received("r2"))
+
+
+def test_a_released_message_may_be_taken_again() -> None:
+    lease = Lease("w")
+    lease.hold("q", received("old"))
+    lease.release("q", TARGET)
+    assert lease.hold("q", received("new"))
+
+
+def test_a_turn_extends_the_newest_receipts_of_each_queue(
+    hold: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = Lease("w")
+    lease.hold("q1", received("old"))
+    lease.hold("q1", received("new"))
+    lease.hold("q1", received("other", OTHER))
+    lease.hold("q2", received("third"))
+    assert turns(lease, monkeypatch, 1) == [VISIBILITY / 3] * 2
+    asked = {call.args[0]: sorted(call.args[1]) for call in hold.call_args_list}
+    assert asked == {"q1": ["new", "other"], "q2": ["third"]}
+    assert {call.args[2] for call in hold.call_args_list} == {VISIBILITY}
+
+
+def test_a_released_message_is_not_extended(hold: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = Lease("w")
+    lease.hold("q", received("r"))
+    lease.release("q", TARGET)
+    turns(lease, monkeypatch, 1)
+    hold.assert_not_called()
+
+
+def test_letting_go_makes_all_visible_at_once(hold: Any) -> None:
+    lease = Lease("w")
+    lease.hold("q", received("r"))
+    lease.release_all()
+    hold.assert_called_once_with("q", ["r"], 0)
+
+
+def test_a_failed_turn_does_not_end_the_lease(hold: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = Lease("w")
+    lease.hold("q", received("r"))
+    hold.side_effect = [ConnectionError, []]
+    turns(lease, monkeypatch, 2)
+    assert hold.call_count == 2
+
+
+def test_a_queue_that_fails_holds_up_no_other_and_no_heartbeat(
+    hold: Any, announce: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = Lease("w")
+    lease.serve(ServedNode("n1", "host", "good"))
+    announce.reset_mock()
+    lease.hold("gone", received("r1"))
+    lease.hold("good", received("r2"))
+
+    def answer(url: str, receipts: list[str], seconds: int) -> list[str]:
+        if url == "gone":
+            raise ConnectionError
+        return []
+
+    hold.side_effect = answer
+    turns(lease, monkeypatch, 1)
+    assert [call.args[0] for call in hold.call_args_list] == ["gone", "good"]
+    announce.assert_called_once()
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_served_node_is_announced_at_once_and_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.lease.time", SimpleNamespace(time=lambda: 5.0))
+    lease = Lease("w")
+    lease.serve(ServedNode("n1", "host", "q"))
+    first = Node.get("n1")
+    assert (first.Hostname, first.QueueUrl, first.Worker, first.Heartbeat) == ("host", "q", "w", 5)
+    turns(lease, monkeypatch, 1)
+    assert Node.get("n1").Heartbeat == 1000 + VISIBILITY / 3
+
+
+@pytest.mark.usefixtures("aws")
+def test_an_extended_message_stays_invisible_and_a_let_go_one_does_not() -> None:
+    url = queues.ensure_queue("n1")
+    queues.send([(url, TARGET)])
+    lease = Lease("w")
+    lease.hold(url, queues.receive(url, 1, 0)[0])
+    lease._extend(VISIBILITY)
+    assert queues.receive(url, 1, 0) == []
+    lease.release_all()
+    assert [again.target for again in queues.receive(url, 1, 0)] == [TARGET]

@@ -1,0 +1,179 @@
+"""The growing object in S3, and links to it."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+from unittest.mock import create_autospec
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from botocore.exceptions import ClientError
+
+from chalicelib import logs
+from chalicelib.aws import client
+from chalicelib.config import settings
+from chalicelib.logs import MAX_PART, MIN_PART, GrowingObject
+
+BASE = b"x" * MIN_PART
+
+
+def stored() -> bytes:
+    return bytes(client("s3").get_object(Bucket=settings.log_bucket, Key="k")["Body"].read())
+
+
+@pytest.fixture
+def log(aws: None) -> GrowingObject:
+    return GrowingObject("k")
+
+
+@pytest.fixture
+def grown(log: GrowingObject) -> GrowingObject:
+    """A log whose base is as small as a base may be."""
+    log.write(BASE)
+    log.settle(MIN_PART)
+    return log
+
+
+def test_a_small_log_is_put_as_a_whole(log: GrowingObject) -> None:
+    log.write(b"one")
+    log.write(b"one two")
+    assert stored() == b"one two"
+
+
+def test_a_log_is_text_in_utf8_however_it_was_written(grown: GrowingObject) -> None:
+    def kind() -> str:
+        head = client("s3").head_object(Bucket=settings.log_bucket, Key="k")
+        return str(head["ContentType"])
+
+    assert kind() == "text/plain; charset=utf-8"
+    grown.write(b"more")
+    assert kind() == "text/plain; charset=utf-8"
+
+
+def test_a_large_log_grows_by_a_copy(grown: GrowingObject) -> None:
+    grown.write(b"a")
+    grown.write(b"ab")
+    assert stored() == BASE + b"ab"
+
+
+def test_each_settled_segment_becomes_base(grown: GrowingObject) -> None:
+    grown.write(b"y" * MIN_PART)
+    grown.settle(MIN_PART)
+    grown.write(b"z")
+    assert stored() == BASE + b"y" * MIN_PART + b"z"
+
+
+class S3:
+    """The calls of a multipart upload."""
+
+    def create_multipart_upload(self, **parameters: Any) -> Any: ...
+    def upload_part_copy(self, **parameters: Any) -> Any: ...
+    def upload_part(self, **parameters: Any) -> Any: ...
+    def complete_multipart_upload(self, **parameters: Any) -> Any: ...
+    def abort_multipart_upload(self, **parameters: Any) -> Any: ...
+
+
+@pytest.fixture
+def failing(grown: GrowingObject) -> Iterator[Any]:
+    """S3 with one call that fails once: `failing(name)`."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fail(name: str) -> None:
+            def once(**parameters: Any) -> Any:
+                patch.undo()
+                raise ConnectionError(name)
+
+            patch.setattr(client("s3"), name, once)
+
+        yield fail
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["create_multipart_upload", "upload_part_copy", "upload_part", "complete_multipart_upload"],
+)
+def test_a_failed_write_harms_nothing_and_is_made_good_by_the_next(
+    grown: GrowingObject, failing: Any, call: str
+) -> None:
+    grown.write(b"a")
+    failing(call)
+    with pytest.raises(ConnectionError, match=call):
+        grown.write(b"ab")
+    assert stored() == BASE + b"a"
+    grown.write(b"abc")
+    assert stored() == BASE + b"abc"
+
+
+def test_a_failed_write_leaves_no_upload_behind(grown: GrowingObject, failing: Any) -> None:
+    failing("upload_part")
+    with pytest.raises(ConnectionError):
+        grown.write(b"a")
+    uploads = client("s3").list_multipart_uploads(Bucket=settings.log_bucket)
+    assert uploads.get("Uploads", []) == []
+
+
+def test_a_base_beyond_5_gib_is_copied_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    s3 = create_autospec(S3, instance=True)
+    s3.create_multipart_upload.return_value = {"UploadId": "u"}
+    s3.upload_part_copy.return_value = {"CopyPartResult": {"ETag": "e"}}
+    s3.upload_part.return_value = {"ETag": "e"}
+    monkeypatch.setattr(logs, "client", lambda service: s3)
+    log = GrowingObject("k")
+    log.settle(MAX_PART + 1)
+    log.write(b"end")
+    copied = [call.kwargs["CopySourceRange"] for call in s3.upload_part_copy.call_args_list]
+    half = (MAX_PART + 1) // 2
+    assert copied == [f"bytes=0-{half - 1}", f"bytes={half}-{MAX_PART}"]
+    completed = s3.complete_multipart_upload.call_args.kwargs["MultipartUpload"]["Parts"]
+    assert [part["PartNumber"] for part in completed] == [1, 2, 3]
+    assert s3.upload_part.call_args.kwargs["PartNumber"] == 3
+
+
+@pytest.mark.parametrize("size", [MIN_PART, MAX_PART, MAX_PART + 1, 3 * MAX_PART + 7])
+def test_copied_parts_cover_the_base_and_are_sizes_that_s3_takes(size: int) -> None:
+    parts = logs._ranges(size)
+    assert [number for number, _, _ in parts] == list(range(1, len(parts) + 1))
+    assert parts[0][1] == 0
+    assert parts[-1][2] == size - 1
+    assert all(first == last + 1 for (_, _, last), (_, first, _) in pairwise(parts))
+    assert all(MIN_PART <= last - first + 1 <= MAX_PART for _, first, last in parts)
+
+
+def test_a_part_as_large_as_s3_takes_is_not_split() -> None:
+    assert logs._ranges(MAX_PART) == [(1, 0, MAX_PART - 1)]
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_link_downloads_the_log_under_its_name() -> None:
+    url = urlsplit(logs.link("logs/j/1/c.log", "job.log"))
+    asked = {name: value for name, (value,) in parse_qs(url.query).items()}
+    assert url.path.endswith("/logs/j/1/c.log")
+    assert settings.log_bucket in url.netloc + url.path
+    assert asked["response-content-disposition"] == 'attachment; filename="job.log"'
+    assert asked["response-content-type"] == "text/plain; charset=utf-8"
+    assert asked["X-Amz-Expires"] == str(logs.LINK_SECONDS)
+    assert asked["X-Amz-Algorithm"] == "AWS4-HMAC-SHA256"
+
+
+def test_a_key_names_job_execution_and_container() -> None:
+    assert logs.log_key("j", "1.000000", "c") == "logs/j/1.000000/c.log"
+
+
+def test_what_is_stored_is_counted_and_its_end_is_read(log: GrowingObject) -> None:
+    assert logs.stored("k") == 0
+    log.write(b"0123456789")
+    assert logs.stored("k") == 10
+    assert logs.stored_end("k", 3) == b"789"
+    assert logs.stored_end("k", 100) == b"0123456789"
+
+
+def test_a_bucket_that_refuses_is_not_an_empty_log(
+    log: GrowingObject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**parameters: Any) -> Any:
+        answer = {"Error": {"Code": "403"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+        raise ClientError(answer, "HeadObject")  # type: ignore[arg-type]
+
+    monkeypatch.setattr(client("s3"), "head_object", refuse)
+    with pytest.raises(ClientError):
+        logs.stored("k")

@@ -1,0 +1,181 @@
+"""Queues: names that SQS takes, settings brought up to date, batches whole or said to have failed."""
+
+import dataclasses
+import json
+import re
+from typing import Any
+from unittest.mock import create_autospec
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib import queues
+from chalicelib.aws import client
+from chalicelib.config import settings
+from chalicelib.queues import TargetMessage
+
+SWARM_NODE = "24ifsmvkjbyhk4wv0pvvr6x2p"
+ENGINE = "7TRN:IPZB:QYBB:VPBQ:UMPP:KARE:6ZNR:XE6T:7EWV:PKF4:ZOJD:TPYS"
+
+
+def message(number: int = 0) -> TargetMessage:
+    return TargetMessage("j1", "1.000000", f"c{number}")
+
+
+def attributes(url: str) -> dict[str, str]:
+    answer = client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+    return dict(answer["Attributes"])
+
+
+def test_a_swarm_node_is_readable_in_its_queues_name() -> None:
+    assert queues.queue_name(SWARM_NODE) == f"{settings.prefix}-node-{SWARM_NODE}"
+
+
+def test_an_engine_id_loses_only_its_colons() -> None:
+    assert queues.queue_name(ENGINE) == f"{settings.prefix}-node-{ENGINE.replace(':', '-')}"
+
+
+@given(st.sampled_from([SWARM_NODE, ENGINE]) | st.text(min_size=1), st.integers(1, 41))
+def test_every_name_is_one_that_sqs_takes(node_id: str, prefix: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queues, "settings", dataclasses.replace(settings, prefix="p" * prefix))
+        assert re.fullmatch(r"[A-Za-z0-9_-]{1,80}", queues.queue_name(node_id))
+
+
+def test_long_names_that_differ_at_their_end_stay_different() -> None:
+    assert queues.queue_name("x" * 100 + "1") != queues.queue_name("x" * 100 + "2")
+
+
+@given(st.integers(0, 45))
+def test_batches_hold_all_in_order_and_ten_at_most(count: int) -> None:
+    batches = list(queues.batched(range(count)))
+    assert [item for batch in batches for item in batch] == list(range(count))
+    assert all(len(batch) == queues.BATCH for batch in batches[:-1])
+
+
+@pytest.mark.usefixtures("aws")
+def test_making_a_queue_again_keeps_its_messages() -> None:
+    url = queues.ensure_queue("n1")
+    queues.send([(url, message())])
+    assert queues.ensure_queue("n1") == url
+    assert [received.target for received in queues.receive(url, 10, 0)] == [message()]
+
+
+@pytest.mark.usefixtures("aws")
+def test_an_older_queue_gets_todays_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    sqs = client("sqs")
+    dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
+    arn = attributes(dead)["QueueArn"]
+    sqs.create_queue(QueueName=queues.queue_name("n1"), Attributes={"VisibilityTimeout": "7"})
+    monkeypatch.setattr(
+        queues, "settings", dataclasses.replace(settings, dead_letter_queue_arn=arn)
+    )
+    found = attributes(queues.ensure_queue("n1"))
+    assert found["VisibilityTimeout"] == str(queues.VISIBILITY)
+    assert found["MessageRetentionPeriod"] == str(queues.RETENTION)
+    redrive = json.loads(found["RedrivePolicy"])
+    assert redrive == {"deadLetterTargetArn": arn, "maxReceiveCount": queues.MAX_RECEIVES}
+
+
+@pytest.mark.usefixtures("aws")
+def test_each_queue_gets_its_own_messages_whatever_their_number() -> None:
+    urls = {node: queues.ensure_queue(node) for node in ("n1", "n2")}
+    queues.send(
+        [(urls["n1"], message(number)) for number in range(23)] + [(urls["n2"], message(99))]
+    )
+    got: list[TargetMessage] = []
+    while batch := queues.receive(urls["n1"], 10, 0):
+        got += [received.target for received in batch]
+    assert sorted(target.container_id for target in got) == sorted(f"c{n}" for n in range(23))
+    assert [received.target for received in queues.receive(urls["n2"], 10, 0)] == [message(99)]
+
+
+@pytest.mark.usefixtures("aws")
+def test_nothing_to_send_is_no_request() -> None:
+    queues.send([])
+
+
+class Sqs:
+    """The one call of SQS that `send` makes."""
+
+    def send_message_batch(self, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:  # noqa: N803
+        raise NotImplementedError
+
+
+@pytest.fixture
+def sqs(monkeypatch: pytest.MonkeyPatch) -> Any:
+    fake = create_autospec(Sqs, instance=True)
+    monkeypatch.setattr(queues, "client", lambda service: fake)
+    monkeypatch.setattr(queues._send_batch.retry, "sleep", lambda seconds: None)  # type: ignore[attr-defined]
+    return fake
+
+
+def bodies(call: Any) -> list[str]:
+    return [json.loads(entry["MessageBody"])["ContainerId"] for entry in call.kwargs["Entries"]]
+
+
+def test_only_what_was_refused_is_sent_again(sqs: Any) -> None:
+    refused = {"Failed": [{"Id": "1", "Code": "InternalError"}]}
+    sqs.send_message_batch.side_effect = [refused, {}]
+    queues.send([("q", message(number)) for number in range(3)])
+    assert [bodies(call) for call in sqs.send_message_batch.call_args_list] == [
+        ["c0", "c1", "c2"],
+        ["c1"],
+    ]
+
+
+def test_what_stays_refused_is_an_error_and_the_others_are_sent(sqs: Any) -> None:
+    def answer(QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:  # noqa: N803
+        return {"Failed": [{"Id": "0", "Code": "InternalError"}]} if QueueUrl == "bad" else {}
+
+    sqs.send_message_batch.side_effect = answer
+    with pytest.raises(queues.SendFailed, match="1 messages, the first as InternalError"):
+        queues.send([("bad", message(1)), ("good", message(2))])
+    sent = {call.kwargs["QueueUrl"] for call in sqs.send_message_batch.call_args_list}
+    assert sent == {"bad", "good"}
+
+
+def test_a_message_holds_three_ids_and_nothing_else(sqs: Any) -> None:
+    sqs.send_message_batch.return_value = {}
+    queues.send([("q", message(1))])
+    (entry,) = sqs.send_message_batch.call_args.kwargs["Entries"]
+    assert json.loads(entry["MessageBody"]) == {
+        "JobId": "j1",
+        "ExecutorId": "1.000000",
+        "ContainerId": "c1",
+    }
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_redelivered_message_says_so() -> None:
+    url = queues.ensure_queue("n1")
+    queues.send([(url, message())])
+    (first,) = queues.receive(url, 10, 0)
+    assert queues.hold(url, [first.receipt], 0) == []
+    (second,) = queues.receive(url, 10, 0)
+    assert (first.first, second.first) == (True, False)
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_message_of_others_is_passed_over() -> None:
+    url = queues.ensure_queue("n1")
+    client("sqs").send_message(QueueUrl=url, MessageBody="hello")
+    queues.send([(url, message())])
+    got = queues.receive(url, 10, 0) + queues.receive(url, 10, 0)
+    assert [received.target for received in got] == [message()]
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_deleted_message_is_gone() -> None:
+    url = queues.ensure_queue("n1")
+    queues.send([(url, message())])
+    (received,) = queues.receive(url, 10, 0)
+    queues.hold(url, [received.receipt], 0)
+    queues.delete(url, received.receipt)
+    assert queues.receive(url, 10, 0) == []
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_receipt_that_does_not_count_is_reported() -> None:
+    assert len(queues.hold(queues.ensure_queue("n1"), ["no receipt"])) == 1
