@@ -158,9 +158,11 @@ def _contained(footprint: Footprint) -> set[int]:
     """The containers' processes, which outlive their engine: known by their cgroup alone."""
     pids: set[int] = set()
     for cgroup in _cgroups(footprint):
-        for processes in cgroup.rglob("cgroup.procs"):
+        # os.walk passes over cgroups that vanish meanwhile; Path.rglob raises.
+        for folder, _, _ in os.walk(cgroup):
             with suppress(OSError):
-                pids.update(int(pid) for pid in processes.read_text().split() if pid != "0")
+                processes = (Path(folder) / "cgroup.procs").read_text()
+                pids.update(int(pid) for pid in processes.split() if pid != "0")
     return pids
 
 
@@ -173,11 +175,10 @@ def _cgroups(footprint: Footprint) -> list[Path]:
 
 def _remove_cgroups(footprint: Footprint) -> None:
     for cgroup in _cgroups(footprint):
-        inside = [path for path in cgroup.rglob("*") if path.is_dir()]
-        for path in [*sorted(inside, reverse=True), cgroup]:
+        for folder, _, _ in os.walk(cgroup, topdown=False):
             # Busy or gone already: an empty cgroup that is left does no harm.
             with suppress(OSError):
-                path.rmdir()
+                Path(folder).rmdir()
 
 
 def _unmount_all(footprint: Footprint) -> None:

@@ -36,7 +36,9 @@ def leftovers(footprint: Footprint) -> list[str]:
     found = [line for line in [*mounts, *links] if any(name in line for name in names)]
     found += [line for line in command_lines().values() if any(name in line for name in names)]
     found += [str(path) for path in NETNS_DIR.glob(f"{footprint.prefix}*")]
-    found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{footprint.prefix}")]
+    # os.walk, as it passes over what vanishes meanwhile; Path.glob raises.
+    for folder, folders, _ in os.walk("/sys/fs/cgroup"):
+        found += [f"{folder}/{name}" for name in folders if name == footprint.prefix]
     paths = (footprint.run_dir, footprint.directory)
     return found + [str(path) for path in paths if path.exists()]
 
