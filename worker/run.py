@@ -18,7 +18,7 @@ from tenacity import retry, stop_after_delay, wait_exponential_jitter
 
 from chalicelib import logs, secrets, store
 from chalicelib.config import settings
-from chalicelib.errors import AppjobsError, SecretsUnreadable
+from chalicelib.errors import ExecutionNotFound, JobNotFound, SecretsUnreadable
 from chalicelib.models import Result
 from chalicelib.queues import Received, TargetMessage
 from chalicelib.states import TERMINAL, Reason, Status, expired_message
@@ -116,9 +116,14 @@ class Runner:
 
         Raises where it cannot go on now: the message must come again.
         """
-        target = message.target
+        try:
+            self._run(message.target, message.first)
+        except (JobNotFound, ExecutionNotFound) as error:
+            log.warning("dropped a message of an unknown execution", error=error.message)
+
+    def _run(self, target: TargetMessage, first: bool) -> None:
         # A first delivery has no result, but for rare duplicates that the claim finds out.
-        if message.first and self._claim_and_run(target):
+        if first and self._claim_and_run(target):
             return
         result = store.get_result(target.job_id, target.executor_id, target.container_id)
         if result is None:
@@ -134,10 +139,7 @@ class Runner:
             result.ExpiresAt = command_.expires
             self._create(command_, result)
         except SecretsUnreadable as error:
-            _fail_create(result, Reason.SECRETS_UNREADABLE, error.message)
-        except AppjobsError as error:
-            log.warning("dropped a message of an unknown execution", error=error.message)
-            return True
+            _fail(result, Status.CREATE_FAILED, Reason.SECRETS_UNREADABLE, error.message)
         if not store.add_result(result):
             return False
         if result.Status == Status.CREATED:
@@ -157,7 +159,7 @@ class Runner:
         """Makes the exec, or finds out why it cannot be; the result says which."""
         deadline = settings.delivery_deadline
         if time.time() > command_.created + deadline:
-            _fail_create(result, Reason.EXPIRED, expired_message(deadline))
+            _fail(result, Status.CREATE_FAILED, Reason.EXPIRED, expired_message(deadline))
             return
         try:
             result.ID = self._engine.create(
@@ -168,13 +170,14 @@ class Runner:
                 command_.privileged,
             )
         except Refusal as refusal:
-            _fail_create(result, refusal.reason, command_.scrub(str(refusal)))
+            message = command_.scrub(str(refusal))
+            _fail(result, Status.CREATE_FAILED, refusal.reason, message)
 
     def _execute(self, target: TargetMessage, command_: Command, result: Result) -> None:
         """Starts the exec, reads its output, and stores how it ended."""
-        key = logs.log_key(target.job_id, target.executor_id, target.container_id)
+        log_object = logs.GrowingObject(_log_key(target))
         path = self._spool_dir / result.ID
-        spool = Spool(path, logs.GrowingObject(key), command_.tail, self._spool_bytes)
+        spool = Spool(path, log_object, command_.tail, self._spool_bytes)
         result.StartTime = time.time()
         try:
             reader = _Reader(self._engine, result.ID, spool)
@@ -189,7 +192,11 @@ class Runner:
             if cut or spool.end_in_doubt:
                 log.warning("output incomplete", exec_id=result.ID, error=str(reader.error))
                 result.OutputIncomplete = True
-            self._end(command_, result, reader.error)
+            if isinstance(reader.error, Refusal):
+                _fail_running(command_, result, reader.error)
+            else:
+                self._await_end(command_, result)
+            _store_end(result)
         finally:
             spool.close()
 
@@ -212,57 +219,40 @@ class Runner:
             command_ = command(target.job_id, target.executor_id)
         except SecretsUnreadable as error:
             # Nothing of it can be shown: we could not tell its secrets from the rest.
-            _fail(result, Reason.SECRETS_UNREADABLE, error.message)
-            result.EndTime = time.time()
-            _insist(lambda: store.move_result(result))
-            return
-        except AppjobsError as error:
-            log.warning("dropped a message of an unknown execution", error=error.message)
+            _fail(result, Status.RUNNING_FAILED, Reason.SECRETS_UNREADABLE, error.message)
+            _store_end(result)
             return
         try:
             inspect = self._engine.inspect(result.ID)
         except (UnknownExec, Refusal):
-            inspect = {}  # `_end` looks again and says what it means.
+            inspect = {}  # `_await_end` looks again and says what it means.
         if inspect.get("Running") is False and inspect.get("ExitCode") is None:
             self._execute(target, command_, result)
             return
         log.info("adopted", exec_id=result.ID, running=inspect.get("Running"))
         # Nobody can attach again to an exec's output, so the log has what was uploaded before.
         result.OutputIncomplete = True
-        key = logs.log_key(target.job_id, target.executor_id, target.container_id)
-        self._end(command_, result, None, stored_output=key)
+        self._await_end(command_, result)
+        key = _log_key(target)
+        result.OutputSize = logs.stored(key)
+        if result.OutputSize:
+            result.Output = logs.stored_end(key, command_.tail)
+        _store_end(result)
 
-    def _end(
-        self,
-        command_: Command,
-        result: Result,
-        error: Exception | None,
-        stored_output: str | None = None,
-    ) -> None:
-        """Waits for the exec's end and stores it. The log is complete in S3 by then."""
+    def _await_end(self, command_: Command, result: Result) -> None:
+        """Waits for the exec's end; the result says then how it ended."""
         try:
-            if isinstance(error, Refusal):
-                raise error
             inspect = self._wait_for_exit(result.ID)
             if result.OutputIncomplete and inspect["ExitCode"] == _CUT_OFF:
                 inspect["ExitCode"] = self._recorded_exit(command_, result)
-            result.Inspect = command_.mask(inspect)
-            result.Status = Status.FINISHED
         except Refusal as refusal:
-            _fail(result, refusal.reason, command_.scrub(str(refusal)))
+            _fail_running(command_, result, refusal)
         except UnknownExec:
-            _fail(
-                result,
-                Reason.LOST,
-                "the engine does not know this exec any more; how it ended is lost",
-            )
-        if stored_output:
-            result.OutputSize = logs.stored(stored_output)
-            if result.OutputSize:
-                result.Output = logs.stored_end(stored_output, command_.tail)
-        result.EndTime = time.time()
-        if not _insist(lambda: store.move_result(result)):
-            log.info("another worker stored this result first", exec_id=result.ID)
+            message = "the engine does not know this exec any more; how it ended is lost"
+            _fail(result, Status.RUNNING_FAILED, Reason.LOST, message)
+        else:
+            result.Inspect = command_.mask(inspect)
+            result.Status, result.EndTime = Status.FINISHED, time.time()
 
     def _recorded_exit(self, command_: Command, result: Result) -> int:
         """The exit code of a command that lost its reader. Raises Refusal where nobody knows it.
@@ -351,10 +341,21 @@ def _insist(write: Callable[[], T]) -> T:
     return write()
 
 
-def _fail_create(result: Result, reason: Reason, message: str) -> None:
-    result.Status, result.Reason, result.E = Status.CREATE_FAILED, reason, message
+def _store_end(result: Result) -> None:
+    """Stores how a target ended. Its log is complete in S3 by then."""
+    if not _insist(lambda: store.move_result(result)):
+        log.info("another worker stored this result first", exec_id=result.ID)
+
+
+def _fail_running(command_: Command, result: Result, refusal: Refusal) -> None:
+    message = command_.scrub(str(refusal))
+    _fail(result, Status.RUNNING_FAILED, refusal.reason, message)
+
+
+def _fail(result: Result, status: Status, reason: Reason, message: str) -> None:
+    result.Status, result.Reason, result.E = status, reason, message
     result.EndTime = time.time()
 
 
-def _fail(result: Result, reason: Reason, message: str) -> None:
-    result.Status, result.Reason, result.E = Status.RUNNING_FAILED, reason, message
+def _log_key(target: TargetMessage) -> str:
+    return logs.log_key(target.job_id, target.executor_id, target.container_id)
