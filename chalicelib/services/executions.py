@@ -28,11 +28,10 @@ def start(job_id: str, request: StartRequest) -> JobAnswer:
 
     Targets on nodes that no worker announced are accepted as failed; the others run.
     """
+    jobs.checked(job_id)
     nodes = store.get_nodes({target.NodeId for target in request.Target})
     oldest = time.time() - settings.retention
-    job, execution = store.start_job(
-        jobs.checked(job_id), lambda job: _execution(job, request, nodes), oldest
-    )
+    job, execution = store.start_job(job_id, lambda job: _execution(job, request, nodes), oldest)
     queues.send(
         (
             nodes[target["NodeId"]].QueueUrl,
