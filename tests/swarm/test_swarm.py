@@ -2,6 +2,7 @@
 
 import hashlib
 import signal
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,21 @@ def until_running(cluster: Cluster, job_id: str, executor_id: str) -> None:
     wait_until(running, 20, lambda: str(cluster.inspect(job_id, executor_id)))
 
 
-def throwaway(cluster: Cluster) -> tuple[str, str, dict[str, str]]:
-    """A container of its own on one node: (docker host, id, target)."""
+Throwaway = tuple[str, str, dict[str, str]]
+
+
+@pytest.fixture
+def throwaway(cluster: Cluster) -> Iterator[Callable[[], Throwaway]]:
+    """Makes containers of the test's own on one node: (docker host, id, target) of each."""
     node = cluster.swarm.nodes[1]
-    container = docker(node.docker_host, "run", "-d", "appjobs-sample:1", "sleep", "600")
-    return node.docker_host, container, {"ContainerId": container, "NodeId": node.node_id}
+    made: list[str] = []
+
+    def make() -> Throwaway:
+        made.append(docker(node.docker_host, "run", "-d", "appjobs-sample:1", "sleep", "600"))
+        return node.docker_host, made[-1], {"ContainerId": made[-1], "NodeId": node.node_id}
+
+    yield make
+    docker(node.docker_host, "rm", "-f", *made)
 
 
 def test_a_job_runs_in_every_container_of_every_node(cluster: Cluster) -> None:
@@ -140,66 +151,59 @@ def test_an_unknown_user_is_a_truthful_failure(cluster: Cluster) -> None:
 
 
 def test_containers_that_cannot_run_it_fail_with_their_reason_and_the_others_run(
-    cluster: Cluster,
+    cluster: Cluster, throwaway: Callable[[], Throwaway]
 ) -> None:
-    host, stopped, stopped_target = throwaway(cluster)
-    _, paused, paused_target = throwaway(cluster)
-    try:
-        docker(host, "kill", stopped)
-        docker(host, "pause", paused)
-        gone = {"ContainerId": "f" * 64, "NodeId": cluster.swarm.nodes[0].node_id}
-        nowhere = {"ContainerId": "e" * 64, "NodeId": "nobody-announced-this"}
-        targets = [*one(cluster), stopped_target, paused_target, gone, nowhere]
-        job_id = cluster.create("echo fine")
-        executor_id = cluster.start(job_id, targets)
-        first, *failed = cluster.end(job_id, executor_id)
-        assert first["Output"] == "fine\n"
-        assert [(result["Status"], result["Reason"]) for result in failed] == [
-            ("CREATE_FAILED", "container_not_running"),
-            ("CREATE_FAILED", "container_paused"),
-            ("CREATE_FAILED", "container_not_found"),
-            ("CREATE_FAILED", "node_unknown"),
-        ]
-        for result in failed:
-            assert cluster.log(job_id, executor_id, result["ContainerId"]).text == result["E"]
-    finally:
-        docker(host, "rm", "-f", stopped, paused)
+    host, stopped, stopped_target = throwaway()
+    _, paused, paused_target = throwaway()
+    docker(host, "kill", stopped)
+    docker(host, "pause", paused)
+    gone = {"ContainerId": "f" * 64, "NodeId": cluster.swarm.nodes[0].node_id}
+    nowhere = {"ContainerId": "e" * 64, "NodeId": "nobody-announced-this"}
+    targets = [*one(cluster), stopped_target, paused_target, gone, nowhere]
+    job_id = cluster.create("echo fine")
+    executor_id = cluster.start(job_id, targets)
+    first, *failed = cluster.end(job_id, executor_id)
+    assert first["Output"] == "fine\n"
+    assert [(result["Status"], result["Reason"]) for result in failed] == [
+        ("CREATE_FAILED", "container_not_running"),
+        ("CREATE_FAILED", "container_paused"),
+        ("CREATE_FAILED", "container_not_found"),
+        ("CREATE_FAILED", "node_unknown"),
+    ]
+    for result in failed:
+        assert cluster.log(job_id, executor_id, result["ContainerId"]).text == result["E"]
 
 
 @pytest.mark.parametrize("blow", [["kill"], ["rm", "-f"]])
 def test_a_container_that_ends_in_the_middle_ends_its_target(
-    cluster: Cluster, blow: list[str]
+    cluster: Cluster, throwaway: Callable[[], Throwaway], blow: list[str]
 ) -> None:
-    host, container, target = throwaway(cluster)
-    try:
-        job_id = cluster.create("sh -c 'echo begun; sleep 300'")
-        executor_id = cluster.start(job_id, [target])
-        until_running(cluster, job_id, executor_id)
-        docker(host, *blow, container)
-        result = the(cluster.end(job_id, executor_id))
-        killed = result["Status"] == "FINISHED" and result["ExitCode"] == 137
-        gone = result["Status"] == "RUNNING_FAILED" and result["Reason"] in (
-            "container_gone",
-            "lost",
-        )
-        assert killed or gone, result
-        assert result["Output"] == "begun\n"
-    finally:
-        docker(host, "rm", "-f", container)
+    host, container, target = throwaway()
+    job_id = cluster.create("sh -c 'echo begun; sleep 300'")
+    executor_id = cluster.start(job_id, [target])
+    until_running(cluster, job_id, executor_id)
+    docker(host, *blow, container)
+    result = the(cluster.end(job_id, executor_id))
+    killed = result["Status"] == "FINISHED" and result["ExitCode"] == 137
+    gone = result["Status"] == "RUNNING_FAILED" and result["Reason"] in (
+        "container_gone",
+        "lost",
+    )
+    assert killed or gone, result
+    assert result["Output"] == "begun\n"
 
 
-def test_a_paused_command_goes_on_when_its_container_does(cluster: Cluster) -> None:
-    host, container, target = throwaway(cluster)
-    try:
-        job_id = cluster.create("sh -c 'sleep 1; echo done'")
-        executor_id = cluster.start(job_id, [target])
-        until_running(cluster, job_id, executor_id)
-        docker(host, "pause", container)
-        assert the(cluster.inspect(job_id, executor_id))["Status"] == "RUNNING"
-        docker(host, "unpause", container)
-        assert the(cluster.end(job_id, executor_id))["Output"] == "done\n"
-    finally:
-        docker(host, "rm", "-f", container)
+def test_a_paused_command_goes_on_when_its_container_does(
+    cluster: Cluster, throwaway: Callable[[], Throwaway]
+) -> None:
+    host, container, target = throwaway()
+    job_id = cluster.create("sh -c 'sleep 1; echo done'")
+    executor_id = cluster.start(job_id, [target])
+    until_running(cluster, job_id, executor_id)
+    docker(host, "pause", container)
+    assert the(cluster.inspect(job_id, executor_id))["Status"] == "RUNNING"
+    docker(host, "unpause", container)
+    assert the(cluster.end(job_id, executor_id))["Output"] == "done\n"
 
 
 def peak_memory(pid: int) -> int:
