@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 import urllib.request
 import venv
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,8 @@ from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
+
+from dev.engine import EngineError, log_tail, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = ROOT / ".local"
@@ -35,7 +36,6 @@ _STOP_SECONDS = 30.0
 # A container takes longer, and its image may have to be pulled.
 _LOCALSTACK_SECONDS = 600.0
 _DEPLOY_SECONDS = 120.0
-_TAIL_LINES = 15
 
 
 class StackError(Exception):
@@ -198,22 +198,26 @@ def wait_until(
 
     Raises StackError naming `what` after `seconds`, or as soon as one of the watched is over.
     """
-    deadline = time.monotonic() + seconds
-    while not condition():
+
+    def holds() -> bool:
+        if condition():
+            return True
         for process in watched:
             process.check()
-        if time.monotonic() > deadline:
-            logs = "".join(f"; {tail(process.log)}" for process in watched if process.log)
-            raise StackError(f"waited {seconds:g} s in vain for {what}{logs}")
-        time.sleep(0.1)
+        return False
+
+    try:
+        wait_for(holds, seconds, what)
+    except EngineError as error:
+        logs = "".join(f"; {tail(process.log)}" for process in watched if process.log)
+        raise StackError(f"{error}{logs}") from None
 
 
 def tail(log: Path) -> str:
     """The end of a log file, as a phrase that names it."""
     if not log.exists():
         return f"no log at {log}"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
-    return "\n  ".join([f"the end of {log}:", *lines])
+    return "\n  ".join([f"the end of {log}:", *log_tail(log).splitlines()])
 
 
 def answers(url: str) -> bool:
