@@ -1,10 +1,13 @@
 """Builds the Chalice app out of its blueprints; no logic."""
 
-from chalice import Chalice
+from typing import Any
+
+from chalice import Chalice, Rate
 
 from chalicelib import telemetry
 from chalicelib.config import settings
 from chalicelib.routes import executions, http, jobs
+from chalicelib.services import upkeep
 
 telemetry.configure(settings.log_level)
 
@@ -14,3 +17,9 @@ app.register_middleware(http.allow_origins, "http")
 app.register_blueprint(jobs.routes)
 app.register_blueprint(executions.routes)
 http.add_preflights(app)
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES), name="upkeep")
+def look_after_executions(event: Any) -> None:
+    """Brings open executions on, each minute."""
+    upkeep.turn()

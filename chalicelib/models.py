@@ -13,10 +13,13 @@ from pynamodb.attributes import (
     NumberAttribute,
     UnicodeAttribute,
 )
-from pynamodb.indexes import AllProjection, GlobalSecondaryIndex
+from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, KeysOnlyProjection
 from pynamodb.models import Model
 
 from chalicelib.config import settings
+
+# The one value of Execution.Open.
+OPEN = "open"
 
 
 class _Meta:
@@ -77,8 +80,19 @@ class JobName(Model):
     JobId = UnicodeAttribute()
 
 
+class OpenExecutions(GlobalSecondaryIndex["Execution"]):  # type: ignore[no-untyped-call]
+    """The keys of the executions that are not over, the oldest first."""
+
+    class Meta:
+        index_name = "open"
+        projection = KeysOnlyProjection()
+
+    Open = UnicodeAttribute(hash_key=True)
+    ExecutorId = UnicodeAttribute(range_key=True)
+
+
 class Execution(_Command):
-    """One start of a job, with the job as it stood then. Never changed after it was written."""
+    """One start of a job, with the job as it stood then. Upkeep closes it, once; nothing else changes."""
 
     class Meta(_Meta):
         table_name = f"{settings.prefix}-executions"
@@ -90,6 +104,14 @@ class Execution(_Command):
     # Nodes among the targets' that no worker had announced when the execution was accepted.
     UnknownNodes: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
     ExpiresAt = NumberAttribute()
+    # OPEN until it is closed, then absent: only open executions are in the index.
+    Open = UnicodeAttribute(null=True)
+    # Written when it is closed. Succeeded (exit code 0) and Failed add up to Total.
+    Total = NumberAttribute(null=True)
+    Succeeded = NumberAttribute(null=True)
+    Failed = NumberAttribute(null=True)
+    EndTime = NumberAttribute(null=True)
+    by_open = OpenExecutions()
 
 
 class Result(Model):

@@ -22,7 +22,7 @@ from tenacity import (
 )
 
 from chalicelib.errors import ExecutionNotFound, JobNotFound, NameTaken, TryAgain
-from chalicelib.models import Execution, Job, JobName, Node, Result
+from chalicelib.models import OPEN, Execution, Job, JobName, Node, Result
 from chalicelib.states import Status, sources
 
 # The starts that a job lists at the most: one every four minutes of the default retention period. It
@@ -214,6 +214,30 @@ def get_execution(job_id: str, executor_id: str) -> Execution:
     except DoesNotExist:
         get_job(job_id)
         raise ExecutionNotFound(executor_id) from None
+
+
+def open_executions() -> Iterator[tuple[str, str]]:
+    """(JobId, ExecutorId) of the executions that are not closed, the oldest first."""
+    for execution in Execution.by_open.query(OPEN):
+        yield execution.JobId, execution.ExecutorId
+
+
+def close_execution(execution: Execution, succeeded: int, failed: int, ended: float) -> bool:
+    """Closes an execution whose results are all final; False where another did before."""
+    closing: list[Action] = [
+        Execution.Total.set(succeeded + failed),
+        Execution.Succeeded.set(succeeded),
+        Execution.Failed.set(failed),
+        Execution.EndTime.set(ended),
+        Execution.Open.remove(),
+    ]
+    try:
+        execution.update(closing, Execution.Open.exists())
+    except UpdateError as error:
+        if error.cause_response_code == "ConditionalCheckFailedException":
+            return False
+        raise
+    return True
 
 
 # --- results ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 from chalicelib import logs, queues, store
 from chalicelib.config import settings
 from chalicelib.errors import ContainerNotFound, ExecutionNotFound
-from chalicelib.models import Execution, Job, Node, Result
+from chalicelib.models import OPEN, Execution, Job, Node, Result
 from chalicelib.queues import TargetMessage
 from chalicelib.schemas import ExecutionAnswer, JobAnswer, StartRequest
 from chalicelib.services import jobs
@@ -54,6 +54,7 @@ def _execution(job: Job, request: StartRequest, nodes: dict[str, Node]) -> Execu
         Target=targets,
         UnknownNodes=sorted({target.NodeId for target in request.Target} - nodes.keys()),
         ExpiresAt=int(now + settings.retention),
+        Open=OPEN,
     )
     for name in _COPIED:
         setattr(execution, name, getattr(job, name))
@@ -79,7 +80,7 @@ def inspect(job_id: str, executor_id: str) -> ExecutionAnswer:
     execution = _get(job_id, executor_id)
     results = store.get_results(job_id, executor_id)
     shown = [
-        _show(target, _result(execution, target, results.get(target["ContainerId"])))
+        _show(target, result_of(execution, target, results.get(target["ContainerId"])))
         for target in execution.Target
     ]
     answer = ExecutionAnswer(
@@ -102,7 +103,7 @@ def log(job_id: str, executor_id: str, container_id: str) -> tuple[str, str | No
     target = next((t for t in execution.Target if t["ContainerId"] == container_id), None)
     if target is None:
         raise ContainerNotFound(container_id)
-    result = _result(execution, target, store.get_result(job_id, executor_id, container_id))
+    result = result_of(execution, target, store.get_result(job_id, executor_id, container_id))
     name = _filename(executor_id, container_id)
     key = logs.log_key(job_id, executor_id, container_id)
     if _has_log(result, key):
@@ -129,7 +130,7 @@ def _get(job_id: str, executor_id: str) -> Execution:
     return store.get_execution(job_id, executor_id)
 
 
-def _result(execution: Execution, target: dict[str, str], stored: Result | None) -> Result:
+def result_of(execution: Execution, target: dict[str, str], stored: Result | None) -> Result:
     """The target's result: the stored one, or what follows from there being none."""
     if stored is not None:
         return stored
@@ -138,6 +139,7 @@ def _result(execution: Execution, target: dict[str, str], stored: Result | None)
         target["ContainerId"],
         NodeId=target["NodeId"],
         Status=Status.STARTING,
+        ExpiresAt=execution.ExpiresAt,
     )
     if target["NodeId"] in execution.UnknownNodes:
         result.Status, result.Reason = Status.CREATE_FAILED, Reason.NODE_UNKNOWN

@@ -1,0 +1,151 @@
+"""Upkeep: what is over is closed, once, with counters that add up; what nobody ends is failed."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from chalicelib import store
+from chalicelib.config import settings
+from chalicelib.models import OPEN, Execution, Node, Result
+from chalicelib.services import upkeep
+from chalicelib.states import Reason, Status
+
+NOW = 1_800_000_000.0
+pytestmark = pytest.mark.usefixtures("aws")
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    clock = type("Clock", (), {"now": NOW, "time": lambda self: self.now})()
+    for module in ("executions", "upkeep"):
+        monkeypatch.setattr(f"chalicelib.services.{module}.time", clock)
+    return clock
+
+
+def accepted(*containers: str, unknown: tuple[str, ...] = ()) -> Execution:
+    execution = Execution(
+        str(uuid4()),
+        f"{NOW:.6f}",
+        AppName="a",
+        ServiceName="",
+        Name="n",
+        Cmd="true",
+        Privileged=False,
+        User="",
+        Env=[],
+        Target=[{"ContainerId": container, "NodeId": "n1"} for container in containers]
+        + [{"ContainerId": container, "NodeId": "n2"} for container in unknown],
+        UnknownNodes=["n2"] if unknown else [],
+        ExpiresAt=int(NOW) + 10**6,
+        Open=OPEN,
+    )
+    execution.save()
+    return execution
+
+
+def write(execution: Execution, container: str, status: Status, **fields: Any) -> None:
+    key = store.result_key(execution.JobId, execution.ExecutorId)
+    Result(key, container, NodeId="n1", Status=status, ID="e", ExpiresAt=1, **fields).save()
+
+
+def finished(execution: Execution, container: str, code: int, end: float = NOW) -> None:
+    write(execution, container, Status.FINISHED, Inspect={"ExitCode": code}, EndTime=end)
+
+
+def heartbeat(when: float) -> None:
+    Node("n1", Hostname="h", QueueUrl="q", Worker="w", Heartbeat=when).save()
+
+
+def counters(execution: Execution) -> tuple[Any, ...] | None:
+    """Total, Succeeded, Failed, EndTime; None while it is open."""
+    execution.refresh(consistent_read=True)
+    if execution.Open:
+        return None
+    return execution.Total, execution.Succeeded, execution.Failed, execution.EndTime
+
+
+def result(execution: Execution, container: str) -> Result | None:
+    return store.get_result(execution.JobId, execution.ExecutorId, container)
+
+
+def test_what_is_over_is_closed_with_counters_that_add_up() -> None:
+    execution = accepted("c1", "c2", "c3", unknown=("c4",))
+    finished(execution, "c1", 0, NOW + 5)
+    finished(execution, "c2", 3)
+    write(execution, "c3", Status.CREATE_FAILED, Reason=Reason.CONTAINER_PAUSED)
+    upkeep.turn()
+    assert counters(execution) == (4, 1, 3, NOW + 5)
+    assert list(store.open_executions()) == []
+
+
+@pytest.mark.parametrize("status", [Status.CREATED, Status.RUNNING])
+def test_what_is_under_way_on_a_live_node_stays_open(status: Status, clock: Any) -> None:
+    execution = accepted("c1", "c2")
+    finished(execution, "c1", 0)
+    write(execution, "c2", status)
+    clock.now += 10**5
+    heartbeat(clock.now - upkeep.NODE_GONE + 1)
+    upkeep.turn()
+    assert counters(execution) is None
+    assert result(execution, "c2").Status == status  # type: ignore[union-attr]
+
+
+def test_a_target_that_nobody_took_up_stays_until_its_deadline_and_then_expires(clock: Any) -> None:
+    execution = accepted("c1")
+    clock.now += settings.delivery_deadline
+    upkeep.turn()
+    assert counters(execution) is None
+    clock.now += 121
+    upkeep.turn()
+    assert counters(execution) == (1, 0, 1, NOW)
+    stored = result(execution, "c1")
+    assert stored
+    assert (stored.Status, stored.Reason) == (Status.CREATE_FAILED, Reason.EXPIRED)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_ran_on_a_node_that_is_gone_is_lost(known: bool) -> None:
+    execution = accepted("c1")
+    write(execution, "c1", Status.RUNNING, StartTime=NOW - 9)
+    if known:
+        heartbeat(NOW - upkeep.NODE_GONE - 1)
+    upkeep.turn()
+    stored = result(execution, "c1")
+    assert stored
+    assert (stored.Status, stored.Reason) == (Status.RUNNING_FAILED, Reason.LOST)
+    assert counters(execution) == (1, 0, 1, NOW)
+
+
+def test_a_worker_that_ends_a_target_meanwhile_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    execution = accepted("c1")
+    write(execution, "c1", Status.RUNNING)
+
+    def ends_now(node_ids: Any) -> dict[str, Node]:
+        finished(execution, "c1", 0)
+        return {}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "get_nodes", ends_now)
+        upkeep.turn()
+    assert result(execution, "c1").Status == Status.FINISHED  # type: ignore[union-attr]
+    assert counters(execution) is None
+    upkeep.turn()
+    assert counters(execution) == (1, 1, 0, NOW)
+
+
+def test_an_execution_is_closed_once() -> None:
+    execution = accepted("c1")
+    assert store.close_execution(execution, 1, 0, NOW)
+    assert not store.close_execution(execution, 0, 1, NOW + 1)
+    assert counters(execution) == (1, 1, 0, NOW)
+
+
+def test_a_broken_execution_does_not_keep_the_others_open() -> None:
+    broken, whole = accepted("c1"), accepted("c1")
+    write(broken, "c1", Status.FINISHED)
+    finished(whole, "c1", 0)
+    with pytest.raises(upkeep.UpkeepFailed):
+        upkeep.turn()
+    assert counters(whole)
+    assert counters(broken) is None
