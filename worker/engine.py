@@ -1,6 +1,7 @@
 """One Docker Engine: the only importer of docker. Engine errors become `Refusal`s or `Unreachable`."""
 
 import io
+import socket
 import struct
 import time
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from chalicelib.states import Reason
 _TIMEOUT = 30
 _FRAME_HEADER = struct.Struct(">BxxxL")
 _READ = 256 * 1024
+# A command may be silent for hours, so the read of its output has no time-out. Where the engine is on
+# another machine, probes find out about a dead connection: after 20 s of silence, six of them 10 s apart.
+_PROBES = {socket.TCP_KEEPIDLE: 20, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 6}
 
 
 class Refusal(Exception):
@@ -29,6 +33,10 @@ class Refusal(Exception):
 
 class UnknownExec(Exception):
     """The engine does not know this exec: it, or its container, is gone from its memory."""
+
+
+class NotStarted(Exception):
+    """The exec is there and was never started: whoever adopts it may start it."""
 
 
 class AlreadyStarted(Exception):
@@ -84,11 +92,12 @@ class Engine:
         """
         try:
             with _engine_errors():
-                socket: Any = self._client.exec_start(exec_id, socket=True)
+                stream: Any = self._client.exec_start(exec_id, socket=True)
+                _wait_for_ever(stream)
         except Refusal as refusal:
             raise _start_refused(refusal) from None
-        with socket:
-            yield from _unless_started(exec_id, _frames(_buffered(socket)))
+        with stream:
+            yield from _unless_started(exec_id, _frames(_buffered(stream)))
 
     def inspect(self, exec_id: str) -> dict[str, Any]:
         """What the engine says of the exec. Raises UnknownExec, Refusal, Unreachable."""
@@ -164,13 +173,24 @@ def _unless_started(exec_id: str, output: Iterator[bytes]) -> Iterator[bytes]:
     yield from output
 
 
-def _buffered(socket: Any) -> io.BufferedReader:
+def _wait_for_ever(stream: Any) -> None:
+    """Takes the calls' time-out off the connection that the output comes by."""
+    # Over TLS docker-py hands out the socket itself, else a file object around it.
+    connection: socket.socket = getattr(stream, "_sock", stream)
+    connection.settimeout(None)
+    if connection.family != socket.AF_UNIX:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _PROBES.items():
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _buffered(stream: Any) -> io.BufferedReader:
     """The reader that took the answer's header off the socket.
 
     The first output may have come in the same packet; then it waits in this reader, and whoever reads
     the bare socket, as docker-py does, never sees it.
     """
-    reader: io.BufferedReader = socket._response.raw._fp.fp
+    reader: io.BufferedReader = stream._response.raw._fp.fp
     return reader
 
 

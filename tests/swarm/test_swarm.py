@@ -329,3 +329,15 @@ def test_an_exec_is_started_once_and_the_second_start_says_so(cluster: Cluster) 
     assert b"".join(engine.start(exec_id)) == b"once\n"
     with pytest.raises(AlreadyStarted):
         list(engine.start(exec_id))
+
+
+def test_a_silent_command_is_waited_for_longer_than_any_call(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.engine._TIMEOUT", 1)
+    node = cluster.swarm.nodes[0]
+    engine = Engine(node.docker_host, pool=2)
+    engine.connect()
+    command = ["sh", "-c", "echo a; sleep 3; echo b"]
+    exec_id = engine.create(node.containers()[0], command, [], "", False)
+    assert b"".join(engine.start(exec_id)) == b"a\nb\n"
