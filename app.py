@@ -3,6 +3,7 @@
 from typing import Any
 
 from chalice import Chalice, Rate
+from chalice.app import SQSEvent
 
 from chalicelib import telemetry
 from chalicelib.config import settings
@@ -23,3 +24,10 @@ http.add_preflights(app)
 def look_after_executions(event: Any) -> None:
     """Brings open executions on, each minute."""
     upkeep.turn()
+
+
+@app.on_sqs_message(queue=f"{settings.prefix}-dead-letters", name="dead_letters")
+def end_dead_letters(event: SQSEvent) -> None:
+    """Ends the targets of messages that failed too often."""
+    for record in event:
+        upkeep.end_dead_letter(record.body)

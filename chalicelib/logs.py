@@ -13,12 +13,19 @@ from botocore.exceptions import ClientError
 from chalicelib.aws import client
 from chalicelib.config import settings
 
-# S3's limits on the parts of a multipart upload (the last may be smaller).
+# S3's least size of a multipart upload's part (the last may be smaller), and our largest: S3 would copy
+# 5 GiB in one call, but not within the time that a call may take.
 MIN_PART = 5 * 1024**2
-MAX_PART = 5 * 1024**3
+MAX_PART = 1024**3
 LINK_SECONDS = 300
+# Copying takes S3 longer than other calls take.
+_ANSWER_SECONDS = 30
 Part = dict[str, Any]
 _TYPE = "text/plain; charset=utf-8"
+
+
+def _s3() -> Any:
+    return client("s3", _ANSWER_SECONDS)
 
 
 def log_key(job_id: str, executor_id: str, container_id: str) -> str:
@@ -35,14 +42,14 @@ def link(key: str, filename: str) -> str:
         "ResponseContentDisposition": f'attachment; filename="{filename}"',
     }
     return str(
-        client("s3").generate_presigned_url("get_object", Params=parameters, ExpiresIn=LINK_SECONDS)
+        _s3().generate_presigned_url("get_object", Params=parameters, ExpiresIn=LINK_SECONDS)
     )
 
 
 def stored(key: str) -> int:
     """How many bytes of the log are stored so far."""
     try:
-        return int(client("s3").head_object(Bucket=settings.log_bucket, Key=key)["ContentLength"])
+        return int(_s3().head_object(Bucket=settings.log_bucket, Key=key)["ContentLength"])
     except ClientError as error:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
             return 0
@@ -52,7 +59,7 @@ def stored(key: str) -> int:
 def stored_end(key: str, size: int) -> bytes:
     """The last `size` bytes of a log that is stored and not empty."""
     span = f"bytes=-{size}"
-    answer = client("s3").get_object(Bucket=settings.log_bucket, Key=key, Range=span)
+    answer = _s3().get_object(Bucket=settings.log_bucket, Key=key, Range=span)
     return bytes(answer["Body"].read())
 
 
@@ -72,7 +79,7 @@ class GrowingObject:
         if self._base:
             self._write_after_base(segment)
         else:
-            client("s3").put_object(**self._place, Body=segment, ContentType=_TYPE)
+            _s3().put_object(**self._place, Body=segment, ContentType=_TYPE)
 
     def settle(self, size: int) -> None:
         """Counts the segment last written, of `size` bytes, as base; the next starts after it.
@@ -82,7 +89,7 @@ class GrowingObject:
         self._base += size
 
     def _write_after_base(self, segment: bytes | IO[bytes]) -> None:
-        s3 = client("s3")
+        s3 = _s3()
         started = s3.create_multipart_upload(**self._place, ContentType=_TYPE)
         upload = {**self._place, "UploadId": started["UploadId"]}
         try:
@@ -95,7 +102,7 @@ class GrowingObject:
             raise
 
     def _copy_part(self, upload: dict[str, Any], number: int, first: int, last: int) -> Part:
-        answer = client("s3").upload_part_copy(
+        answer = _s3().upload_part_copy(
             **upload,
             PartNumber=number,
             CopySource=self._place,

@@ -16,6 +16,7 @@ from pynamodb.attributes import (
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, KeysOnlyProjection
 from pynamodb.models import Model
 
+from chalicelib.aws import ANSWER_SECONDS, CONNECT_SECONDS, TRIES
 from chalicelib.config import settings
 
 # The one value of Execution.Open.
@@ -23,10 +24,10 @@ OPEN = "open"
 
 
 class _Meta:
-    # Retries are botocore's, with jitter; the time-outs are short beside a message's visibility.
-    max_retry_attempts = 5
-    connect_timeout_seconds = 5
-    read_timeout_seconds = 15
+    # As `aws` has them: retries are botocore's, with jitter.
+    max_retry_attempts = TRIES - 1
+    connect_timeout_seconds = CONNECT_SECONDS
+    read_timeout_seconds = ANSWER_SECONDS
     max_pool_connections = 64
 
 
@@ -92,7 +93,7 @@ class OpenExecutions(GlobalSecondaryIndex["Execution"]):  # type: ignore[no-unty
 
 
 class Execution(_Command):
-    """One start of a job, with the job as it stood then. Upkeep closes it, once; nothing else changes."""
+    """One start of a job, with the job as it stood then. Only upkeep changes it."""
 
     class Meta(_Meta):
         table_name = f"{settings.prefix}-executions"
@@ -106,6 +107,8 @@ class Execution(_Command):
     ExpiresAt = NumberAttribute()
     # OPEN until it is closed, then absent: only open executions are in the index.
     Open = UnicodeAttribute(null=True)
+    # When upkeep last sent the messages of its targets again, in seconds; absent where it never did.
+    ResentTime = NumberAttribute(null=True)
     # Written when it is closed. Succeeded (exit code 0) and Failed add up to Total.
     Total = NumberAttribute(null=True)
     Succeeded = NumberAttribute(null=True)

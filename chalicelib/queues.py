@@ -18,7 +18,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from chalicelib.aws import client
+from chalicelib.aws import ANSWER_SECONDS, client
 from chalicelib.config import settings
 
 # A message stays invisible this long after it was received or its lease extended, in seconds. Short
@@ -26,8 +26,8 @@ from chalicelib.config import settings
 VISIBILITY = 60
 # After so many receives a message is set aside in the dead-letter queue.
 MAX_RECEIVES = 20
-# Longer than any delivery deadline worth having; after that nobody would run it anyway.
-RETENTION = 86_400
+# The longest there is: a command may run for days, and its message must outlast its worker's death.
+RETENTION = 1_209_600
 # What SQS takes in one request.
 BATCH = 10
 _SENDERS = 16
@@ -46,9 +46,14 @@ class TargetMessage(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class Received(msgspec.Struct, frozen=True):
-    """A message in our hands; `receipt` deletes or extends it."""
+    """A message in our hands; `receipt` deletes or extends it.
+
+    A message that is delivered again has the same `id` and another receipt. A target's second message,
+    which SQS or upkeep may bring about, has another `id`.
+    """
 
     target: TargetMessage
+    id: str
     receipt: str
     # Delivered for the first time, as far as SQS knows.
     first: bool
@@ -125,7 +130,7 @@ def _send_batch(url: str, messages: list[TargetMessage]) -> None:
 
 def receive(url: str, at_most: int, wait: int) -> list[Received]:
     """Up to `at_most` (1–10) messages, as soon as there is one; none after `wait` seconds (0–20)."""
-    answer = client("sqs").receive_message(
+    answer = client("sqs", wait + ANSWER_SECONDS).receive_message(
         QueueUrl=url,
         MaxNumberOfMessages=at_most,
         WaitTimeSeconds=wait,
@@ -137,14 +142,20 @@ def receive(url: str, at_most: int, wait: int) -> list[Received]:
 
 
 def _decode(message: dict[str, Any]) -> Received | None:
-    try:
-        target = msgspec.json.decode(message["Body"], type=TargetMessage)
-    except msgspec.DecodeError as error:
-        # None of ours; left alone, it ends in the dead-letter queue.
-        log.warning("message not understood", id=message["MessageId"], error=str(error))
+    target = decode(message["Body"])
+    if target is None:  # Left alone, it ends in the dead-letter queue.
         return None
     first = message["Attributes"]["ApproximateReceiveCount"] == "1"
-    return Received(target, message["ReceiptHandle"], first)
+    return Received(target, message["MessageId"], message["ReceiptHandle"], first)
+
+
+def decode(body: str) -> TargetMessage | None:
+    """The message that the body holds, None where it is none of ours."""
+    try:
+        return msgspec.json.decode(body, type=TargetMessage)
+    except msgspec.DecodeError as error:
+        log.warning("message not understood", body=body[:1000], error=str(error))
+        return None
 
 
 def delete(url: str, receipt: str) -> None:
@@ -153,19 +164,23 @@ def delete(url: str, receipt: str) -> None:
 
 
 def hold(url: str, receipts: list[str], seconds: int = VISIBILITY) -> list[str]:
-    """Keeps messages invisible for so many more seconds (0: visible at once).
+    """Keeps up to ten messages invisible for so many more seconds (0: visible at once).
 
     Returns why SQS refused the refused ones, such as a receipt that no longer counts.
     """
-    refused = []
-    for batch in batched(receipts):
-        entries = [
-            {"Id": str(index), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
-            for index, receipt in enumerate(batch)
-        ]
-        answer = client("sqs").change_message_visibility_batch(QueueUrl=url, Entries=entries)
-        refused += [entry["Code"] for entry in answer.get("Failed", [])]
-    return refused
+    entries = [
+        {"Id": str(index), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
+        for index, receipt in enumerate(receipts)
+    ]
+    answer = client("sqs").change_message_visibility_batch(QueueUrl=url, Entries=entries)
+    return [entry["Code"] for entry in answer.get("Failed", [])]
+
+
+def waiting(url: str) -> int:
+    """About how many messages wait on the queue, in nobody's hands."""
+    name = "ApproximateNumberOfMessages"
+    answer = client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=[name])
+    return int(answer["Attributes"][name])
 
 
 def batched(items: Iterable[_T]) -> Iterator[list[_T]]:

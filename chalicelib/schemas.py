@@ -114,6 +114,11 @@ class ExecutionAnswer(Struct):
     CreateTime: float
     Target: list[dict[str, str]]
     Result: list[dict[str, Any]]
+    # Targets: all of them, those that ended with exit code 0, those that ended otherwise. The others,
+    # if any, are under way.
+    Total: int
+    Succeeded: int
+    Failed: int
 
 
 def parse(body: bytes, shape: type[T]) -> T:

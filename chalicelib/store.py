@@ -32,7 +32,8 @@ MAX_EXECUTORS = 10_000
 _PRUNED = 50
 _CONDITION = "ConditionalCheckFailed"
 _NO_REASON = "None"
-_LOST_RACES = ("ConditionalCheckFailedException", "TransactionConflictException")
+_CONDITION_FAILED = "ConditionalCheckFailedException"
+_LOST_RACES = (_CONDITION_FAILED, "TransactionConflictException")
 
 
 class _Conflict(Exception):
@@ -222,6 +223,15 @@ def open_executions() -> Iterator[tuple[str, str]]:
         yield execution.JobId, execution.ExecutorId
 
 
+def note_resent(execution: Execution, when: float) -> None:
+    """Remembers when an execution's messages were sent again. That is news only while it is open."""
+    try:
+        execution.update([Execution.ResentTime.set(when)], Execution.Open.exists())
+    except UpdateError as error:
+        if error.cause_response_code != _CONDITION_FAILED:
+            raise
+
+
 def close_execution(execution: Execution, succeeded: int, failed: int, ended: float) -> bool:
     """Closes an execution whose results are all final; False where another did before."""
     closing: list[Action] = [
@@ -234,7 +244,7 @@ def close_execution(execution: Execution, succeeded: int, failed: int, ended: fl
     try:
         execution.update(closing, Execution.Open.exists())
     except UpdateError as error:
-        if error.cause_response_code == "ConditionalCheckFailedException":
+        if error.cause_response_code == _CONDITION_FAILED:
             return False
         raise
     return True
@@ -285,7 +295,7 @@ def _put(result: Result, condition: Condition) -> bool:
     try:
         result.save(condition)
     except PutError as error:
-        if error.cause_response_code == "ConditionalCheckFailedException":
+        if error.cause_response_code == _CONDITION_FAILED:
             return False
         raise
     return True

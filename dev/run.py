@@ -119,6 +119,7 @@ class System:
         host = self._start_containers()
         environment = {**aws.environment, **self._worker_settings(host)}
         self._start_api(environment)
+        self._start_upkeep(environment)
         self._start_worker(environment, aws)
         write_environment(environment)
 
@@ -183,6 +184,11 @@ class System:
         self._started("api", api, api.stop)
         url = f"{self.api_url}/api/jobs"
         wait_until(lambda: answers(url), START_SECONDS, "the API", api)
+
+    def _start_upkeep(self, environment: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "dev.upkeep"]
+        child = start_child("upkeep", command, environment, LOCAL / "upkeep.log")
+        self._started("upkeep", child, child.stop)
 
     def _start_worker(self, environment: dict[str, str], aws: Aws) -> None:
         say(f"the worker of node {self.node}")

@@ -16,7 +16,9 @@ from chalicelib import telemetry
 from chalicelib.config import settings
 from worker.config import load
 from worker.consumer import Consumer
+from worker.health import Health
 from worker.lease import Lease
+from worker.output import SpoolDirectory
 
 log = structlog.stdlib.get_logger("worker")
 
@@ -53,9 +55,12 @@ def main() -> int:
         log.error("wrong setting", error=str(error))
         return 2
     signals = Signals()
-    lease = Lease(worker.worker_id)
+    health = Health()
+    lease = Lease(worker.worker_id, health.pulse("lease"))
     lease.start()
-    consumers = [Consumer(url, worker, lease) for url in worker.engines]
+    spools = SpoolDirectory(worker.spool_dir, worker.spool_bytes)
+    consumers = [Consumer(url, worker, lease, health, spools) for url in worker.engines]
+    health.serve(worker.health_port)
     for consumer in consumers:
         consumer.start()
     signals.wait()
@@ -64,11 +69,12 @@ def main() -> int:
         consumer.drain()
     while any(consumer.is_alive() for consumer in consumers) and signals.count < _LET_GO:
         signals.wait(0.1)
-    return _leave(lease, signals)
+    return _leave(lease, spools, signals)
 
 
-def _leave(lease: Lease, signals: Signals) -> int:
+def _leave(lease: Lease, spools: SpoolDirectory, signals: Signals) -> int:
     if signals.count < _LET_GO:
+        spools.close()
         log.info("drained")
         return 0
     log.info("letting go")

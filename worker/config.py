@@ -25,8 +25,10 @@ class WorkerSettings:
     poll_seconds: int
     # Output waits here for its upload.
     spool_dir: Path
-    # Bytes that one command's output may wait on the disk; a command that prints faster is slowed down.
+    # Bytes of all commands together that may wait there; who prints faster than they go is slowed down.
     spool_bytes: int
+    # `/healthz` and `/metrics` answer on this port of the loopback interface.
+    health_port: int
 
 
 def load(environ: Mapping[str, str]) -> WorkerSettings:
@@ -40,7 +42,8 @@ def load(environ: Mapping[str, str]) -> WorkerSettings:
         max_commands=whole_number(environ, "MAX_COMMANDS", 32),
         poll_seconds=poll_seconds,
         spool_dir=Path(environ.get("SPOOL_DIR") or "/var/tmp/appjobs"),
-        spool_bytes=whole_number(environ, "SPOOL_BYTES", 256 * 1024**2),
+        spool_bytes=whole_number(environ, "SPOOL_BYTES", 1024**3),
+        health_port=whole_number(environ, "HEALTH_PORT", 9464),
     )
 
 

@@ -1,15 +1,19 @@
 """One node's consumer: poll its queue, dispatch to threads, drain."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
 from chalicelib import queues
 from chalicelib.queues import BATCH, Received
+from worker import metrics
 from worker.config import WorkerSettings
 from worker.engine import Engine
+from worker.health import Health
 from worker.lease import Lease, ServedNode
+from worker.output import SpoolDirectory
 from worker.run import Runner
 
 log = structlog.stdlib.get_logger(__name__)
@@ -21,14 +25,25 @@ _PAUSE = 5
 class Consumer(threading.Thread):
     """Serves one engine until it is told to drain; ends when its last command has ended."""
 
-    def __init__(self, url: str, settings: WorkerSettings, lease: Lease) -> None:
+    def __init__(
+        self,
+        url: str,
+        settings: WorkerSettings,
+        lease: Lease,
+        health: Health,
+        spools: SpoolDirectory,
+    ) -> None:
         super().__init__(name=f"consumer {url}", daemon=True)
         self._settings = settings
         self._lease = lease
+        self._health = health
+        self._pulse = health.pulse(self.name)
+        self._spools = spools
         # Each command keeps one connection open for its output and needs another for its calls.
         self._engine = Engine(url, pool=2 * settings.max_commands)
         self._free = threading.Semaphore(settings.max_commands)
         self._draining = threading.Event()
+        self._polled = time.time()
 
     def drain(self) -> None:
         """Takes no new messages from now on."""
@@ -36,18 +51,24 @@ class Consumer(threading.Thread):
 
     def run(self) -> None:
         node = self._announce()
-        if node is None:
-            return
-        settings = self._settings
-        runner = Runner(self._engine, node.node_id, settings.spool_dir, settings.spool_bytes)
-        with ThreadPoolExecutor(settings.max_commands, "run") as pool:
+        if node is not None:
+            metrics.LAST_POLL.labels(node.node_id).set_function(lambda: time.time() - self._polled)
+            self._serve(node)
+
+    def _serve(self, node: ServedNode) -> None:
+        runner = Runner(self._engine, node.node_id, self._spools)
+        with ThreadPoolExecutor(self._settings.max_commands, "run") as pool:
             while not self._draining.is_set():
+                self._pulse.beat()
                 for message in self._poll(node.queue_url):
                     pool.submit(self._handle, runner, node, message)
+            # The pool now waits for the commands, however long they take.
+            self._health.ended(self.name)
 
     def _announce(self) -> ServedNode | None:
         """Reaches the engine, makes its queue and announces its node, however long it takes."""
         while not self._draining.is_set():
+            self._pulse.beat()
             try:
                 node_id, hostname = self._engine.connect()
                 node = ServedNode(node_id, hostname, queues.ensure_queue(node_id))
@@ -58,6 +79,7 @@ class Consumer(threading.Thread):
             else:
                 log.info("serving", node_id=node_id, hostname=hostname, engine=self._engine.url)
                 return node
+        self._health.ended(self.name)
         return None
 
     def _poll(self, queue_url: str) -> list[Received]:
@@ -65,21 +87,29 @@ class Consumer(threading.Thread):
         places = self._take_places()
         messages: list[Received] = []
         try:
-            if self._draining.is_set():  # It was told to while all places were taken.
-                return messages
-            received = queues.receive(queue_url, places, self._settings.poll_seconds)
-            messages = [message for message in received if self._lease.hold(queue_url, message)]
+            if places:
+                messages = self._receive(queue_url, places)
         except Exception:  # whatever it was, the next poll may work
             log.warning("poll failed", exc_info=True)
+            metrics.RETRIES.labels("poll").inc()
             self._draining.wait(_PAUSE)
         finally:
             for _ in range(places - len(messages)):
                 self._free.release()
         return messages
 
+    def _receive(self, queue_url: str, places: int) -> list[Received]:
+        received = queues.receive(queue_url, places, self._settings.poll_seconds)
+        self._polled = time.time()
+        if received and self._draining.is_set():  # It was told to during the poll: not ours to run.
+            queues.hold(queue_url, [message.receipt for message in received], 0)
+            return []
+        return [message for message in received if self._lease.hold(queue_url, message)]
+
     def _take_places(self) -> int:
-        """Waits for a free place, takes it and those that are free beside it, ten at the most."""
-        self._free.acquire()
+        """Waits some seconds for a free place, takes it and those free beside it, ten at the most."""
+        if not self._free.acquire(timeout=self._settings.poll_seconds):
+            return 0
         places = 1
         while places < BATCH and self._free.acquire(blocking=False):
             places += 1
@@ -87,8 +117,14 @@ class Consumer(threading.Thread):
 
     def _handle(self, runner: Runner, node: ServedNode, message: Received) -> None:
         target = message.target
-        with structlog.contextvars.bound_contextvars(
-            job_id=target.job_id, executor_id=target.executor_id, container_id=target.container_id
+        in_flight = metrics.IN_FLIGHT.labels(node.node_id)
+        with (
+            structlog.contextvars.bound_contextvars(
+                job_id=target.job_id,
+                executor_id=target.executor_id,
+                container_id=target.container_id,
+            ),
+            in_flight.track_inprogress(),
         ):
             try:
                 runner.run(message)
@@ -96,6 +132,7 @@ class Consumer(threading.Thread):
             except Exception:
                 # The message stays on the queue: it comes again and is adopted, or found to be over.
                 log.exception("message not brought to its end")
+                metrics.RETRIES.labels("target").inc()
             finally:
                 self._lease.release(node.queue_url, target)
                 self._free.release()

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import structlog
 from chalicelib import queues, store
 from chalicelib.models import Node
 from chalicelib.queues import VISIBILITY, Received, TargetMessage
+from worker import metrics
+from worker.health import Pulse
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -18,12 +21,13 @@ _INTERVAL = VISIBILITY / 3
 
 
 @contextmanager
-def _the_others_go_on(event: str, **context: str) -> Iterator[None]:
+def _the_others_go_on(step: str, **context: str) -> Iterator[None]:
     """Logs an error and lets the turn go on; the next turn comes before messages become visible."""
     try:
         yield
     except Exception:
-        log.warning(event, exc_info=True, **context)
+        log.warning(f"{step} failed", exc_info=True, **context)
+        metrics.RETRIES.labels(step).inc()
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,13 @@ class ServedNode:
 class Lease(threading.Thread):
     """Extends the visibility of held messages and renews the nodes' heartbeats, every 20 s."""
 
-    def __init__(self, worker_id: str) -> None:
+    def __init__(self, worker_id: str, pulse: Pulse) -> None:
         super().__init__(name="lease", daemon=True)
         self._worker_id = worker_id
+        self._pulse = pulse
         self._lock = threading.Lock()
         self._nodes: dict[str, ServedNode] = {}
-        self._held: dict[tuple[str, TargetMessage], str] = {}
+        self._held: dict[tuple[str, TargetMessage], Received] = {}
 
     def serve(self, node: ServedNode) -> None:
         """Announces a node now, and again and again from now on."""
@@ -54,18 +59,22 @@ class Lease(threading.Thread):
     def hold(self, queue_url: str, message: Received) -> bool:
         """Takes a message into our hands; False where we hold its target already.
 
-        A message delivered again has a new receipt, and only the newest one counts.
+        A message delivered again has a new receipt, and only the newest one counts. Of two messages
+        for one target the older is deleted: one is enough to bring the target to its next worker.
         """
         key = (queue_url, message.target)
         with self._lock:
-            is_new = key not in self._held
-            self._held[key] = message.receipt
-        return is_new
+            before = self._held.get(key)
+            self._held[key] = message
+        if before and before.id != message.id:
+            with _the_others_go_on("delete", queue_url=queue_url):
+                queues.delete(queue_url, before.receipt)
+        return before is None
 
     def receipt(self, queue_url: str, target: TargetMessage) -> str:
         """The newest receipt of a held message."""
         with self._lock:
-            return self._held[queue_url, target]
+            return self._held[queue_url, target].receipt
 
     def release(self, queue_url: str, target: TargetMessage) -> None:
         """Holds a message no longer: unless it was deleted, it is visible again within a minute."""
@@ -81,18 +90,26 @@ class Lease(threading.Thread):
             time.sleep(_INTERVAL)
             self._extend(VISIBILITY)
             for node in self._served():
-                with _the_others_go_on("heartbeat not told", node_id=node.node_id):
+                self._pulse.beat()
+                with _the_others_go_on("heartbeat", node_id=node.node_id):
                     self._announce(node)
+                with _the_others_go_on("count of waiting messages", node_id=node.node_id):
+                    metrics.WAITING.labels(node.node_id).set(queues.waiting(node.queue_url))
 
     def _extend(self, seconds: int) -> None:
-        by_queue: dict[str, list[str]] = {}
+        for url, receipts in self._receipts().items():
+            for batch in queues.batched(receipts):
+                self._pulse.beat()
+                with _the_others_go_on("hold", queue_url=url):
+                    for code in queues.hold(url, batch, seconds):
+                        log.warning("message not held", code=code)
+
+    def _receipts(self) -> dict[str, list[str]]:
+        by_queue = defaultdict(list)
         with self._lock:
-            for (url, _), receipt in self._held.items():
-                by_queue.setdefault(url, []).append(receipt)
-        for url, receipts in by_queue.items():
-            with _the_others_go_on("messages not held", queue_url=url):
-                for code in queues.hold(url, receipts, seconds):
-                    log.warning("message not held", code=code)
+            for (url, _), message in self._held.items():
+                by_queue[url].append(message.receipt)
+        return by_queue
 
     def _served(self) -> list[ServedNode]:
         with self._lock:

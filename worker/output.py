@@ -1,9 +1,12 @@
 """A command's output: taken at full speed into a spool on disk, from there into the log in S3."""
 
+import fcntl
+import shutil
 import threading
 import time
 from collections import deque
 from pathlib import Path
+from uuid import uuid4
 
 from chalicelib.logs import MIN_PART, GrowingObject
 
@@ -15,27 +18,87 @@ _BUFFERED = 2 * 1024**2
 _TAIL_SLACK = 1024**2
 
 
+class SpoolDirectory:
+    """The worker's place for spools: a directory of this process's own, and a limit for all of them.
+
+    `limit` is in bytes that wait for their upload. One command may have as many of them as are left
+    free, so that a fast printer leaves room for the others. Besides, each command has up to MIN_PART
+    bytes on the disk that are uploaded already.
+    """
+
+    def __init__(self, parent: Path, limit: int) -> None:
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(parent)
+        self._path = parent / uuid4().hex
+        self._path.mkdir()
+        # Held until this process ends, however it ends: it tells the next one what is left over.
+        self._lock = (self._path / "lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._limit = limit
+        self._waiting = 0
+        self._changed = threading.Condition()
+
+    def open(self, name: str, log: GrowingObject, tail: int) -> "Spool":
+        """A spool for the output of one command, whose last `tail` bytes it remembers."""
+        return Spool(self, self._path / name, log, tail)
+
+    def add(self, count: int) -> None:
+        """Counts so many bytes more that wait, or fewer where it is negative."""
+        with self._changed:
+            self._waiting += count
+            if count < 0:
+                self._changed.notify_all()
+
+    def wait_for_room(self, spool: "Spool") -> float:
+        """Waits while the spool has more than its share; returns for how many seconds."""
+        if self._has_room(spool):
+            return 0
+        began = time.monotonic()
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_room(spool))
+        return time.monotonic() - began
+
+    def _has_room(self, spool: "Spool") -> bool:
+        return spool.waiting < self._limit - self._waiting
+
+    def close(self) -> None:
+        """Removes the directory and all that is in it."""
+        shutil.rmtree(self._path)
+        self._lock.close()
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Removes what processes left behind that are no more: nobody else knows what is in it."""
+    for lock_file in parent.glob("*/lock"):
+        with lock_file.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(lock_file.parent, ignore_errors=True)
+
+
 class Spool:
     """Takes output from one thread (`write`) and brings it into the log from another (`flush`).
 
     Reading must keep up with the engine, which drops what is left two seconds after a command ended. So
-    `write` waits only while `limit` bytes are not uploaded yet; the command then waits with it.
+    `write` waits only while too much is not uploaded yet; the command then waits with it.
 
     On disk it is a row of segment files. One that S3 can copy by itself (MIN_PART) is closed, uploaded
     and deleted; the last one is uploaded again whenever it has grown.
     """
 
-    def __init__(self, path: Path, log: GrowingObject, tail: int, limit: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, room: SpoolDirectory, path: Path, log: GrowingObject, tail: int) -> None:
         self.size = 0
+        # Bytes that are not uploaded yet.
+        self.waiting = 0
+        self._room = room
         self._path = path
         self._log = log
         self._tail = bytearray()
         self._tail_size = tail
-        self._limit = limit
         self._held_at: int | None = None
-        self._changed = threading.Condition()
-        self._waiting = 0
+        self._lock = threading.Lock()
         self._closed: deque[Path] = deque()
         self._segments = 0
         self._open_segment()
@@ -49,22 +112,21 @@ class Spool:
 
     def write(self, chunk: bytes) -> None:
         """Adds output at the end; waits while the spool is full."""
-        with self._changed:
-            if self._waiting >= self._limit:
-                self._wait_for_room()
+        if self._room.wait_for_room(self) > _PATIENCE:
+            self._held_at = self.size
+        with self._lock:
             self._file.write(chunk)
             self._length += len(chunk)
-            self._waiting += len(chunk)
             self.size += len(chunk)
+            self._wait(len(chunk))
             self._tail += chunk
             if len(self._tail) > self._tail_size + _TAIL_SLACK:
                 del self._tail[: -self._tail_size]
 
-    def _wait_for_room(self) -> None:
-        began = time.monotonic()
-        self._changed.wait_for(lambda: self._waiting < self._limit)
-        if time.monotonic() - began > _PATIENCE:
-            self._held_at = self.size
+    def _wait(self, count: int) -> None:
+        """So many bytes more wait for their upload, or fewer where it is negative."""
+        self.waiting += count
+        self._room.add(count)
 
     @property
     def end_in_doubt(self) -> bool:
@@ -74,8 +136,13 @@ class Spool:
     @property
     def tail(self) -> bytes:
         """The end of the output."""
-        with self._changed:
+        with self._lock:
             return bytes(self._tail[-self._tail_size :])
+
+    @property
+    def stored(self) -> int:
+        """How many bytes of the output are in the log."""
+        return self.size - self.waiting
 
     def flush(self) -> None:
         """Brings the log in S3 up to date, if something came since; safe to repeat after a failure."""
@@ -85,12 +152,12 @@ class Spool:
         self._upload_current()
 
     def _close_segment(self) -> None:
-        with self._changed:
+        with self._lock:
             if self._length >= MIN_PART:
                 self._file.close()
                 self._closed.append(self._current)
                 # What was uploaded of it is uploaded once more, with the rest.
-                self._waiting += self._uploaded
+                self._wait(self._uploaded)
                 self._open_segment()
 
     def _upload_closed(self, segment: Path) -> None:
@@ -100,25 +167,23 @@ class Spool:
         self._log.settle(size)
         self._closed.popleft()
         segment.unlink()
-        self._uploaded_bytes(size)
+        with self._lock:
+            self._wait(-size)
 
     def _upload_current(self) -> None:
-        with self._changed:
+        with self._lock:
             length = self._length
         if length == self._uploaded:
             return
         with self._current.open("rb") as file:
             self._log.write(file.read(length))
-        self._uploaded_bytes(length - self._uploaded)
-        self._uploaded = length
-
-    def _uploaded_bytes(self, count: int) -> None:
-        with self._changed:
-            self._waiting -= count
-            self._changed.notify_all()
+        with self._lock:
+            self._wait(self._uploaded - length)
+            self._uploaded = length
 
     def close(self) -> None:
         """Gives the disk space back; what was not flushed is gone."""
         self._file.close()
         for segment in (self._current, *self._closed):
             segment.unlink(missing_ok=True)
+        self._wait(-self.waiting)

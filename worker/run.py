@@ -4,32 +4,37 @@ A command runs at most once because only an exec whose ID is in the result is ev
 engine starts an exec once. Whoever dies in between leaves a message that comes again and is adopted.
 """
 
-import shlex
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
-from tenacity import retry, stop_after_delay, wait_exponential_jitter
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_not_exception_type,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
 
-from chalicelib import logs, secrets, store
+from chalicelib import logs, store
 from chalicelib.config import settings
-from chalicelib.errors import ExecutionNotFound, JobNotFound, SecretsUnreadable
+from chalicelib.errors import AppjobsError, ExecutionNotFound, JobNotFound, SecretsUnreadable
 from chalicelib.models import Result
 from chalicelib.queues import Received, TargetMessage
 from chalicelib.states import TERMINAL, Reason, Status, expired_message
+from worker import command, metrics
+from worker.command import Command
 from worker.engine import (
     AlreadyStarted,
     Engine,
+    NotStarted,
     Refusal,
     UnknownExec,
     Unreachable,
 )
-from worker.output import Spool
+from worker.output import Spool, SpoolDirectory
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -40,76 +45,33 @@ _FLUSH_SECONDS = 3.0
 _FLUSH_PAUSE = 2
 # Between two looks at an exec whose output has ended.
 _LOOK_FIRST, _LOOK_LAST = 0.02, 2.0
-# The end of the output in the result: this much, and this much for all results of an execution.
-_TAIL, _ALL_TAILS = 32 * 1024, 4 * 1024**2
-_MESSAGE = 2000
+# The engine ends the output when the command is over. Where it still runs so long after, in seconds, the
+# connection was cut.
+_CUT_AFTER = 1.0
 # What the engine reports for a command that printed after its reader was gone.
 _CUT_OFF = 126
-# An end that cannot be stored for this long is left to the next delivery of the message.
-_INSIST_SECONDS = 900
+# A claimed exec is started at most so many seconds after the delivery deadline.
+_START_GRACE = 60
+# Who adopts by a second message, while the first one may be in living hands, gives those so many seconds
+# to store the end themselves: they have all of the output.
+_OWNER_SECONDS = 30
+# A log that S3 does not take for so long is given up, in favour of the exit code.
+_LOG_SECONDS = 900
 
-T = TypeVar("T")
+# Clocks of worker, API and engine differ by no more than this, in seconds.
+_CLOCKS = 300
 
-
-class NotStarted(Exception):
-    """The exec is there and was never started: whoever adopts it may start it."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """What an execution runs, its secrets opened."""
-
-    words: list[str]
-    secrets: list[str]
-    env: list[str]
-    user: str
-    privileged: bool
-    created: float
-    expires: int
-    tail: int
-
-    def mask(self, inspect: dict[str, Any]) -> dict[str, Any]:
-        """The engine's inspect with the secret arguments, which are the last ones, masked."""
-        if not self.secrets:
-            return inspect
-        process = inspect["ProcessConfig"]
-        plain = process["arguments"][: -len(self.secrets)]
-        masked = [*plain, *("*" * len(secret) for secret in self.secrets)]
-        return {**inspect, "ProcessConfig": {**process, "arguments": masked}}
-
-    def scrub(self, message: str) -> str:
-        """An error's text without secrets, and not too long to be stored a thousand times."""
-        # The longest first: a secret may begin with another.
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            message = message.replace(secret, "***") if secret else message
-        return message[:_MESSAGE]
-
-
-# Many targets of one execution come in a row: its item, which lists all of them, is read once.
-@lru_cache(maxsize=64)
-def command(job_id: str, executor_id: str) -> Command:
-    """What to run. Raises JobNotFound, ExecutionNotFound, SecretsUnreadable."""
-    execution = store.get_execution(job_id, executor_id)
-    return Command(
-        words=shlex.split(execution.Cmd),
-        secrets=[secrets.unseal(job_id, sealed) for sealed in secrets.unpack(execution.Sealed)],
-        env=list(execution.Env),
-        user=execution.User,
-        privileged=execution.Privileged,
-        created=float(executor_id),
-        expires=int(execution.ExpiresAt),
-        tail=min(_TAIL, _ALL_TAILS // len(execution.Target)),
-    )
+# How a command ended: the engine's inspect, or why there is none.
+End = dict[str, Any] | Refusal
 
 
 class Runner:
     """Runs targets on one node."""
 
-    def __init__(self, engine: Engine, node_id: str, spool_dir: Path, spool_bytes: int) -> None:
+    def __init__(self, engine: Engine, node_id: str, spools: SpoolDirectory) -> None:
         self._engine = engine
         self._node_id = node_id
-        self._spool_dir = spool_dir
-        self._spool_bytes = spool_bytes
+        self._spools = spools
 
     def run(self, message: Received) -> None:
         """Brings the message's target to its end; returns when its message may be deleted.
@@ -129,13 +91,13 @@ class Runner:
         if result is None:
             self._claim_and_run(target)
         elif result.Status not in TERMINAL:
-            self._adopt(target, result)
+            self._adopt(target, result, _OWNER_SECONDS if first else 0)
 
     def _claim_and_run(self, target: TargetMessage) -> bool:
         """False where another was first."""
         result = self._new_result(target)
         try:
-            command_ = command(target.job_id, target.executor_id)
+            command_ = command.load(target.job_id, target.executor_id)
             result.ExpiresAt = command_.expires
             self._create(command_, result)
         except SecretsUnreadable as error:
@@ -144,6 +106,8 @@ class Runner:
             return False
         if result.Status == Status.CREATED:
             self._execute(target, command_, result)
+        else:
+            metrics.FINISHED.labels(result.Reason).inc()
         return True
 
     def _new_result(self, target: TargetMessage) -> Result:
@@ -175,28 +139,23 @@ class Runner:
 
     def _execute(self, target: TargetMessage, command_: Command, result: Result) -> None:
         """Starts the exec, reads its output, and stores how it ended."""
+        if time.time() > command_.created + settings.delivery_deadline + _START_GRACE:
+            message = (
+                "the worker that made its exec died before the start; it is too late to start it"
+            )
+            _fail(result, Status.RUNNING_FAILED, Reason.EXPIRED, message)
+            _store_end(result)
+            return
         log_object = logs.GrowingObject(_log_key(target))
-        path = self._spool_dir / result.ID
-        spool = Spool(path, log_object, command_.tail, self._spool_bytes)
+        spool = self._spools.open(result.ID, log_object, command_.tail)
         result.StartTime = time.time()
         try:
             reader = _Reader(self._engine, result.ID, spool)
             self._accompany(reader, spool, result)
             if isinstance(reader.error, AlreadyStarted):
-                self._adopt(target, result)
+                self._adopt(target, result, _OWNER_SECONDS)
                 return
-            _insist(spool.flush)
-            result.OutputSize = spool.size
-            result.Output = spool.tail
-            cut = reader.error is not None and not isinstance(reader.error, Refusal)
-            if cut or spool.end_in_doubt:
-                log.warning("output incomplete", exec_id=result.ID, error=str(reader.error))
-                result.OutputIncomplete = True
-            if isinstance(reader.error, Refusal):
-                _fail_running(command_, result, reader.error)
-            else:
-                self._await_end(command_, result)
-            _store_end(result)
+            self._end(command_, result, spool, reader.error)
         finally:
             spool.close()
 
@@ -213,77 +172,104 @@ class Runner:
             reader.join(pause)
             pause = _flush_in_between(spool)
 
-    def _adopt(self, target: TargetMessage, result: Result) -> None:
-        """Goes on from where another worker, or this one before it was started anew, left it."""
+    def _end(
+        self, command_: Command, result: Result, spool: Spool, error: Exception | None
+    ) -> None:
+        """Finds out how a command ended whose output is over, and stores that, its log first."""
+        if isinstance(error, Refusal) and not self._runs(result.ID):
+            end: End = error
+        else:
+            if error or spool.end_in_doubt:
+                result.OutputIncomplete = True
+            # First how it ended: the engine remembers that for some minutes only.
+            end = self._await_end(result, lambda: _flush_in_between(spool))
+        _complete_log(spool, result)
+        _conclude(command_, result, end)
+        if result.OutputIncomplete:
+            log.warning("output incomplete", exec_id=result.ID, error=str(error))
+        _store_end(result)
+
+    def _runs(self, exec_id: str) -> bool:
+        """Whether an engine that failed in the middle of a start has started the exec all the same."""
         try:
-            command_ = command(target.job_id, target.executor_id)
+            return bool(self._engine.inspect(exec_id)["Running"])
+        except (Refusal, UnknownExec, Unreachable):
+            return False
+
+    def _adopt(self, target: TargetMessage, result: Result, owner_seconds: float) -> None:
+        """Goes on from where another worker, or this one before it was started anew, left it."""
+        log.info("adopting", exec_id=result.ID, status=result.Status)
+        metrics.ADOPTED.inc()
+        # Nobody can attach again to an exec's output, so the log has what was uploaded before.
+        result.OutputIncomplete = True
+        try:
+            end = self._await_end(result)
+            if _ended_meanwhile(target, owner_seconds):
+                return
+            command_ = _insist(lambda: command.load(target.job_id, target.executor_id))
+        except NotStarted:
+            result.OutputIncomplete = None
+            self._execute(target, command.load(target.job_id, target.executor_id), result)
+            return
         except SecretsUnreadable as error:
             # Nothing of it can be shown: we could not tell its secrets from the rest.
             _fail(result, Status.RUNNING_FAILED, Reason.SECRETS_UNREADABLE, error.message)
-            _store_end(result)
-            return
-        try:
-            inspect = self._engine.inspect(result.ID)
-        except (UnknownExec, Refusal):
-            inspect = {}  # `_await_end` looks again and says what it means.
-        if inspect.get("Running") is False and inspect.get("ExitCode") is None:
-            self._execute(target, command_, result)
-            return
-        log.info("adopted", exec_id=result.ID, running=inspect.get("Running"))
-        # Nobody can attach again to an exec's output, so the log has what was uploaded before.
-        result.OutputIncomplete = True
-        self._await_end(command_, result)
-        key = _log_key(target)
-        result.OutputSize = logs.stored(key)
-        if result.OutputSize:
-            result.Output = logs.stored_end(key, command_.tail)
+        else:
+            _take_stored_output(target, command_, result)
+            _conclude(command_, result, end)
         _store_end(result)
 
-    def _await_end(self, command_: Command, result: Result) -> None:
-        """Waits for the exec's end; the result says then how it ended."""
-        try:
-            inspect = self._wait_for_exit(result.ID)
-            if result.OutputIncomplete and inspect["ExitCode"] == _CUT_OFF:
-                inspect["ExitCode"] = self._recorded_exit(command_, result)
-        except Refusal as refusal:
-            _fail_running(command_, result, refusal)
-        except UnknownExec:
-            message = "the engine does not know this exec any more; how it ended is lost"
-            _fail(result, Status.RUNNING_FAILED, Reason.LOST, message)
-        else:
-            result.Inspect = command_.mask(inspect)
-            result.Status, result.EndTime = Status.FINISHED, time.time()
-
-    def _recorded_exit(self, command_: Command, result: Result) -> int:
-        """The exit code of a command that lost its reader. Raises Refusal where nobody knows it.
-
-        What it prints from then on makes the engine (20.10) report 126 for it, whatever it ended with.
-        The engine's event of its end has the true one.
-        """
-        code = self._engine.recorded_exit(result.ID, result.StartTime or command_.created)
-        if code is None:
-            raise Refusal(
-                Reason.LOST, "the command is over; its exit code was lost with its output"
-            )
-        return code
-
-    def _wait_for_exit(self, exec_id: str) -> dict[str, Any]:
-        """The engine's inspect of the exec once it is over. Raises UnknownExec, Refusal, NotStarted."""
-        pause = _LOOK_FIRST
+    def _await_end(self, result: Result, meanwhile: Callable[[], object] = lambda: None) -> End:
+        """How the exec ended, once it has, however long that takes. Raises NotStarted."""
+        began, pause = time.monotonic(), _LOOK_FIRST
         while True:
             try:
-                inspect = self._engine.inspect(exec_id)
-                if not inspect["Running"]:
-                    return _ended(inspect)
+                if end := self._look(result, time.monotonic() - began):
+                    return end
+            except UnknownExec:
+                message = "the engine does not know this exec any more; how it ended is lost"
+                return Refusal(Reason.LOST, message)
             except Unreachable as error:
                 log.warning("engine unreachable", error=str(error))
-            except Refusal as refusal:
-                if refusal.reason in (Reason.CONTAINER_NOT_FOUND, Reason.CONTAINER_NOT_RUNNING):
-                    raise Refusal(Reason.CONTAINER_GONE, str(refusal)) from None
-                # Paused, or an error of the engine's own: the command is not over because of it.
-                log.info("exec not inspected", error=str(refusal))
+                metrics.RETRIES.labels("inspect").inc()
             time.sleep(pause)
+            meanwhile()
             pause = min(pause * 2, _LOOK_LAST)
+
+    def _look(self, result: Result, waited: float) -> End | None:
+        """How the exec ended; None while it runs. Raises NotStarted, UnknownExec, Unreachable."""
+        try:
+            inspect = self._engine.inspect(result.ID)
+        except Refusal as refusal:
+            if refusal.reason in (Reason.CONTAINER_NOT_FOUND, Reason.CONTAINER_NOT_RUNNING):
+                return Refusal(Reason.CONTAINER_GONE, str(refusal))
+            # Paused, or an error of the engine's own: the command is not over because of it.
+            log.info("exec not inspected", error=str(refusal))
+            return None
+        if inspect["Running"]:
+            result.OutputIncomplete = result.OutputIncomplete or waited > _CUT_AFTER or None
+            return None
+        if inspect["ExitCode"] is None:
+            raise NotStarted("the start did not reach the engine; the next delivery starts it")
+        if inspect["ExitCode"] == _CUT_OFF and result.OutputIncomplete:
+            return self._with_recorded_exit(inspect, result)
+        return inspect
+
+    def _with_recorded_exit(self, inspect: dict[str, Any], result: Result) -> End:
+        """The end of a command that lost its reader.
+
+        What it prints from then on makes the engine (20.10) report 126 for it, whatever it ended with.
+        The engine's event of its end has the true code. Raises Unreachable.
+        """
+        try:
+            code = self._engine.recorded_exit(result.ID, _created(result) - _CLOCKS)
+        except Refusal as refusal:
+            log.warning("no events", error=str(refusal))
+            code = None
+        if code is None:
+            message = "the command is over; its exit code was lost with its output"
+            return Refusal(Reason.LOST, message)
+        return {**inspect, "ExitCode": code}
 
 
 class _Reader(threading.Thread):
@@ -300,17 +286,10 @@ class _Reader(threading.Thread):
     def run(self) -> None:
         try:
             for chunk in self._engine.start(self._exec_id):
+                metrics.OUTPUT.inc(len(chunk))
                 self._spool.write(chunk)
         except Exception as error:  # noqa: BLE001 - whatever it is, the target still needs its end
             self.error = error
-
-
-def _ended(inspect: dict[str, Any]) -> dict[str, Any]:
-    if inspect["ExitCode"] is None:
-        raise NotStarted(
-            "the start did not reach the engine; the message's next delivery starts it"
-        )
-    return inspect
 
 
 def _tell(result: Result) -> None:
@@ -328,33 +307,92 @@ def _flush_in_between(spool: Spool) -> float:
         spool.flush()
     except Exception:  # the output waits in the spool for the next flush
         log.warning("log not stored for now", exc_info=True)
+        metrics.RETRIES.labels("log").inc()
     return max(_FLUSH_SECONDS, _FLUSH_PAUSE * (time.monotonic() - began))
 
 
-@retry(
+def _count_retry(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("trying again", attempt=state.attempt_number, error=str(error))
+    metrics.RETRIES.labels("end").inc()
+
+
+# What must not be lost is tried again until it works or this process ends: our message is held meanwhile.
+# A domain's error is an answer, and no reason to try again.
+_insist = Retrying(
     wait=wait_exponential_jitter(multiplier=0.2, max=20),
-    stop=stop_after_delay(_INSIST_SECONDS),
+    retry=retry_if_not_exception_type(AppjobsError),
+    before_sleep=_count_retry,
     reraise=True,
 )
-def _insist(write: Callable[[], T]) -> T:
-    """Does a write that must not be lost, through minutes of outage: our message is held meanwhile."""
-    return write()
+_insist_on_log = _insist.copy(stop=stop_after_delay(_LOG_SECONDS))
+
+
+def _complete_log(spool: Spool, result: Result) -> None:
+    """Brings the log to its end in S3; where S3 refuses for too long, the result says so."""
+    try:
+        _insist_on_log(spool.flush)
+    except Exception:  # whatever S3 says, how the command ended must not be lost with it
+        log.exception("log given up", exec_id=result.ID)
+        result.OutputIncomplete = True
+    result.OutputSize, result.Output = spool.stored, spool.tail
+
+
+def _take_stored_output(target: TargetMessage, command_: Command, result: Result) -> None:
+    """The output of an adopted target: what its former worker had brought into the log."""
+    key = _log_key(target)
+    try:
+        size = _insist_on_log(lambda: logs.stored(key))
+        if size:
+            result.Output = _insist_on_log(lambda: logs.stored_end(key, command_.tail))
+        result.OutputSize = size
+    except Exception:  # whatever S3 says, how the command ended must not be lost with it
+        log.exception("log not read", exec_id=result.ID)
+
+
+def _ended_meanwhile(target: TargetMessage, seconds: float) -> bool:
+    """Whether the target's owner stores its end within so many seconds."""
+    ids = (target.job_id, target.executor_id, target.container_id)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        result = _insist(lambda: store.get_result(*ids))
+        if result is None or result.Status in TERMINAL:
+            return True
+        time.sleep(_LOOK_LAST)
+    return False
+
+
+def _conclude(command_: Command, result: Result, end: End) -> None:
+    """Puts into the result how the command ended, without secrets."""
+    if isinstance(end, Refusal):
+        _fail(result, Status.RUNNING_FAILED, end.reason, command_.scrub(str(end)))
+    else:
+        result.Inspect = command_.mask(end)
+        result.Status, result.EndTime = Status.FINISHED, time.time()
 
 
 def _store_end(result: Result) -> None:
     """Stores how a target ended. Its log is complete in S3 by then."""
-    if not _insist(lambda: store.move_result(result)):
+    if _insist(lambda: store.move_result(result)):
+        metrics.FINISHED.labels(_outcome(result)).inc()
+    else:
         log.info("another worker stored this result first", exec_id=result.ID)
 
 
-def _fail_running(command_: Command, result: Result, refusal: Refusal) -> None:
-    message = command_.scrub(str(refusal))
-    _fail(result, Status.RUNNING_FAILED, refusal.reason, message)
+def _outcome(result: Result) -> str:
+    if result.Status != Status.FINISHED:
+        return str(result.Reason)
+    return "succeeded" if result.Inspect["ExitCode"] == 0 else "exit_code"
 
 
 def _fail(result: Result, status: Status, reason: Reason, message: str) -> None:
     result.Status, result.Reason, result.E = status, reason, message
     result.EndTime = time.time()
+
+
+def _created(result: Result) -> float:
+    """When the execution was accepted, in seconds."""
+    return float(result.Execution.rpartition("/")[2])
 
 
 def _log_key(target: TargetMessage) -> str:

@@ -2,8 +2,11 @@
 
 import re
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
+
+import structlog
 
 from chalicelib import logs, queues, store
 from chalicelib.config import settings
@@ -14,6 +17,8 @@ from chalicelib.schemas import ExecutionAnswer, JobAnswer, StartRequest
 from chalicelib.services import jobs
 from chalicelib.services.outputs import fit
 from chalicelib.states import TERMINAL, Reason, Status, expired_message
+
+logger = structlog.stdlib.get_logger(__name__)
 
 _EXECUTOR_ID = re.compile(r"\d{1,12}\.\d{6}", re.ASCII)
 _SECOND = 1_000_000  # microseconds
@@ -32,15 +37,25 @@ def start(job_id: str, request: StartRequest) -> JobAnswer:
     nodes = store.get_nodes({target.NodeId for target in request.Target})
     oldest = time.time() - settings.retention
     job, execution = store.start_job(job_id, lambda job: _execution(job, request, nodes), oldest)
+    try:
+        send(execution, execution.Target, nodes)
+    except (
+        Exception
+    ):  # accepted all the same: upkeep sends again; an error would invite a second start
+        logger.exception("messages not sent", job_id=job_id, executor_id=execution.ExecutorId)
+    return _show_last(job, execution)
+
+
+def send(execution: Execution, targets: Iterable[dict[str, str]], nodes: dict[str, Node]) -> None:
+    """Sends the messages of those targets whose node is known. Raises where SQS does not take all."""
     queues.send(
         (
             nodes[target["NodeId"]].QueueUrl,
             TargetMessage(execution.JobId, execution.ExecutorId, target["ContainerId"]),
         )
-        for target in execution.Target
+        for target in targets
         if target["NodeId"] in nodes
     )
-    return _show_last(job, execution)
 
 
 def _execution(job: Job, request: StartRequest, nodes: dict[str, Node]) -> Execution:
@@ -78,17 +93,18 @@ def _show_last(job: Job, execution: Execution) -> JobAnswer:
 def inspect(job_id: str, executor_id: str) -> ExecutionAnswer:
     """What became of each target. Raises JobNotFound, ExecutionNotFound."""
     execution = _get(job_id, executor_id)
-    results = store.get_results(job_id, executor_id)
-    shown = [
-        _show(target, result_of(execution, target, results.get(target["ContainerId"])))
-        for target in execution.Target
-    ]
+    results = results_of(execution)
     answer = ExecutionAnswer(
         JobId=job_id,
         ExecutorId=executor_id,
         CreateTime=float(executor_id),
         Target=execution.Target,
-        Result=shown,
+        Result=[
+            _show(target, result) for target, result in zip(execution.Target, results, strict=True)
+        ],
+        Total=len(results),
+        Succeeded=sum(map(succeeded, results)),
+        Failed=sum(map(failed, results)),
     )
     fit(answer)
     return answer
@@ -128,6 +144,25 @@ def _get(job_id: str, executor_id: str) -> Execution:
         store.get_job(job_id)
         raise ExecutionNotFound(executor_id)
     return store.get_execution(job_id, executor_id)
+
+
+def results_of(execution: Execution) -> list[Result]:
+    """The results of all targets, in their order."""
+    stored = store.get_results(execution.JobId, execution.ExecutorId)
+    return [
+        result_of(execution, target, stored.get(target["ContainerId"]))
+        for target in execution.Target
+    ]
+
+
+def succeeded(result: Result) -> bool:
+    """Whether the command ended with exit code 0."""
+    return bool(result.Status == Status.FINISHED and result.Inspect["ExitCode"] == 0)
+
+
+def failed(result: Result) -> bool:
+    """Whether the target is over and did not succeed."""
+    return result.Status in TERMINAL and not succeeded(result)
 
 
 def result_of(execution: Execution, target: dict[str, str], stored: Result | None) -> Result:

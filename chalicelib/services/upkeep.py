@@ -1,13 +1,16 @@
-"""Looks after open executions: fails what nobody will ever end, and closes what is over.
+"""Looks after open executions: sends lost messages again, fails what nobody will ever end, closes what
+is over.
 
 Each write is conditional, so it may run twice at once, die anywhere, and race with workers.
 """
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from chalicelib import store
+from chalicelib import queues, store
+from chalicelib.config import settings
 from chalicelib.models import Execution, Node, Result
 from chalicelib.services import executions
 from chalicelib.states import TERMINAL, Reason, Status
@@ -17,6 +20,12 @@ log = structlog.stdlib.get_logger(__name__)
 # A node whose worker was silent for so many seconds is gone for good. Long beside an engine's memory of
 # an exec (10 minutes): a worker that comes back later could not tell how the command ended either.
 NODE_GONE = 3600
+# A target that was taken up has its message until its end. Only a deleted queue, or a command of more
+# than 14 days, could lose it; so it is sent again this seldom, in seconds.
+_TAKEN_UP_RESEND = 3600
+# The part of the delivery deadline after which a message may have got lost, if nobody took it up.
+_RESENDS = 5
+_AT_ONCE = 16
 
 
 class UpkeepFailed(Exception):
@@ -25,31 +34,29 @@ class UpkeepFailed(Exception):
 
 def turn() -> None:
     """Looks at each open execution once. Raises UpkeepFailed after all the others were looked at."""
-    failures = 0
-    for job_id, executor_id in store.open_executions():
-        try:
-            _look_after(store.get_execution(job_id, executor_id))
-        except Exception:  # one broken execution must not keep the others open
-            failures += 1
-            log.exception("execution not kept up", job_id=job_id, executor_id=executor_id)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        failures = list(pool.map(_failed_to_look_after, store.open_executions())).count(True)
     if failures:
         raise UpkeepFailed(f"{failures} executions could not be looked after")
 
 
+def _failed_to_look_after(key: tuple[str, str]) -> bool:
+    try:
+        _look_after(store.get_execution(*key))
+    except Exception:  # one broken execution must not keep the others open
+        log.exception("execution not kept up", job_id=key[0], executor_id=key[1])
+        return True
+    return False
+
+
 def _look_after(execution: Execution) -> None:
-    stored = store.get_results(execution.JobId, execution.ExecutorId)
-    results = [
-        executions.result_of(execution, target, stored.get(target["ContainerId"]))
-        for target in execution.Target
-    ]
+    results = executions.results_of(execution)
     settled = [_fail_expired(result) for result in results if result.Reason == Reason.EXPIRED]
-    settled += _fail_on_gone_nodes([result for result in results if _under_way(result)])
-    if all(settled) and all(result.Status in TERMINAL for result in results):
+    open_ones = [result for result in results if result.Status not in TERMINAL]
+    if open_ones:
+        _bring_on(execution, open_ones)
+    elif all(settled):
         _close(execution, results)
-
-
-def _under_way(result: Result) -> bool:
-    return result.Status in (Status.CREATED, Status.RUNNING)
 
 
 def _fail_expired(result: Result) -> bool:
@@ -57,30 +64,64 @@ def _fail_expired(result: Result) -> bool:
     return store.add_result(result)
 
 
-def _fail_on_gone_nodes(results: list[Result]) -> list[bool]:
-    """Fails those whose node is gone; says of each of these whether its worker had not ended it."""
-    nodes = store.get_nodes({result.NodeId for result in results}) if results else {}
-    return [_fail_lost(result) for result in results if _is_gone(nodes.get(result.NodeId))]
+def _bring_on(execution: Execution, results: list[Result]) -> None:
+    """Fails those that ran on a node that is gone, and sends the messages of the others again in time."""
+    nodes = store.get_nodes({result.NodeId for result in results})
+    for result in results:
+        if _taken_up(result) and _is_gone(nodes.get(result.NodeId)):
+            _fail_lost(
+                result,
+                f"node {result.NodeId} has been silent for {NODE_GONE} s; how it ended is lost",
+            )
+    due = [result for result in results if _is_due(execution, result)]
+    if due:
+        log.info("sending again", job_id=execution.JobId, executor_id=execution.ExecutorId)
+        executions.send(execution, map(_target, due), nodes)
+        store.note_resent(execution, time.time())
+
+
+def _target(result: Result) -> dict[str, str]:
+    return {"ContainerId": result.ContainerId, "NodeId": result.NodeId}
+
+
+def _taken_up(result: Result) -> bool:
+    return result.Status in (Status.CREATED, Status.RUNNING)
+
+
+def _is_due(execution: Execution, result: Result) -> bool:
+    """Whether the target's message may have got lost. A second one beside the first does no harm."""
+    sent = execution.ResentTime or float(execution.ExecutorId)
+    patience = _TAKEN_UP_RESEND if _taken_up(result) else settings.delivery_deadline / _RESENDS
+    return result.Status not in TERMINAL and time.time() > sent + patience
 
 
 def _is_gone(node: Node | None) -> bool:
     return node is None or time.time() - node.Heartbeat > NODE_GONE
 
 
-def _fail_lost(result: Result) -> bool:
-    result.Status, result.Reason = Status.RUNNING_FAILED, Reason.LOST
-    result.E = f"node {result.NodeId} has been silent for {NODE_GONE} s; how it ended is lost"
+def _fail_lost(result: Result, message: str) -> None:
+    result.Status, result.Reason, result.E = Status.RUNNING_FAILED, Reason.LOST, message
     result.EndTime = time.time()
-    return store.move_result(result)
+    store.move_result(result)
 
 
 def _close(execution: Execution, results: list[Result]) -> None:
-    succeeded = sum(_succeeded(result) for result in results)
+    succeeded = sum(map(executions.succeeded, results))
     # A target that never ran has no end of its own.
     ended = max(float(result.EndTime or execution.ExecutorId) for result in results)
     if store.close_execution(execution, succeeded, len(results) - succeeded, ended):
         log.info("closed", job_id=execution.JobId, executor_id=execution.ExecutorId)
 
 
-def _succeeded(result: Result) -> bool:
-    return result.Status == Status.FINISHED and result.Inspect["ExitCode"] == 0
+def end_dead_letter(body: str) -> None:
+    """Ends the target of a message that failed too often. One that nobody took up expires by itself."""
+    target = queues.decode(body)
+    if target is None:
+        return
+    result = store.get_result(target.job_id, target.executor_id, target.container_id)
+    if result is not None and _taken_up(result):
+        log.error("dead letter", job_id=target.job_id, executor_id=target.executor_id)
+        _fail_lost(
+            result,
+            f"its message failed {queues.MAX_RECEIVES} times; how it ended is lost: see the worker's log",
+        )

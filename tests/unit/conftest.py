@@ -11,7 +11,7 @@ from chalicelib import aws as clients
 from chalicelib import store
 from chalicelib.config import settings
 from chalicelib.models import Execution, Job, JobName, Node, Result
-from worker import run
+from worker import command
 
 TEMPLATE = Path(__file__).resolve().parents[2] / ".chalice/resources.yaml"
 
@@ -38,7 +38,7 @@ def aws(fresh_clients: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    run.command.cache_clear()
+    command.load.cache_clear()
     with mock_aws():
         make_tables()
         clients.client("s3").create_bucket(Bucket=settings.log_bucket)
@@ -52,7 +52,7 @@ def forget() -> None:
     """Clients and caches made under another AWS."""
     clients.client.cache_clear()
     store._connection.cache_clear()
-    run.command.cache_clear()
+    command.load.cache_clear()
     for model in (Job, JobName, Execution, Result, Node):
         model._connection = None
 

@@ -45,7 +45,7 @@ def test_a_worker_alone_serves_the_local_engine() -> None:
     assert loaded.engines == ("unix:///var/run/docker.sock",)
     assert loaded.worker_id
     assert (loaded.max_commands, loaded.poll_seconds) == (32, 20)
-    assert (loaded.spool_dir, loaded.spool_bytes) == (Path("/var/tmp/appjobs"), 256 * 1024**2)
+    assert (loaded.spool_dir, loaded.spool_bytes) == (Path("/var/tmp/appjobs"), 1024**3)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_an_engine_that_cannot_be_served_is_refused_with_a_way_out(url: str) -> 
         worker_config.load({"DOCKER_HOSTS": f"unix:///a,{url}"})
 
 
-@pytest.mark.parametrize("name", ["MAX_COMMANDS", "POLL_SECONDS", "SPOOL_BYTES"])
+@pytest.mark.parametrize("name", ["MAX_COMMANDS", "POLL_SECONDS", "SPOOL_BYTES", "HEALTH_PORT"])
 @pytest.mark.parametrize("text", ["0", "-1", "many"])
 def test_a_workers_bad_number_is_named(name: str, text: str) -> None:
     with pytest.raises(ValueError, match=name):

@@ -229,3 +229,24 @@ def test_a_running_command_has_a_log_once_some_is_stored(job_id: str) -> None:
     key = logs.log_key(job_id, executor_id, "c1")
     client("s3").put_object(Bucket=settings.log_bucket, Key=key, Body=b"so far")
     assert key in (executions.log(job_id, executor_id, "c1")[1] or "")
+
+
+def test_a_start_whose_messages_sqs_does_not_take_is_accepted_all_the_same(
+    job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upkeep sends them; an error would make the user start it a second time."""
+
+    def refuse(messages: Any) -> None:
+        raise queues.SendFailed
+
+    monkeypatch.setattr(queues, "send", refuse)
+    executor_id = start(job_id, ("c1", "n1"))
+    assert only(job_id, executor_id)["Status"] == Status.STARTING
+    assert list(store.open_executions()) == [(job_id, executor_id)]
+
+
+def test_an_answer_counts_what_is_over(job_id: str) -> None:
+    executor_id = start(job_id, ("c1", "n1"), ("c2", "n1"), ("c3", "nowhere"))
+    write(job_id, executor_id, Status.FINISHED, Inspect={"ExitCode": 0})
+    answer = executions.inspect(job_id, executor_id)
+    assert (answer.Total, answer.Succeeded, answer.Failed) == (3, 1, 1)

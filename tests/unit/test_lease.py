@@ -9,14 +9,19 @@ import pytest
 from chalicelib import queues, store
 from chalicelib.models import Node
 from chalicelib.queues import VISIBILITY, Received, TargetMessage
+from worker.health import Pulse
 from worker.lease import Lease, ServedNode
 
 TARGET = TargetMessage("j1", "1.000000", "c1")
 OTHER = TargetMessage("j1", "1.000000", "c2")
 
 
-def received(receipt: str, target: TargetMessage = TARGET) -> Received:
-    return Received(target, receipt, first=True)
+def received(receipt: str, target: TargetMessage = TARGET, id: str = "m1") -> Received:
+    return Received(target, id, receipt, first=True)
+
+
+def new_lease() -> Lease:
+    return Lease("w", Pulse())
 
 
 class Stop(BaseException):
@@ -37,6 +42,13 @@ def announce(monkeypatch: pytest.MonkeyPatch) -> Any:
     return fake
 
 
+@pytest.fixture(autouse=True)
+def waiting(monkeypatch: pytest.MonkeyPatch) -> Any:
+    fake = create_autospec(queues.waiting, return_value=7)
+    monkeypatch.setattr(queues, "waiting", fake)
+    return fake
+
+
 def turns(lease: Lease, monkeypatch: pytest.MonkeyPatch, count: int) -> list[float]:
     """Runs so many turns of the lease; returns how long it slept before each, and the last."""
     slept: list[float] = []
@@ -54,20 +66,50 @@ def turns(lease: Lease, monkeypatch: pytest.MonkeyPatch, count: int) -> list[flo
 
 
 def test_a_message_is_taken_once_and_its_newest_receipt_counts() -> None:
-    lease = Lease("w")
+    lease = new_lease()
     assert lease.hold("q", received("old"))
     assert not lease.hold("q", received("new"))
     assert lease.receipt("q", TARGET) == "new"
 
 
+@pytest.fixture
+def delete(monkeypatch: pytest.MonkeyPatch) -> Any:
+    fake = create_autospec(queues.delete)
+    monkeypatch.setattr(queues, "delete", fake)
+    return fake
+
+
+def test_of_two_messages_for_a_target_the_older_is_deleted(delete: Any) -> None:
+    lease = new_lease()
+    assert lease.hold("q", received("r1", id="m1"))
+    assert not lease.hold("q", received("r2", id="m2"))
+    delete.assert_called_once_with("q", "r1")
+    assert lease.receipt("q", TARGET) == "r2"
+
+
+def test_a_message_delivered_again_is_not_deleted(delete: Any) -> None:
+    lease = new_lease()
+    lease.hold("q", received("r1"))
+    lease.hold("q", received("r2"))
+    delete.assert_not_called()
+
+
+def test_a_second_message_that_cannot_be_deleted_harms_nobody(delete: Any) -> None:
+    delete.side_effect = ConnectionError
+    lease = new_lease()
+    lease.hold("q", received("r1", id="m1"))
+    assert not lease.hold("q", received("r2", id="m2"))
+    assert lease.receipt("q", TARGET) == "r2"
+
+
 def test_the_same_target_on_another_queue_is_another_message() -> None:
-    lease = Lease("w")
+    lease = new_lease()
     assert lease.hold("q1", received("r1"))
     assert lease.hold("q2", received("r2"))
 
 
 def test_a_released_message_may_be_taken_again() -> None:
-    lease = Lease("w")
+    lease = new_lease()
     lease.hold("q", received("old"))
     lease.release("q", TARGET)
     assert lease.hold("q", received("new"))
@@ -76,7 +118,7 @@ def test_a_released_message_may_be_taken_again() -> None:
 def test_a_turn_extends_the_newest_receipts_of_each_queue(
     hold: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lease = Lease("w")
+    lease = new_lease()
     lease.hold("q1", received("old"))
     lease.hold("q1", received("new"))
     lease.hold("q1", received("other", OTHER))
@@ -88,7 +130,7 @@ def test_a_turn_extends_the_newest_receipts_of_each_queue(
 
 
 def test_a_released_message_is_not_extended(hold: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lease = Lease("w")
+    lease = new_lease()
     lease.hold("q", received("r"))
     lease.release("q", TARGET)
     turns(lease, monkeypatch, 1)
@@ -96,14 +138,14 @@ def test_a_released_message_is_not_extended(hold: Any, monkeypatch: pytest.Monke
 
 
 def test_letting_go_makes_all_visible_at_once(hold: Any) -> None:
-    lease = Lease("w")
+    lease = new_lease()
     lease.hold("q", received("r"))
     lease.release_all()
     hold.assert_called_once_with("q", ["r"], 0)
 
 
 def test_a_failed_turn_does_not_end_the_lease(hold: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lease = Lease("w")
+    lease = new_lease()
     lease.hold("q", received("r"))
     hold.side_effect = [ConnectionError, []]
     turns(lease, monkeypatch, 2)
@@ -113,7 +155,7 @@ def test_a_failed_turn_does_not_end_the_lease(hold: Any, monkeypatch: pytest.Mon
 def test_a_queue_that_fails_holds_up_no_other_and_no_heartbeat(
     hold: Any, announce: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lease = Lease("w")
+    lease = new_lease()
     lease.serve(ServedNode("n1", "host", "good"))
     announce.reset_mock()
     lease.hold("gone", received("r1"))
@@ -133,7 +175,7 @@ def test_a_queue_that_fails_holds_up_no_other_and_no_heartbeat(
 @pytest.mark.usefixtures("aws")
 def test_a_served_node_is_announced_at_once_and_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.lease.time", SimpleNamespace(time=lambda: 5.0))
-    lease = Lease("w")
+    lease = new_lease()
     lease.serve(ServedNode("n1", "host", "q"))
     first = Node.get("n1")
     assert (first.Hostname, first.QueueUrl, first.Worker, first.Heartbeat) == ("host", "q", "w", 5)
@@ -145,7 +187,7 @@ def test_a_served_node_is_announced_at_once_and_each_turn(monkeypatch: pytest.Mo
 def test_an_extended_message_stays_invisible_and_a_let_go_one_does_not() -> None:
     url = queues.ensure_queue("n1")
     queues.send([(url, TARGET)])
-    lease = Lease("w")
+    lease = new_lease()
     lease.hold(url, queues.receive(url, 1, 0)[0])
     lease._extend(VISIBILITY)
     assert queues.receive(url, 1, 0) == []

@@ -10,7 +10,6 @@ import pytest
 from botocore.exceptions import ClientError
 
 from chalicelib import logs
-from chalicelib.aws import client
 from chalicelib.config import settings
 from chalicelib.logs import MAX_PART, MIN_PART, GrowingObject
 
@@ -18,7 +17,7 @@ BASE = b"x" * MIN_PART
 
 
 def stored() -> bytes:
-    return bytes(client("s3").get_object(Bucket=settings.log_bucket, Key="k")["Body"].read())
+    return bytes(logs._s3().get_object(Bucket=settings.log_bucket, Key="k")["Body"].read())
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def test_a_small_log_is_put_as_a_whole(log: GrowingObject) -> None:
 
 def test_a_log_is_text_in_utf8_however_it_was_written(grown: GrowingObject) -> None:
     def kind() -> str:
-        head = client("s3").head_object(Bucket=settings.log_bucket, Key="k")
+        head = logs._s3().head_object(Bucket=settings.log_bucket, Key="k")
         return str(head["ContentType"])
 
     assert kind() == "text/plain; charset=utf-8"
@@ -83,7 +82,7 @@ def failing(grown: GrowingObject) -> Iterator[Any]:
                 patch.undo()
                 raise ConnectionError(name)
 
-            patch.setattr(client("s3"), name, once)
+            patch.setattr(logs._s3(), name, once)
 
         yield fail
 
@@ -108,16 +107,16 @@ def test_a_failed_write_leaves_no_upload_behind(grown: GrowingObject, failing: A
     failing("upload_part")
     with pytest.raises(ConnectionError):
         grown.write(b"a")
-    uploads = client("s3").list_multipart_uploads(Bucket=settings.log_bucket)
+    uploads = logs._s3().list_multipart_uploads(Bucket=settings.log_bucket)
     assert uploads.get("Uploads", []) == []
 
 
-def test_a_base_beyond_5_gib_is_copied_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_base_is_copied_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     s3 = create_autospec(S3, instance=True)
     s3.create_multipart_upload.return_value = {"UploadId": "u"}
     s3.upload_part_copy.return_value = {"CopyPartResult": {"ETag": "e"}}
     s3.upload_part.return_value = {"ETag": "e"}
-    monkeypatch.setattr(logs, "client", lambda service: s3)
+    monkeypatch.setattr(logs, "_s3", lambda: s3)
     log = GrowingObject("k")
     log.settle(MAX_PART + 1)
     log.write(b"end")
@@ -139,7 +138,7 @@ def test_copied_parts_cover_the_base_and_are_sizes_that_s3_takes(size: int) -> N
     assert all(MIN_PART <= last - first + 1 <= MAX_PART for _, first, last in parts)
 
 
-def test_a_part_as_large_as_s3_takes_is_not_split() -> None:
+def test_a_part_as_large_as_we_copy_at_once_is_not_split() -> None:
     assert logs._ranges(MAX_PART) == [(1, 0, MAX_PART - 1)]
 
 
@@ -174,6 +173,6 @@ def test_a_bucket_that_refuses_is_not_an_empty_log(
         answer = {"Error": {"Code": "403"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
         raise ClientError(answer, "HeadObject")  # type: ignore[arg-type]
 
-    monkeypatch.setattr(client("s3"), "head_object", refuse)
+    monkeypatch.setattr(logs._s3(), "head_object", refuse)
     with pytest.raises(ClientError):
         logs.stored("k")

@@ -11,7 +11,17 @@ import pytest
 from chalicelib.aws import client
 from chalicelib.config import settings
 from chalicelib.logs import MIN_PART, GrowingObject
-from worker.output import Spool
+from worker.output import Spool, SpoolDirectory
+
+
+def open_spool(path: Path, log: Any, limit: int = 10**9) -> Spool:
+    """A spool that remembers the last four bytes, in a directory for itself."""
+    return SpoolDirectory(path, limit).open("s", log, tail=4)
+
+
+def files(path: Path) -> list[Path]:
+    """The spool files that are left."""
+    return [file for file in path.rglob("s.*") if file.is_file()]
 
 
 def stored() -> bytes:
@@ -20,7 +30,7 @@ def stored() -> bytes:
 
 @pytest.mark.usefixtures("aws")
 def test_a_log_grows_through_all_sizes(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "s", GrowingObject("k"), tail=4, limit=10**9)
+    spool = open_spool(tmp_path, GrowingObject("k"))
     expected = b""
     for count in (10, 20, MIN_PART, 1, 5, 2 * MIN_PART, 3):
         chunk = bytes([count % 251]) * count
@@ -30,14 +40,14 @@ def test_a_log_grows_through_all_sizes(tmp_path: Path) -> None:
         assert stored() == expected
     assert (spool.size, spool.tail) == (len(expected), expected[-4:])
     spool.close()
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []
 
 
 def test_a_failed_upload_is_made_good_by_the_next(tmp_path: Path) -> None:
     log = create_autospec(GrowingObject, instance=True)
     written: list[bytes] = []
     log.write.side_effect = [ConnectionError, None, None]
-    spool = Spool(tmp_path / "s", log, tail=4, limit=10**9)
+    spool = open_spool(tmp_path, log)
     spool.write(b"x" * MIN_PART)
     with pytest.raises(ConnectionError):
         spool.flush()
@@ -60,7 +70,7 @@ def test_a_full_spool_holds_the_writer_until_a_flush_and_says_if_that_was_long(
 ) -> None:
     clock = iter([0, seconds])
     monkeypatch.setattr("worker.output.time", SimpleNamespace(monotonic=lambda: next(clock)))
-    spool = Spool(tmp_path / "s", create_autospec(GrowingObject, instance=True), 4, limit=10)
+    spool = open_spool(tmp_path, create_autospec(GrowingObject, instance=True), limit=20)
     spool.write(b"x" * 10)
     writer = threading.Thread(target=spool.write, args=(b"x" * after,))
     writer.start()
@@ -88,7 +98,7 @@ def log() -> Any:
 
 @pytest.fixture
 def spool(tmp_path: Path, log: Any) -> Spool:
-    return Spool(tmp_path / "s", log, tail=4, limit=10**9)
+    return open_spool(tmp_path, log)
 
 
 def test_the_tail_is_the_end_of_a_short_output_too(spool: Spool) -> None:
@@ -129,7 +139,7 @@ def test_a_full_segment_is_settled_and_its_file_deleted(
     spool.write(b"x" * MIN_PART)
     spool.flush()
     log.settle.assert_called_once_with(MIN_PART)
-    assert [path.stat().st_size for path in tmp_path.iterdir()] == [0]
+    assert [path.stat().st_size for path in files(tmp_path)] == [0]
 
 
 def test_a_segment_one_byte_too_small_stays_open(spool: Spool, log: Any) -> None:
@@ -157,9 +167,9 @@ def test_room_is_counted_right_after_uploads_of_parts_and_of_the_whole(spool: Sp
     spool.write(b"x" * MIN_PART)
     spool.flush()
     spool.write(b"yz")
-    assert spool._waiting == 2
+    assert spool.waiting == 2
     spool.flush()
-    assert spool._waiting == 0
+    assert spool.waiting == 0
 
 
 def test_closing_gives_back_what_was_never_uploaded(spool: Spool, log: Any, tmp_path: Path) -> None:
@@ -169,4 +179,42 @@ def test_closing_gives_back_what_was_never_uploaded(spool: Spool, log: Any, tmp_
         spool.flush()
     spool.write(b"more")
     spool.close()
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []
+
+
+def test_what_is_stored_is_what_does_not_wait(spool: Spool, log: Any) -> None:
+    spool.write(b"x" * 10)
+    spool.flush()
+    spool.write(b"y" * 3)
+    assert (spool.size, spool.stored) == (13, 10)
+
+
+def test_one_command_leaves_room_for_the_others(tmp_path: Path, log: Any) -> None:
+    room = SpoolDirectory(tmp_path, limit=100)
+    greedy, modest = room.open("greedy", log, tail=4), room.open("modest", log, tail=4)
+    greedy.write(b"x" * 50)
+    blocked = threading.Thread(target=greedy.write, args=(b"x",))
+    blocked.start()
+    for _ in range(3):
+        modest.write(b"y" * 10)
+    blocked.join(0.05)
+    assert blocked.is_alive()
+    modest.close()
+    blocked.join(0.05)
+    assert blocked.is_alive()
+    greedy.flush()
+    blocked.join(5)
+    assert not blocked.is_alive()
+
+
+def test_what_a_dead_process_left_is_removed_and_a_living_ones_is_not(
+    tmp_path: Path, log: Any
+) -> None:
+    dead, alive = SpoolDirectory(tmp_path, 10), SpoolDirectory(tmp_path, 10)
+    for room in (dead, alive):
+        room.open("s", log, tail=4).write(b"x")
+    dead._lock.close()
+    SpoolDirectory(tmp_path, 10)
+    assert len(files(tmp_path)) == 1
+    alive.close()
+    assert files(tmp_path) == []

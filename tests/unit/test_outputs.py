@@ -21,7 +21,7 @@ def answer(outputs: list[str], argument: str = "") -> ExecutionAnswer:
         }
         for output in outputs
     ]
-    return ExecutionAnswer("j", "1.000000", 1.0, [], results)
+    return ExecutionAnswer("j", "1.000000", 1.0, [], results, len(results), len(results), 0)
 
 
 def size(of: ExecutionAnswer) -> int:

@@ -106,7 +106,7 @@ class Sqs:
 @pytest.fixture
 def sqs(monkeypatch: pytest.MonkeyPatch) -> Any:
     fake = create_autospec(Sqs, instance=True)
-    monkeypatch.setattr(queues, "client", lambda service: fake)
+    monkeypatch.setattr(queues, "client", lambda service, seconds=0: fake)
     monkeypatch.setattr(queues._send_batch.retry, "sleep", lambda seconds: None)  # type: ignore[attr-defined]
     return fake
 

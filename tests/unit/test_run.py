@@ -15,16 +15,20 @@ from chalicelib.config import settings
 from chalicelib.models import Execution, Result
 from chalicelib.queues import Received, TargetMessage
 from chalicelib.states import Reason, Status
+from worker import command
 from worker import run as life
+from worker.command import Command
 from worker.engine import (
     AlreadyStarted,
     Engine,
+    NotStarted,
     OutputCut,
     Refusal,
     UnknownExec,
     Unreachable,
 )
-from worker.run import Command, NotStarted, Runner
+from worker.output import SpoolDirectory
+from worker.run import Runner
 
 pytestmark = pytest.mark.usefixtures("aws", "clock")
 NOW = 1_800_000_000.0
@@ -44,16 +48,19 @@ class WaitsForEver(BaseException):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Time stands; whoever sleeps is woken at once, but not for ever."""
-    clock = SimpleNamespace(slept=0)
+    clock = SimpleNamespace(slept=0, seconds=0.0)
 
     def sleep(seconds: float) -> None:
         clock.slept += 1
+        clock.seconds += seconds
         if clock.slept > 1000:
             raise WaitsForEver
 
-    clock.time, clock.sleep, clock.monotonic = lambda: NOW, sleep, time.monotonic
+    clock.time, clock.sleep = lambda: NOW, sleep
+    clock.monotonic = lambda: time.monotonic() + clock.seconds  # real time passes too
     monkeypatch.setattr(life, "time", clock)
-    monkeypatch.setattr(life._insist.retry, "sleep", sleep)  # type: ignore[attr-defined]
+    for patient in (life._insist, life._insist_on_log):
+        monkeypatch.setattr(patient, "sleep", sleep)
     return clock
 
 
@@ -89,11 +96,11 @@ def accepted(when: float) -> Received:
         UnknownNodes=[],
         ExpiresAt=int(when) + 1000,
     ).save()
-    return Received(TargetMessage("j1", executor_id, "c1"), "receipt", first=True)
+    return Received(TargetMessage("j1", executor_id, "c1"), "m1", "receipt", first=True)
 
 
 def again(message: Received) -> Received:
-    return Received(message.target, "receipt 2", first=False)
+    return Received(message.target, "m1", "receipt 2", first=False)
 
 
 def stored(message: Received) -> Result:
@@ -110,7 +117,7 @@ def claimed(message: Received, status: Status = Status.CREATED) -> None:
 
 @pytest.fixture
 def runner(engine: Any, tmp_path: Path) -> Runner:
-    return Runner(engine, "n1", tmp_path, 10**6)
+    return Runner(engine, "n1", SpoolDirectory(tmp_path, 10**6))
 
 
 def test_a_target_runs_and_its_secrets_are_masked(
@@ -344,7 +351,133 @@ def test_an_end_gives_the_disk_space_back(
     runner: Runner, message: Received, tmp_path: Path
 ) -> None:
     runner.run(message)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["lock"]
+
+
+def test_a_log_that_s3_does_not_take_for_long_does_not_cost_the_exit_code(
+    runner: Runner, message: Received, monkeypatch: pytest.MonkeyPatch, clock: Any
+) -> None:
+    def refuse(spool: Any) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(life.Spool, "flush", refuse)
+    monkeypatch.setattr("tenacity.time", clock)
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 0)
+    assert (result.OutputIncomplete, result.OutputSize, result.Output) == (True, 0, b"hi\n")
+    assert life._LOG_SECONDS <= clock.seconds < 2 * life._LOG_SECONDS
+
+
+def test_how_it_ended_is_asked_before_the_log_is_completed(
+    runner: Runner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    flush = life.Spool.flush
+
+    def watched(spool: Any) -> None:
+        steps.append("flush")
+        flush(spool)
+
+    monkeypatch.setattr(life.Spool, "flush", watched)
+    engine.inspect.side_effect = lambda exec_id: steps.append("inspect") or dict(OVER)
+    runner.run(message)
+    assert steps == ["inspect", "flush"]
+
+
+def test_an_exec_that_runs_on_after_its_output_ended_was_cut_off(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    running = {**OVER, "Running": True, "ExitCode": None}
+    engine.inspect.side_effect = [*[running] * 9, {**OVER, "ExitCode": 126}]
+    engine.recorded_exit.return_value = 4
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 4)
+    assert (result.OutputIncomplete, result.Output) == (True, b"hi\n")
+
+
+def test_an_exec_whose_end_shows_a_moment_after_its_outputs_is_whole(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    running = {**OVER, "Running": True, "ExitCode": None}
+    engine.inspect.side_effect = [running, running, {**OVER, "ExitCode": 126}]
+    runner.run(message)
+    result = stored(message)
+    assert (result.Inspect["ExitCode"], result.OutputIncomplete) == (126, None)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_claimed_exec_is_not_started_long_after_the_deadline(
+    runner: Runner, engine: Any, late: bool
+) -> None:
+    old = accepted(NOW - settings.delivery_deadline - life._START_GRACE - late)
+    claimed(old)
+    never_started = {**OVER, "ExitCode": None}
+    engine.inspect.side_effect = [never_started, OVER]
+    runner.run(again(old))
+    assert engine.start.called is not late
+    assert stored(old).Reason == (Reason.EXPIRED if late else None)
+    assert stored(old).Status == (Status.RUNNING_FAILED if late else Status.FINISHED)
+
+
+def test_a_start_that_failed_in_the_middle_and_runs_is_brought_to_its_end(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    engine.start.side_effect = Refusal(Reason.ENGINE_ERROR, "500")
+    running = {**OVER, "Running": True, "ExitCode": None}
+    engine.inspect.side_effect = [running, running, {**OVER, "ExitCode": 3}]
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 3)
+    assert result.OutputIncomplete is True
+
+
+def test_a_living_owner_stores_the_end_itself(
+    runner: Runner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch, clock: Any
+) -> None:
+    """Who comes by a second message waits for it, since the owner has all of the output."""
+    claimed(message, Status.RUNNING)
+    get = store.get_result
+    asked = []
+
+    def ends_meanwhile(*key: str) -> Result | None:
+        asked.append(clock.seconds)
+        if len(asked) == 4:
+            owned = get(*key)
+            assert owned
+            owned.Status, owned.Output = Status.FINISHED, b"whole"
+            store.move_result(owned)
+        return get(*key)
+
+    monkeypatch.setattr(store, "get_result", ends_meanwhile)
+    runner.run(message)
+    assert (stored(message).Output, stored(message).OutputIncomplete) == (b"whole", None)
+
+
+def test_an_owner_that_does_not_store_the_end_in_time_is_taken_for_dead(
+    runner: Runner, message: Received, clock: Any
+) -> None:
+    claimed(message, Status.RUNNING)
+    runner.run(message)
+    assert (stored(message).Status, stored(message).OutputIncomplete) == (Status.FINISHED, True)
+    assert clock.seconds >= life._OWNER_SECONDS
+
+
+def test_an_adopted_end_outlasts_an_outage_of_the_store_of_secrets(
+    runner: Runner, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed(message, Status.RUNNING)
+    load, failures = command.load, iter([True, True])
+
+    def stumbling(*ids: str) -> Command:
+        if next(failures, False):
+            raise ConnectionError
+        return load(*ids)
+
+    monkeypatch.setattr(command, "load", stumbling)
+    runner.run(again(message))
+    assert stored(message).Inspect["ProcessConfig"]["arguments"] == ["hi", "*" * len(SECRET)]
 
 
 def test_an_unreachable_engine_leaves_the_target_for_later(
@@ -402,7 +535,7 @@ def test_a_message_of_a_target_that_is_over_asks_the_engine_nothing(
 
 def test_a_message_of_no_execution_is_dropped(runner: Runner, engine: Any) -> None:
     target = TargetMessage("j1", "1.000000", "c1")
-    runner.run(Received(target, "r", first=True))
+    runner.run(Received(target, "m1", "r", first=True))
     assert engine.mock_calls == []
     assert store.get_result("j1", "1.000000", "c1") is None
 
@@ -439,7 +572,7 @@ def test_of_many_targets_each_keeps_a_shorter_end(message: Received) -> None:
     found = store.get_execution("j1", message.target.executor_id)
     found.Target = [{"ContainerId": f"c{number}", "NodeId": "n1"} for number in range(1000)]
     found.save()
-    assert life.command("j1", message.target.executor_id).tail == 4 * 1024**2 // 1000
+    assert command.load("j1", message.target.executor_id).tail == 4 * 1024**2 // 1000
 
 
 def with_secrets(*secrets_: str) -> Command:

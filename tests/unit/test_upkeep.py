@@ -1,11 +1,12 @@
 """Upkeep: what is over is closed, once, with counters that add up; what nobody ends is failed."""
 
+import json
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from chalicelib import store
+from chalicelib import queues, store
 from chalicelib.config import settings
 from chalicelib.models import OPEN, Execution, Node, Result
 from chalicelib.services import upkeep
@@ -53,8 +54,21 @@ def finished(execution: Execution, container: str, code: int, end: float = NOW) 
     write(execution, container, Status.FINISHED, Inspect={"ExitCode": code}, EndTime=end)
 
 
-def heartbeat(when: float) -> None:
-    Node("n1", Hostname="h", QueueUrl="q", Worker="w", Heartbeat=when).save()
+def heartbeat(when: float) -> str:
+    """The node was announced then; returns its queue's URL."""
+    url = queues.ensure_queue("n1")
+    Node("n1", Hostname="h", QueueUrl=url, Worker="w", Heartbeat=when).save()
+    return url
+
+
+def sent(url: str) -> list[str]:
+    """The containers of the messages on the queue, which it takes off."""
+    found = []
+    while batch := queues.receive(url, 10, 0):
+        for message in batch:
+            found.append(message.target.container_id)
+            queues.delete(url, message.receipt)
+    return sorted(found)
 
 
 def counters(execution: Execution) -> tuple[Any, ...] | None:
@@ -114,6 +128,7 @@ def test_what_ran_on_a_node_that_is_gone_is_lost(known: bool) -> None:
     stored = result(execution, "c1")
     assert stored
     assert (stored.Status, stored.Reason) == (Status.RUNNING_FAILED, Reason.LOST)
+    upkeep.turn()
     assert counters(execution) == (1, 0, 1, NOW)
 
 
@@ -129,7 +144,6 @@ def test_a_worker_that_ends_a_target_meanwhile_is_right(monkeypatch: pytest.Monk
         patch.setattr(store, "get_nodes", ends_now)
         upkeep.turn()
     assert result(execution, "c1").Status == Status.FINISHED  # type: ignore[union-attr]
-    assert counters(execution) is None
     upkeep.turn()
     assert counters(execution) == (1, 1, 0, NOW)
 
@@ -149,3 +163,85 @@ def test_a_broken_execution_does_not_keep_the_others_open() -> None:
         upkeep.turn()
     assert counters(whole)
     assert counters(broken) is None
+
+
+def test_a_start_that_died_before_its_messages_is_sent_later(clock: Any) -> None:
+    url = heartbeat(NOW)
+    execution = accepted("c1", "c2", "c3")
+    finished(execution, "c1", 0)
+    upkeep.turn()
+    assert sent(url) == []
+    clock.now += settings.delivery_deadline / 5 + 1
+    upkeep.turn()
+    assert sent(url) == ["c2", "c3"]
+
+
+def test_what_was_sent_again_waits_as_long_until_the_next_time(clock: Any) -> None:
+    url = heartbeat(NOW)
+    accepted("c1")
+    counts = []
+    for _ in range(int(settings.delivery_deadline)):
+        clock.now += 1
+        upkeep.turn()
+        counts += sent(url)
+    assert counts == ["c1"] * 4
+
+
+@pytest.mark.parametrize("status", [Status.CREATED, Status.RUNNING])
+def test_what_was_taken_up_is_sent_again_each_hour(clock: Any, status: Status) -> None:
+    execution = accepted("c1")
+    write(execution, "c1", status)
+    for seconds, expected in [(3590, []), (20, ["c1"]), (20, []), (3600, ["c1"])]:
+        clock.now += seconds
+        url = heartbeat(clock.now)
+        upkeep.turn()
+        assert sent(url) == expected
+
+
+def test_an_execution_whose_messages_cannot_be_sent_fails_the_turn(
+    clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = heartbeat(NOW)
+    accepted("c1")
+    clock.now += settings.delivery_deadline / 5 + 1
+    with monkeypatch.context() as patch:
+        patch.setattr(queues, "send", lambda messages: 1 / 0)
+        with pytest.raises(upkeep.UpkeepFailed):
+            upkeep.turn()
+    upkeep.turn()
+    assert sent(url) == ["c1"]
+
+
+def dead_letter(execution: Execution) -> str:
+    ids = {"JobId": execution.JobId, "ExecutorId": execution.ExecutorId, "ContainerId": "c1"}
+    return json.dumps(ids)
+
+
+@pytest.mark.parametrize("status", [Status.CREATED, Status.RUNNING])
+def test_a_dead_letter_ends_its_target(status: Status) -> None:
+    execution = accepted("c1")
+    write(execution, "c1", status)
+    for _ in range(2):
+        upkeep.end_dead_letter(dead_letter(execution))
+    stored = result(execution, "c1")
+    assert stored
+    assert (stored.Status, stored.Reason) == (Status.RUNNING_FAILED, Reason.LOST)
+    assert "20 times" in stored.E
+
+
+def test_a_dead_letter_of_a_target_that_is_over_changes_nothing() -> None:
+    execution = accepted("c1")
+    finished(execution, "c1", 0)
+    upkeep.end_dead_letter(dead_letter(execution))
+    assert result(execution, "c1").Status == Status.FINISHED  # type: ignore[union-attr]
+
+
+def test_a_dead_letter_of_a_target_that_nobody_took_up_leaves_it_to_its_deadline() -> None:
+    execution = accepted("c1")
+    upkeep.end_dead_letter(dead_letter(execution))
+    assert result(execution, "c1") is None
+
+
+@pytest.mark.parametrize("body", ["", "hello", "{}", '{"JobId": 1}'])
+def test_a_dead_letter_of_others_is_passed_over(body: str) -> None:
+    upkeep.end_dead_letter(body)

@@ -1,0 +1,59 @@
+"""What an execution runs, its secrets opened; and how they are kept out of what is stored."""
+
+import shlex
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from chalicelib import secrets, store
+
+# The end of the output in the result: this much, and this much for all results of an execution.
+_TAIL, _ALL_TAILS = 32 * 1024, 4 * 1024**2
+_MESSAGE = 2000
+
+
+@dataclass(frozen=True)
+class Command:
+    """What an execution runs, its secrets opened."""
+
+    words: list[str]
+    secrets: list[str]
+    env: list[str]
+    user: str
+    privileged: bool
+    created: float
+    expires: int
+    tail: int
+
+    def mask(self, inspect: dict[str, Any]) -> dict[str, Any]:
+        """The engine's inspect with the secret arguments, which are the last ones, masked."""
+        if not self.secrets:
+            return inspect
+        process = inspect["ProcessConfig"]
+        plain = process["arguments"][: -len(self.secrets)]
+        masked = [*plain, *("*" * len(secret) for secret in self.secrets)]
+        return {**inspect, "ProcessConfig": {**process, "arguments": masked}}
+
+    def scrub(self, message: str) -> str:
+        """An error's text without secrets, and not too long to be stored a thousand times."""
+        # The longest first: a secret may begin with another.
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            message = message.replace(secret, "***") if secret else message
+        return message[:_MESSAGE]
+
+
+# Many targets of one execution come in a row: its item, which lists all of them, is read once.
+@lru_cache(maxsize=64)
+def load(job_id: str, executor_id: str) -> Command:
+    """What to run. Raises JobNotFound, ExecutionNotFound, SecretsUnreadable."""
+    execution = store.get_execution(job_id, executor_id)
+    return Command(
+        words=shlex.split(execution.Cmd),
+        secrets=[secrets.unseal(job_id, sealed) for sealed in secrets.unpack(execution.Sealed)],
+        env=list(execution.Env),
+        user=execution.User,
+        privileged=execution.Privileged,
+        created=float(executor_id),
+        expires=int(execution.ExpiresAt),
+        tail=min(_TAIL, _ALL_TAILS // len(execution.Target)),
+    )

@@ -1,0 +1,97 @@
+"""`/healthz` and `/metrics`, on the loopback interface.
+
+Liveness means that our own loops turn: while AWS or an engine is down, a worker that would be restarted
+could do nothing better and would lose the output that it holds.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import structlog
+from prometheus_client import make_wsgi_app
+
+log = structlog.stdlib.get_logger(__name__)
+
+_HOST = "127.0.0.1"
+_METRICS: Callable[..., Iterable[bytes]] = make_wsgi_app()
+# The longest turn of a loop while AWS hangs: its calls with all their tries, with room to spare.
+_STALLED = 300
+# A worker that drains may still have our port.
+_BIND_AGAIN = 5
+
+
+class Pulse:
+    """One loop's sign of life."""
+
+    def __init__(self) -> None:
+        self.beat()
+
+    def beat(self) -> None:
+        """Says that the loop turns."""
+        self._last = time.monotonic()
+
+    def silent_for(self) -> float:
+        """Seconds since the last beat."""
+        return time.monotonic() - self._last
+
+
+class Health:
+    """What the worker's loops say of themselves."""
+
+    def __init__(self) -> None:
+        self._pulses: dict[str, Pulse] = {}
+
+    def pulse(self, loop: str) -> Pulse:
+        """The pulse of a loop that turns from now on."""
+        self._pulses[loop] = Pulse()
+        return self._pulses[loop]
+
+    def ended(self, loop: str) -> None:
+        """A loop ended as it should."""
+        self._pulses.pop(loop, None)
+
+    def stalled(self) -> list[str]:
+        """The loops that do not turn any more."""
+        pulses = list(self._pulses.items())
+        return [loop for loop, pulse in pulses if pulse.silent_for() > _STALLED]
+
+    def serve(self, port: int) -> None:
+        """Answers on that port from now on; waits, in a thread of its own, while it is taken."""
+        threading.Thread(target=self._serve, args=(port,), name="health", daemon=True).start()
+
+    def _serve(self, port: int) -> None:
+        while True:
+            try:
+                server = make_server(_HOST, port, self._answer, _Server, _Quiet)
+            except OSError as error:
+                log.warning("no health port yet", port=port, error=str(error))
+                time.sleep(_BIND_AGAIN)
+            else:
+                server.serve_forever()
+
+    def _answer(self, environ: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/metrics":
+            return _METRICS(environ, respond)
+        if environ["PATH_INFO"] != "/healthz":
+            return _text(respond, "404 Not Found", "there are /healthz and /metrics")
+        if stalled := self.stalled():
+            return _text(respond, "503 Service Unavailable", f"stalled: {', '.join(stalled)}")
+        return _text(respond, "200 OK", "ok")
+
+
+def _text(respond: Callable[..., Any], status: str, text: str) -> list[bytes]:
+    respond(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return [f"{text}\n".encode()]
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Scrapes are no news."""

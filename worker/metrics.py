@@ -1,0 +1,11 @@
+"""What the worker counts, for Prometheus. Names and labels are explained in docs/operations.md."""
+
+from prometheus_client import Counter, Gauge
+
+IN_FLIGHT = Gauge("appjobs_in_flight", "Targets in this worker's hands", ["node"])
+WAITING = Gauge("appjobs_waiting", "Messages that wait on the node's queue, about", ["node"])
+LAST_POLL = Gauge("appjobs_last_poll_age_seconds", "Since a poll of the queue succeeded", ["node"])
+FINISHED = Counter("appjobs_finished", "Targets that this worker ended", ["outcome"])
+ADOPTED = Counter("appjobs_adopted", "Targets taken over from a worker that did not end them")
+OUTPUT = Counter("appjobs_output_bytes", "Output that the engines handed over")
+RETRIES = Counter("appjobs_retries", "Steps that failed and are tried again", ["step"])
