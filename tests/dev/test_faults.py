@@ -58,7 +58,7 @@ def server() -> Iterator[Server]:
             if self.command != "HEAD":
                 self.wfile.write(b"answered")
 
-        do_GET = do_HEAD = do_PUT = do_POST = answer
+        do_GET = do_HEAD = do_PUT = do_POST = answer  # noqa: N815 - http.server's names
 
         def log_message(self, format: str, *args: Any) -> None:
             """Says nothing on standard error."""

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,36 @@ def running_cluster(directory: Path) -> Iterator[Cluster]:
                     stop_workers(cluster)
         finally:
             aws.stop()
+
+
+@contextmanager
+def reaching_aws_at(endpoint: str, cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with an API and workers that reach AWS there; after the block, its own workers.
+
+    Its own API runs on beside: it tells what became of starts without the faults on the way.
+    """
+    environment = {**cluster.aws.environment, "AWS_ENDPOINT_URL": endpoint}
+    aws = replace(cluster.aws, endpoint=endpoint, environment=environment)
+    with chalice_local(environment, cluster.directory / "api-elsewhere.log") as api_url:
+        system = replace(cluster, aws=aws, api_url=api_url, workers={})
+        # All workers of a node share its queue: no other may take what these are to run.
+        drain_workers(cluster)
+        try:
+            for node in cluster.swarm.nodes:
+                system.start_worker(node)
+            yield system
+        finally:
+            stop_workers(system)
+            for node in cluster.swarm.nodes:
+                cluster.start_worker(node)
+
+
+def drain_workers(cluster: Cluster) -> None:
+    """Ends all workers, as soon as they have nothing more to do."""
+    for worker in cluster.workers.values():
+        worker.process.terminate()
+    for worker in cluster.workers.values():
+        worker.process.wait(END_SECONDS)
 
 
 def stop_workers(cluster: Cluster) -> None:
