@@ -99,10 +99,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_what_no_rule_strikes_passes_as_it_came(proxy: Faults, server: Server) -> None:
     body = bytes(range(256)) * 4096 * 8
     answer = requests.put(
-        f"{proxy.endpoint}/a%2Fb//c?x=%20&y", body, headers={"X-Mine": "1", **S3}, timeout=30
+        f"{proxy.endpoint}/a%2Fb//c?x=%2F%20&y", body, headers={"X-Mine": "1", **S3}, timeout=30
     )
     (seen,) = server.seen
-    assert (seen.method, seen.path, seen.body) == ("PUT", "/a%2Fb//c?x=%20&y", body)
+    assert (seen.method, seen.path, seen.body) == ("PUT", "/a%2Fb//c?x=%2F%20&y", body)
     assert seen.headers["Host"] == proxy.endpoint.removeprefix("http://")
     assert seen.headers["X-Mine"] == "1"
     assert "Content-Type" not in seen.headers
@@ -148,21 +148,22 @@ def client(proxy: Faults, service: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("service", "operation", "code"),
+    ("service", "operation", "status", "code"),
     [
-        ("sqs", "list_queues", "RequestThrottled"),
-        ("dynamodb", "list_tables", "ProvisionedThroughputExceededException"),
-        ("kms", "list_keys", "ThrottlingException"),
-        ("s3", "list_buckets", "SlowDown"),
+        ("sqs", "list_queues", 400, "RequestThrottled"),
+        ("dynamodb", "list_tables", 400, "ProvisionedThroughputExceededException"),
+        ("kms", "list_keys", 400, "ThrottlingException"),
+        ("s3", "list_buckets", 503, "SlowDown"),
     ],
 )
 def test_a_throttled_call_is_told_so_in_its_services_words(
-    proxy: Faults, server: Server, service: str, operation: str, code: str
+    proxy: Faults, server: Server, service: str, operation: str, status: int, code: str
 ) -> None:
     proxy.set(Rule(fault=Fault.THROTTLE))
     with pytest.raises(ClientError) as raised:
         getattr(client(proxy, service), operation)()
     assert raised.value.response["Error"]["Code"] == code
+    assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
     assert server.seen == []
 
 
