@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from dev.stack import Aws, aws_client, start_aws
+from dev.stack import Aws, aws_client, start_aws, start_child
 from dev.swarm import Swarm
 from dev.swarm_node import Node
 from tests.conftest import ROOT, chalice_local, free_port
@@ -165,13 +165,14 @@ def running_cluster(directory: Path) -> Iterator[Cluster]:
 
 @contextmanager
 def reaching_aws_at(endpoint: str, cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster with an API and workers that reach AWS there; after the block, its own workers.
+    """The cluster with an API, upkeep and workers that reach AWS there; then its own workers again.
 
-    Its own API runs on beside: it tells what became of starts without the faults on the way.
+    Its own API runs on beside: it tells what is, whatever lies on the way to `endpoint`.
     """
     environment = {**cluster.aws.environment, "AWS_ENDPOINT_URL": endpoint}
     aws = replace(cluster.aws, endpoint=endpoint, environment=environment)
-    with chalice_local(environment, cluster.directory / "api-elsewhere.log") as api_url:
+    api_log = cluster.directory / "api-elsewhere.log"
+    with chalice_local(environment, api_log) as api_url, upkeep(environment, cluster.directory):
         system = replace(cluster, aws=aws, api_url=api_url, workers={})
         # All workers of a node share its queue: no other may take what these are to run.
         drain_workers(cluster)
@@ -183,6 +184,18 @@ def reaching_aws_at(endpoint: str, cluster: Cluster) -> Iterator[Cluster]:
             stop_workers(system)
             for node in cluster.swarm.nodes:
                 cluster.start_worker(node)
+
+
+@contextmanager
+def upkeep(environment: dict[str, str], directory: Path) -> Iterator[None]:
+    """What looks after open executions, more often than AWS calls it."""
+    command = [sys.executable, "-m", "dev.upkeep"]
+    settings = {**environment, "UPKEEP_SECONDS": "10"}
+    child = start_child("upkeep", command, settings, directory / "upkeep.log")
+    try:
+        yield
+    finally:
+        child.stop()
 
 
 def drain_workers(cluster: Cluster) -> None:

@@ -173,6 +173,7 @@ def test_what_was_accepted_comes_to_its_end_while_a_fifth_of_all_calls_fails(
             for result in results
         ]
         list(pool.map(lambda each: assert_whole(system, *each), accepted))
+    print(f"{len(jobs)} starts: {len(answered)} answered with 200, {len(started)} listed")
     assert report(faults) > 0.2
     left = lines(cluster)
     for (job, _), results in zip(started, outcomes, strict=True):
