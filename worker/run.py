@@ -227,6 +227,7 @@ class Runner:
                 if end := self._look(result, time.monotonic() - began):
                     return end
             except UnknownExec:
+                result.OutputIncomplete = True
                 message = "the engine does not know this exec any more; how it ended is lost"
                 return Refusal(Reason.LOST, message)
             except Unreachable as error:

@@ -1,0 +1,289 @@
+"""Engines that die, hang or lose their connection, nodes that lose the network, workers that leave.
+
+Each result ends, and says the truth about how. `OUTAGE_SECONDS` sets how long the network is away.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from dev import sample
+from dev.engine import docker
+from dev.swarm import Swarm
+from dev.swarm_node import Node
+from tests.swarm.conftest import Cluster, wait_until
+from tests.swarm.cuttable import CuttableSocket
+
+# Longer than a message stays invisible when nobody extends that.
+OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS") or 75)
+# An adopter finds a dead worker's message within a minute.
+ADOPTION_SECONDS = 120
+
+MARK = "/tmp/mark"
+
+Result = dict[str, Any]
+Target = dict[str, str]
+Container = Callable[[Node], Target]
+
+pytestmark = pytest.mark.timeout(120 + 4 * OUTAGE_SECONDS)
+
+
+@pytest.fixture
+def container(cluster: Cluster) -> Iterator[Container]:
+    """Makes containers that Swarm does not take elsewhere when their node is away."""
+    made: list[tuple[Node, str]] = []
+
+    def make(node: Node) -> Target:
+        id = docker(node.docker_host, "run", "--detach", sample.IMAGE)
+        made.append((node, id))
+        return {"ContainerId": id, "NodeId": node.node_id}
+
+    yield make
+    for node, id in made:
+        docker(node.docker_host, "rm", "--force", id)
+
+
+def started(cluster: Cluster, target: Target, script: str) -> tuple[str, str]:
+    """Starts a script, and waits until it runs and has left its mark. Returns job and execution."""
+    job_id = cluster.create(f"sh -c 'echo ran >> {MARK}; echo begun; {script}'")
+    executor_id = cluster.start(job_id, [target])
+
+    def running() -> bool:
+        return cluster.inspect(job_id, executor_id)[0]["Status"] == "RUNNING"
+
+    wait_until(running, 60, lambda: str(cluster.inspect(job_id, executor_id)))
+    return job_id, executor_id
+
+
+def runs(node: Node, target: Target) -> int:
+    """How often the script ran."""
+    left = docker(node.docker_host, "exec", target["ContainerId"], "cat", MARK)
+    return left.split().count("ran")
+
+
+def ended(cluster: Cluster, job_id: str, executor_id: str, seconds: float = 60) -> Result:
+    """The only result, once it is over."""
+    return cluster.end(job_id, executor_id, seconds)[0]
+
+
+@pytest.fixture
+def unserved(cluster: Cluster) -> Iterator[Callable[[Node], Node]]:
+    """Drains the worker of a node; each gets one again afterwards."""
+    drained: list[Node] = []
+
+    def drain(node: Node) -> Node:
+        drained.append(node)
+        worker = cluster.workers[node.name].process
+        worker.terminate()
+        worker.wait(60)
+        return node
+
+    yield drain
+    for node in drained:
+        worker = cluster.workers[node.name].process
+        worker.kill()
+        worker.wait()
+        cluster.start_worker(node)
+
+
+def spread_tasks(swarm: Swarm) -> None:
+    """Has the sample's tasks on all nodes again: Swarm moved those of a node that was away."""
+    docker(
+        swarm.manager.docker_host,
+        *("service", "update", "--force", "--detach", "--quiet", sample.SERVICE),
+    )
+
+    def tasks_run_again() -> bool:
+        counts = [len(each.containers()) for each in swarm.nodes]
+        return min(counts) > 0 and sum(counts) == swarm.tasks
+
+    wait_until(tasks_run_again, 120, lambda: "the tasks do not run")
+
+
+def test_a_killed_engines_commands_are_lost_and_say_so(
+    cluster: Cluster, container: Container
+) -> None:
+    node = cluster.swarm.nodes[1]
+    target = container(node)
+    job_id, executor_id = started(cluster, target, "sleep 300")
+    log = (job_id, executor_id, target["ContainerId"])
+    wait_until(lambda: cluster.log(*log).text == "begun\n", 20, lambda: "no log")
+    node.kill_engine()
+    try:
+        assert cluster.inspect(job_id, executor_id)[0]["Status"] == "RUNNING"
+        # The other nodes are none the worse for it.
+        others = cluster.run("hostname", cluster.targets(cluster.swarm.nodes[0]))
+        assert {result["Status"] for result in others} == {"FINISHED"}
+    finally:
+        node.start_engine()
+        spread_tasks(cluster.swarm)
+    result = ended(cluster, job_id, executor_id)
+    assert (result["Status"], result["Reason"]) == ("RUNNING_FAILED", "lost")
+    assert (result["Output"], result["OutputIncomplete"]) == ("begun\n", True)
+    # Its worker goes on with the new engine.
+    again = cluster.run("echo again", cluster.targets(node))
+    assert {result["Output"] for result in again} == {"again\n"}
+
+
+def test_a_worker_serves_its_other_engines_while_one_hangs(
+    cluster: Cluster, container: Container, unserved: Callable[[Node], Node]
+) -> None:
+    hanging, other = unserved(cluster.swarm.nodes[2]), unserved(cluster.swarm.nodes[1])
+    cluster.start_worker(other, DOCKER_HOSTS=f"{hanging.docker_host},{other.docker_host}")
+    target = container(hanging)
+    job_id, executor_id = started(cluster, target, "sleep 3; echo done; exit 5")
+    hanging.pause_engine()
+    try:
+        late_job = cluster.create("echo late")
+        late = cluster.start(late_job, [target])
+        for _ in range(3):
+            results = cluster.run("hostname", cluster.targets(other))
+            assert {result["Status"] for result in results} == {"FINISHED"}
+        # The command is over by now, but nobody can know.
+        time.sleep(4)
+        assert cluster.inspect(job_id, executor_id)[0]["Status"] == "RUNNING"
+    finally:
+        hanging.resume_engine()
+    result = ended(cluster, job_id, executor_id)
+    assert (result["Status"], result["ExitCode"]) == ("FINISHED", 5)
+    # An engine that stood still past the command's end may have dropped some of its output.
+    assert result["Output"] == "begun\ndone\n" or result["OutputIncomplete"]
+    assert ended(cluster, late_job, late, ADOPTION_SECONDS)["Output"] == "late\n"
+    assert runs(hanging, target) == 1
+
+
+def test_a_node_that_loses_the_network_for_some_minutes_loses_nothing(
+    cluster: Cluster, container: Container
+) -> None:
+    node = cluster.swarm.nodes[2]
+    target = container(node)
+    job_id, executor_id = started(cluster, target, "sleep 10; echo done; exit 3")
+    node.disconnect()
+    try:
+        late_job = cluster.create("echo late")
+        late = cluster.start(late_job, [target])
+        others = cluster.run("hostname", cluster.targets(cluster.swarm.nodes[0]))
+        assert {result["Status"] for result in others} == {"FINISHED"}
+        time.sleep(OUTAGE_SECONDS)
+        assert cluster.inspect(job_id, executor_id)[0]["Status"] == "RUNNING"
+        assert health(node) == (200, "ok\n")
+    finally:
+        node.reconnect()
+        spread_tasks(cluster.swarm)
+    result = ended(cluster, job_id, executor_id, ADOPTION_SECONDS)
+    assert (result["Status"], result["ExitCode"]) == ("FINISHED", 3)
+    assert (result["Output"], result.get("OutputIncomplete")) == ("begun\ndone\n", None)
+    assert cluster.log(job_id, executor_id, target["ContainerId"]).text == "begun\ndone\n"
+    assert ended(cluster, late_job, late, ADOPTION_SECONDS)["Output"] == "late\n"
+    assert runs(node, target) == 1
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_connection_cut_in_the_middle_costs_output_and_no_exit_code(
+    cluster: Cluster, container: Container, unserved: Callable[[Node], Node], silent: bool
+) -> None:
+    node = unserved(cluster.swarm.nodes[1])
+    path = node.run_dir / f"{uuid4().hex}.sock"
+    with CuttableSocket(path, node.docker_host) as way:
+        cluster.start_worker(node, DOCKER_HOSTS=way.url)
+        # What it prints without a reader makes the engine report 126 for it.
+        end = "exit 6" if silent else "echo unheard; exit 6"
+        target = container(node)
+        job_id, executor_id = started(cluster, target, f"sleep 5; {end}")
+        way.cut()
+        result = ended(cluster, job_id, executor_id)
+        assert (result["Status"], result["ExitCode"]) == ("FINISHED", 6)
+        assert (result["Output"], result["OutputIncomplete"]) == ("begun\n", True)
+        assert runs(node, target) == 1
+
+
+def test_a_second_sigterm_lets_go_and_the_next_worker_goes_on(
+    cluster: Cluster, container: Container
+) -> None:
+    node = cluster.swarm.nodes[2]
+    target = container(node)
+    job_id, executor_id = started(cluster, target, "sleep 8; exit 4")
+    old = cluster.workers[node.name].process
+    old.send_signal(signal.SIGTERM)
+    time.sleep(1)  # Two at once would count as one.
+    assert old.poll() is None
+    old.send_signal(signal.SIGTERM)
+    assert old.wait(20) == 1
+    cluster.start_worker(node)
+    # At once: a dead worker's message would stay invisible for up to a minute, and the end with it.
+    result = ended(cluster, job_id, executor_id, 30)
+    assert (result["Status"], result["ExitCode"]) == ("FINISHED", 4)
+    assert result["OutputIncomplete"] is True
+    assert runs(node, target) == 1
+
+
+def test_a_third_sigterm_ends_the_worker_even_where_aws_hangs(
+    cluster: Cluster, container: Container
+) -> None:
+    node = cluster.swarm.nodes[2]
+    target = container(node)
+    job_id, executor_id = started(cluster, target, "sleep 5; exit 2")
+    old = cluster.workers[node.name].process
+    node.disconnect()
+    try:
+        for _ in range(3):
+            old.send_signal(signal.SIGTERM)
+            time.sleep(1)
+        assert old.wait(20) == 1
+    finally:
+        node.reconnect()
+    cluster.start_worker(node)
+    result = ended(cluster, job_id, executor_id, ADOPTION_SECONDS)
+    assert (result["Status"], result["ExitCode"]) == ("FINISHED", 2)
+    assert runs(node, target) == 1
+
+
+def fetch(node: Node, path: str) -> tuple[int, str]:
+    """Status and text of the worker's own HTTP server, which listens on the node's loopback alone."""
+    script = (
+        "import sys, urllib.request as u, urllib.error as e\n"
+        "try: answer = u.urlopen(sys.argv[1], timeout=10)\n"
+        "except e.HTTPError as error: answer = error\n"
+        "print(answer.status); print(answer.read().decode(), end='')"
+    )
+    command = [sys.executable, "-c", script, f"http://127.0.0.1:9464{path}"]
+    done = subprocess.run(node.run_command(command), capture_output=True, text=True, check=True)
+    status, _, text = done.stdout.partition("\n")
+    return int(status), text
+
+
+def health(node: Node) -> tuple[int, str]:
+    return fetch(node, "/healthz")
+
+
+def test_a_worker_tells_its_health_and_what_it_did(cluster: Cluster) -> None:
+    node = cluster.swarm.nodes[0]
+    wait_until(lambda: health(node) == (200, "ok\n"), 20, lambda: "not healthy")
+    before = samples(node)
+    cluster.run("sh -c 'echo four; exit 1'", cluster.targets(node))
+    cluster.run("true", cluster.targets(node))
+    count = len(cluster.targets(node))
+
+    def grown(name: str) -> float:
+        return samples(node)[name] - before.get(name, 0)
+
+    assert grown('appjobs_finished_total{outcome="exit_code"}') == count
+    assert grown('appjobs_finished_total{outcome="succeeded"}') == count
+    assert grown("appjobs_output_bytes_total") == 5 * count
+    label = f'{{node="{node.node_id}"}}'
+    assert samples(node)[f"appjobs_in_flight{label}"] == 0
+    assert 0 <= samples(node)[f"appjobs_last_poll_age_seconds{label}"] < 60
+    assert fetch(node, "/other")[0] == 404
+
+
+def samples(node: Node) -> dict[str, float]:
+    """The metrics, by name and labels."""
+    lines = [line for line in fetch(node, "/metrics")[1].splitlines() if line[:1] != "#"]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
