@@ -13,7 +13,7 @@ import structlog
 from tenacity import (
     RetryCallState,
     Retrying,
-    retry_if_not_exception_type,
+    retry_if_exception,
     stop_after_delay,
     wait_exponential_jitter,
 )
@@ -318,11 +318,15 @@ def _count_retry(state: RetryCallState) -> None:
     metrics.RETRIES.labels("end").inc()
 
 
+def _worth_another_try(error: BaseException) -> bool:
+    """A domain's error is an answer; what is no Exception ends the process."""
+    return isinstance(error, Exception) and not isinstance(error, AppjobsError)
+
+
 # What must not be lost is tried again until it works or this process ends: our message is held meanwhile.
-# A domain's error is an answer, and no reason to try again.
 _insist = Retrying(
     wait=wait_exponential_jitter(multiplier=0.2, max=20),
-    retry=retry_if_not_exception_type(AppjobsError),
+    retry=retry_if_exception(_worth_another_try),
     before_sleep=_count_retry,
     reraise=True,
 )

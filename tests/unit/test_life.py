@@ -1,0 +1,255 @@
+"""A target's life under any order of events: nothing starts twice, no end is left, every target ends.
+
+The engine is a model of what DESIGN calls its memory; tables are moto's, the Runner and upkeep the real
+ones. A worker dies at a chosen step by a `Death`, which no code of ours catches.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from chalicelib import queues, store
+from chalicelib.logs import GrowingObject
+from chalicelib.models import OPEN, Execution, Node
+from chalicelib.queues import Received, TargetMessage
+from chalicelib.services import executions, upkeep
+from chalicelib.states import TERMINAL, Reason, Status
+from worker import run as life
+from worker.engine import AlreadyStarted, NotStarted, Refusal, UnknownExec, Unreachable
+from worker.output import SpoolDirectory
+from worker.run import Runner
+
+CONTAINER, NODE = "c1", "n1"
+# Where a worker may die: before or after each of its writes and calls.
+STEPS = ("create", "claim", "start", "append", "end")
+DEATHS = [None, *((step, when) for step in STEPS for when in ("before", "after"))]
+
+
+class Death(BaseException):
+    """The worker's process ends here."""
+
+
+class Clock:
+    """Time, which passes when somebody sleeps or when a rule lets it."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class ModelEngine:
+    """An engine's memory: execs by id, each made, running, over with a code, or forgotten."""
+
+    def __init__(self) -> None:
+        self.execs: dict[str, int | str] = {}
+        self.starts: list[str] = []
+        self.reachable = True
+
+    def _answer(self) -> None:
+        if not self.reachable:
+            raise Unreachable("away")
+
+    def create(self, *arguments: object) -> str:
+        self._answer()
+        exec_id = uuid4().hex
+        self.execs[exec_id] = "made"
+        return exec_id
+
+    def start(self, exec_id: str) -> Iterator[bytes]:
+        self._answer()
+        if exec_id not in self.execs:
+            raise Refusal(Reason.CONTAINER_GONE, "no such exec")
+        if self.execs[exec_id] != "made":
+            raise AlreadyStarted
+        self.starts.append(exec_id)
+        self.execs[exec_id] = 3
+        yield b"output\n"
+
+    def inspect(self, exec_id: str) -> dict[str, Any]:
+        self._answer()
+        if exec_id not in self.execs:
+            raise UnknownExec
+        state = self.execs[exec_id]
+        code = state if isinstance(state, int) else None
+        process = {"entrypoint": "true", "arguments": []}
+        return {"ID": exec_id, "Running": False, "ExitCode": code, "ProcessConfig": process}
+
+
+class Life(RuleBasedStateMachine):
+    """Deliveries, deaths, restarts and the passing of time, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.clock, self.engine = Clock(), ModelEngine()
+        self.death: tuple[str, str] | None = None
+        self.ends: set[tuple[str, ...]] = set()
+        self.directory = Path(tempfile.mkdtemp())
+        for module in (life, upkeep, executions):
+            self.patch.setattr(module, "time", self.clock)
+        self.patch.setattr("tenacity.time", self.clock)
+        for patient in (life._insist, life._insist_on_log):
+            self.patch.setattr(patient, "sleep", self.clock.sleep)
+        self._mortal(self.engine, "create", "create")
+        self._mortal(self.engine, "start", "start")
+        self._mortal(store, "add_result", "claim")
+        self._mortal(store, "move_result", "end")
+        self._mortal(GrowingObject, "write", "append")
+
+    def _mortal(self, owner: Any, name: str, step: str) -> None:
+        """The worker may die right before and right after this call."""
+        call = getattr(owner, name)
+
+        def dying(*arguments: Any) -> Any:
+            if self.death == (step, "before"):
+                raise Death
+            answer = call(*arguments)
+            if step == "start":
+                answer = iter(list(answer))
+            if self.death == (step, "after"):
+                raise Death
+            return answer
+
+        self.patch.setattr(owner, name, dying)
+
+    def teardown(self) -> None:
+        self.patch.undo()
+        shutil.rmtree(self.directory)
+
+    @initialize()
+    def accept(self) -> None:
+        self.job_id, self.executor_id = str(uuid4()), f"{self.clock.now:.6f}"
+        Execution(
+            self.job_id,
+            self.executor_id,
+            AppName="a",
+            ServiceName="",
+            Name="n",
+            Cmd="true",
+            Privileged=False,
+            User="",
+            Env=[],
+            Target=[{"ContainerId": CONTAINER, "NodeId": NODE}],
+            UnknownNodes=[],
+            ExpiresAt=int(self.clock.now) + 10**6,
+            Open=OPEN,
+        ).save()
+        self.heartbeat()
+
+    def heartbeat(self) -> None:
+        url = queues.ensure_queue(NODE)
+        now = self.clock.now
+        Node(NODE, Hostname="h", QueueUrl=url, Worker="w", Heartbeat=now).save()
+
+    @rule(first=st.booleans(), death=st.sampled_from(DEATHS))
+    def deliver(self, first: bool, death: tuple[str, str] | None) -> None:
+        """A message comes: the first, a second one, or one that was in a dead worker's hands."""
+        target = TargetMessage(self.job_id, self.executor_id, CONTAINER)
+        self.death = death
+        spools = SpoolDirectory(self.directory, 10**6)
+        try:
+            with suppress(Death, NotStarted, Unreachable):
+                Runner(self.engine, NODE, spools).run(  # type: ignore[arg-type]
+                    Received(target, uuid4().hex, "r", first)
+                )
+        finally:
+            self.death = None
+            spools.close()
+
+    @rule(seconds=st.sampled_from([30, 200, 700, 4000]))
+    def wait(self, seconds: int) -> None:
+        self.clock.now += seconds
+
+    @rule()
+    def worker_lives(self) -> None:
+        self.heartbeat()
+
+    @rule()
+    def look_after(self) -> None:
+        upkeep.turn()
+
+    @rule()
+    def dead_letter(self) -> None:
+        ids = f'"JobId": "{self.job_id}", "ExecutorId": "{self.executor_id}"'
+        upkeep.end_dead_letter(f'{{{ids}, "ContainerId": "{CONTAINER}"}}')
+
+    @rule()
+    @precondition(lambda self: self.engine.execs)
+    def engine_forgets(self) -> None:
+        self.engine.execs.clear()
+
+    @invariant()
+    def nothing_starts_twice(self) -> None:
+        assert len(self.engine.starts) <= 1
+
+    @invariant()
+    def no_end_is_left(self) -> None:
+        result = store.get_result(self.job_id, self.executor_id, CONTAINER)
+        if result is not None and result.Status in TERMINAL:
+            self.ends.add((result.Status, str(result.Reason), str(result.EndTime)))
+        assert len(self.ends) <= 1
+
+    @invariant()
+    def an_exit_code_is_the_commands_own(self) -> None:
+        result = store.get_result(self.job_id, self.executor_id, CONTAINER)
+        if result is not None and result.Status == Status.FINISHED:
+            assert result.Inspect["ExitCode"] == 3
+            assert self.engine.starts == [result.ID]
+
+    @invariant()
+    def counters_add_up(self) -> None:
+        execution = store.get_execution(self.job_id, self.executor_id)
+        if not execution.Open:
+            result = store.get_result(self.job_id, self.executor_id, CONTAINER)
+            assert result
+            assert result.Status in TERMINAL
+            assert execution.Total == execution.Succeeded + execution.Failed == 1
+
+    @rule()
+    def everything_ends(self) -> None:
+        """Whatever happened: when messages come and upkeep runs, the target ends and is closed."""
+        for _ in range(4):
+            self.deliver(False, None)
+            self.clock.now += 800
+            upkeep.turn()
+        assert not store.get_execution(self.job_id, self.executor_id).Open
+
+
+@pytest.mark.usefixtures("aws")
+@pytest.mark.timeout(600)
+# A worker that dies in its reading thread.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_no_order_of_events_starts_a_second_exec_or_leaves_an_end() -> None:
+    run_state_machine_as_test(
+        Life,
+        settings=settings(
+            max_examples=int(os.environ.get("LIFE_EXAMPLES") or 40),
+            stateful_step_count=12,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
