@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check swarm
+.PHONY: help setup run test check swarm bench
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 8
@@ -35,6 +35,9 @@ swarm: $(STAMP)  ## Start a swarm of three nodes in network namespaces, as root
 
 test: $(STAMP)  ## Run the tests (unit, contract, swarm)
 	$(PYTHON) -m pytest tests/
+
+bench: $(STAMP)  ## Measure what redaction costs
+	$(PYTHON) -m bench.redaction
 
 check: $(STAMP)  ## Lint, formatting, types, who imports whom
 	$(VENV)/bin/ruff check .

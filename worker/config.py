@@ -29,6 +29,8 @@ class WorkerSettings:
     spool_bytes: int
     # `/healthz` and `/metrics` answer on this port of the loopback interface.
     health_port: int
+    # Whether the values of secret arguments are taken out of the output before it is stored.
+    redact: bool
 
 
 def load(environ: Mapping[str, str]) -> WorkerSettings:
@@ -44,7 +46,16 @@ def load(environ: Mapping[str, str]) -> WorkerSettings:
         spool_dir=Path(environ.get("SPOOL_DIR") or "/var/tmp/appjobs"),
         spool_bytes=whole_number(environ, "SPOOL_BYTES", 1024**3),
         health_port=whole_number(environ, "HEALTH_PORT", 9464),
+        redact=_switch(environ, "REDACT"),
     )
+
+
+def _switch(environ: Mapping[str, str], name: str) -> bool:
+    """Whether `name` is on, as it is where nothing is set; whoever mistypes `off` learns of it."""
+    text = environ.get(name) or "on"
+    if text not in ("on", "off"):
+        raise ValueError(f"{name} must be on or off, not {text!r}")
+    return text == "on"
 
 
 def _engines(environ: Mapping[str, str]) -> tuple[str, ...]:

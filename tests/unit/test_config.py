@@ -46,6 +46,7 @@ def test_a_worker_alone_serves_the_local_engine() -> None:
     assert loaded.worker_id
     assert (loaded.max_commands, loaded.poll_seconds) == (32, 20)
     assert (loaded.spool_dir, loaded.spool_bytes) == (Path("/var/tmp/appjobs"), 1024**3)
+    assert loaded.redact
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,10 @@ def test_a_poll_longer_than_sqs_knows_is_refused() -> None:
     assert worker_config.load({"POLL_SECONDS": "20"}).poll_seconds == 20
     with pytest.raises(ValueError, match="POLL_SECONDS must be at most 20"):
         worker_config.load({"POLL_SECONDS": "21"})
+
+
+def test_redaction_is_turned_off_by_that_word_alone() -> None:
+    assert not worker_config.load({"REDACT": "off"}).redact
+    assert worker_config.load({"REDACT": "on"}).redact
+    with pytest.raises(ValueError, match="REDACT must be on or off, not 'false'"):
+        worker_config.load({"REDACT": "false"})

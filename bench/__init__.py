@@ -1,0 +1,1 @@
+"""Measurements; each is a module of its own, run by `make bench`."""
