@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check swarm bench
+.PHONY: help setup run test check swarm bench fuzz docs
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 8
@@ -35,6 +35,12 @@ swarm: $(STAMP)  ## Start a swarm of three nodes in network namespaces, as root
 
 test: $(STAMP)  ## Run the tests (unit, contract, swarm)
 	$(PYTHON) -m pytest tests/
+
+fuzz: $(STAMP)  ## Send the API thousands of generated requests (FUZZ=450 of each kind)
+	FUZZ=$(or $(FUZZ),450) $(PYTHON) -m pytest --timeout=0 tests/contract/test_openapi.py
+
+docs: $(STAMP)  ## Write docs/api.md anew
+	$(PYTHON) -m dev.api_page
 
 bench: $(STAMP)  ## Measure what redaction costs
 	$(PYTHON) -m bench.redaction

@@ -7,7 +7,7 @@ from chalice.app import SQSEvent
 
 from chalicelib import telemetry
 from chalicelib.config import settings
-from chalicelib.routes import executions, http, jobs
+from chalicelib.routes import executions, http, jobs, openapi
 from chalicelib.services import upkeep
 
 telemetry.configure(settings.log_level)
@@ -17,6 +17,7 @@ app.register_middleware(http.in_context, "http")
 app.register_middleware(http.allow_origins, "http")
 app.register_blueprint(jobs.routes)
 app.register_blueprint(executions.routes)
+app.register_blueprint(openapi.routes)
 http.add_preflights(app)
 
 

@@ -2,13 +2,14 @@
 
 import re
 import shlex
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chalicelib.errors import InvalidRequest
 from chalicelib.secrets import check_size
+from chalicelib.states import Reason
 
 MAX_ENV = 100
 MAX_ENV_BYTES = 16 * 1024
@@ -17,12 +18,24 @@ MAX_TARGETS = 1000
 
 _USER = re.compile(r"[\w.][\w.-]*\$?(:[\w.][\w.-]*\$?)?", re.ASCII)
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
-_ENV = re.compile(r"[^=\s\0]+=[^\0]*")
-_NodeId = Annotated[str, Meta(min_length=1, max_length=128)]
-# What an engine calls a container: it becomes part of paths (the engine's API, the log's key).
-_ContainerId = Annotated[
-    str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
+_ENV = re.compile(r"[^=\s\x00]+=[^\x00]*")
+
+# Descriptions and `extra_json_schema` below are for the OpenAPI document; they check nothing.
+
+_NodeId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=128,
+        description="The Swarm NodeID, or the engine's ID where it is in no swarm.",
+    ),
 ]
+# What an engine calls a container: it becomes part of paths (the engine's API, the log's key). After `$`
+# Python lets a line feed pass, and the `\Z` in its place is no part of JSON Schema's regular expressions.
+_ContainerId = Annotated[
+    str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$(?!\n)")
+]
+_Time = Annotated[float, Meta(description="Seconds since 1970.")]
 
 T = TypeVar("T", bound=Struct)
 
@@ -31,13 +44,51 @@ class JobRequest(Struct, kw_only=True):
     """The body of a create or an edit."""
 
     AppName: Annotated[str, Meta(min_length=1, max_length=128)]
-    Name: str
-    Cmd: Annotated[str, Meta(min_length=1, max_length=4096)]
-    ServiceName: Annotated[str, Meta(max_length=128)] = ""
+    Name: Annotated[
+        str,
+        Meta(
+            description="1 to 64 characters after trimming, unique within AppName.",
+            extra_json_schema={"pattern": r"\S"},
+        ),
+    ]
+    Cmd: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=4096,
+            description="Split into words as a POSIX shell does, run without a shell.",
+        ),
+    ]
+    ServiceName: Annotated[
+        str, Meta(max_length=128, description="A label; nothing depends on it.")
+    ] = ""
     Privileged: bool = False
-    User: Annotated[str, Meta(max_length=128)] = ""
-    Env: Annotated[list[str], Meta(max_length=MAX_ENV)] = []
-    SecretArgs: Annotated[list[str], Meta(max_length=MAX_SECRETS)] | UnsetType = UNSET
+    User: Annotated[
+        str,
+        Meta(
+            max_length=128,
+            description="user, uid, user:group or uid:gid; empty: the container's own.",
+            extra_json_schema={"pattern": f"^({_USER.pattern})?$"},
+        ),
+    ] = ""
+    Env: Annotated[
+        list[Annotated[str, Meta(extra_json_schema={"pattern": f"^{_ENV.pattern}$"})]],
+        Meta(
+            max_length=MAX_ENV,
+            description="NAME=value, 16 KiB together; stored and shown in plain text.",
+        ),
+    ] = []
+    SecretArgs: (
+        Annotated[
+            list[str],
+            Meta(
+                max_length=MAX_SECRETS,
+                description="Each is one argument after those of Cmd; 3 KiB together. In an edit, "
+                "absent: the stored ones stay; an element of `*` alone: the stored one of that length.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
     def check(self) -> None:
         """Raises InvalidRequest for what the types alone do not tell; trims the name."""
@@ -91,10 +142,17 @@ class StartRequest(Struct):
             seen.add(target.ContainerId)
 
 
+_JobId = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+_ExecutorId = Annotated[
+    str,
+    Meta(description="The start time in seconds.", pattern=r"^[0-9]{1,12}\.[0-9]{6}$"),
+]
+
+
 class JobAnswer(Struct):
     """A job as every answer shows it: its secret arguments as masks."""
 
-    JobId: str
+    JobId: _JobId
     AppName: str
     ServiceName: str
     Name: str
@@ -102,23 +160,123 @@ class JobAnswer(Struct):
     Privileged: bool
     User: str
     Env: list[str]
-    SecretArgs: list[str]
-    Executors: list[str]
+    SecretArgs: Annotated[
+        list[Annotated[str, Meta(pattern=r"^\**$")]],
+        Meta(description="As many `*` as the secret has characters."),
+    ]
+    Executors: Annotated[list[_ExecutorId], Meta(description="Its starts, the oldest first.")]
 
 
 class ExecutionAnswer(Struct):
     """What became of one start: a result per target, in the targets' order."""
 
-    JobId: str
-    ExecutorId: str
-    CreateTime: float
+    JobId: _JobId
+    ExecutorId: _ExecutorId
+    CreateTime: _Time
+    # As they were stored: plain dicts, which need no check.
     Target: list[dict[str, str]]
+    # Each in one of the shapes of RESULTS. They are built as plain dicts, since whatever fields an
+    # engine's inspect has are handed on.
     Result: list[dict[str, Any]]
-    # Targets: all of them, those that ended with exit code 0, those that ended otherwise. The others,
-    # if any, are under way.
-    Total: int
-    Succeeded: int
-    Failed: int
+    Total: Annotated[int, Meta(description="Targets.")]
+    Succeeded: Annotated[int, Meta(description="Targets that ended with exit code 0.")]
+    Failed: Annotated[
+        int, Meta(description="Targets that ended otherwise; the rest, if any, is under way.")
+    ]
+
+
+class ErrorAnswer(Struct):
+    """Every refusal's body: the id is for programs, the message for people."""
+
+    id: str
+    message: str
+
+
+class _Result(TypedDict):
+    ContainerId: str
+    NodeId: str
+
+
+class StartingResult(_Result):
+    """Accepted; no worker has taken the target up yet."""
+
+    Status: Literal["STARTING"]
+
+
+class UnderWayResult(_Result):
+    """The engine knows the command, or runs it."""
+
+    Status: Literal["CREATED", "RUNNING"]
+    ID: str
+    StartTime: NotRequired[_Time]
+
+
+class ProcessConfig(TypedDict):
+    """The command as the engine has it."""
+
+    entrypoint: str
+    arguments: Annotated[list[str], Meta(description="Secret arguments are masked.")]
+    tty: bool
+    privileged: NotRequired[bool]
+    user: NotRequired[str]
+
+
+class _Output(_Result):
+    Output: Annotated[str, Meta(description="The end of stdout and stderr as they came.")]
+    OutputSize: Annotated[int, Meta(ge=0, description="Bytes of the whole log.")]
+    OutputTruncated: Annotated[bool, Meta(description="Output is only the end.")]
+    OutputIncomplete: NotRequired[
+        Annotated[bool, Meta(description="Some of the output may be missing, also from the log.")]
+    ]
+    StartTime: NotRequired[_Time]
+    EndTime: NotRequired[_Time]
+
+
+class FinishedResult(_Output):
+    """The engine reported an exit code; all fields of its own exec inspect stand here too."""
+
+    Status: Literal["FINISHED"]
+    ID: str
+    ContainerID: str
+    ExitCode: Annotated[int, Meta(description="0 is success, all else is failure.")]
+    Running: bool
+    Pid: int
+    ProcessConfig: ProcessConfig
+    OpenStdin: bool
+    OpenStdout: bool
+    OpenStderr: bool
+    CanRemove: bool
+    DetachKeys: str
+    ArgumentsTruncated: NotRequired[
+        Annotated[bool, Meta(description="The arguments were emptied to keep the answer short.")]
+    ]
+
+
+class CreateFailedResult(_Result):
+    """The command never ran."""
+
+    Status: Literal["CREATE_FAILED"]
+    E: Annotated[str, Meta(description="What went wrong, for people.")]
+    Reason: Reason
+    EndTime: NotRequired[_Time]
+
+
+class RunningFailedResult(_Output):
+    """How the command ended is not known; it may have run."""
+
+    Status: Literal["RUNNING_FAILED"]
+    E: Annotated[str, Meta(description="What went wrong, for people.")]
+    Reason: Reason
+    ID: str
+
+
+RESULTS = (
+    StartingResult,
+    UnderWayResult,
+    FinishedResult,
+    CreateFailedResult,
+    RunningFailedResult,
+)
 
 
 def parse(body: bytes, shape: type[T]) -> T:

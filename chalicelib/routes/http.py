@@ -12,6 +12,7 @@ from chalice.app import Request
 
 from chalicelib.config import settings
 from chalicelib.errors import AppjobsError, InvalidRequest
+from chalicelib.schemas import ErrorAnswer
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -26,7 +27,7 @@ def json(body: Any, status: int = 200) -> Response:
 
 def error(id: str, message: str, status: int) -> Response:
     """An error's answer."""
-    return json({"id": id, "message": message}, status)
+    return json(ErrorAnswer(id, message), status)
 
 
 def answers_errors(view: View) -> View:

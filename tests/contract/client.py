@@ -11,6 +11,8 @@ from uuid import uuid4
 
 import requests
 
+from . import conformance
+
 Json = dict[str, Any]
 A = TypeVar("A")
 B = TypeVar("B")
@@ -56,9 +58,9 @@ class Api:
         headers: dict[str, str] | None = None,
         params: dict[str, str] | None = None,
     ) -> requests.Response:
-        """One request, its body as it is; redirects are not followed."""
+        """One request, its body as it is; redirects are not followed. The answer is as documented."""
         with self._session() as session:
-            return session.request(
+            response = session.request(
                 method,
                 f"{self.base}/api{path}",
                 data=data,
@@ -67,6 +69,8 @@ class Api:
                 allow_redirects=False,
                 timeout=60,
             )
+        conformance.check(path, response)
+        return response
 
     @contextmanager
     def _session(self) -> Iterator[requests.Session]:

@@ -1,0 +1,246 @@
+"""The OpenAPI document: a table of the routes, and the very shapes that check their requests.
+
+A new route is a row here. A test tells where one is missing, or is no route any more.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from chalicelib.errors import (
+    AppjobsError,
+    ContainerNotFound,
+    ExecutionNotFound,
+    InvalidRequest,
+    JobNotFound,
+    NameTaken,
+)
+from chalicelib.schemas import (
+    RESULTS,
+    ErrorAnswer,
+    ExecutionAnswer,
+    JobAnswer,
+    JobRequest,
+    StartRequest,
+    Target,
+)
+from chalicelib.services.examples import EXAMPLES
+
+Json = dict[str, Any]
+
+_DESCRIPTION = """\
+Runs commands in the containers of applications on a Docker Swarm. Unknown keys of a request are ignored,
+and `null` is the same as leaving a key out. Every answer has the header `X-Request-Id`, which stands in
+the API's log too. A body of 401 and 403 may be the gateway's own."""
+_PATH_PARAMETERS = {"job_id": "The JobId.", "executor_id": "The ExecutorId."}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one route. `answers` are its successes, `errors` what it may raise."""
+
+    method: str
+    path: str
+    summary: str
+    answers: Mapping[int, Json]
+    request: type[Struct] | None = None
+    query: tuple[Json, ...] = ()
+    errors: tuple[type[AppjobsError], ...] = ()
+
+
+def _ref(shape: type) -> Json:
+    return {"$ref": f"#/components/schemas/{shape.__name__}"}
+
+
+def _content(schema: Json, kind: str = "application/json") -> Json:
+    return {"content": {kind: {"schema": schema}}}
+
+
+def _answer(description: str, shape: type) -> dict[int, Json]:
+    return {200: {"description": description, **_content(_ref(shape))}}
+
+
+def _parameter(place: str, name: str, description: str, required: bool = True) -> Json:
+    schema = {"type": "string", "minLength": 1} if required else {"type": "string"}
+    return {
+        "name": name,
+        "in": place,
+        "description": description,
+        "required": required,
+        "schema": schema,
+    }
+
+
+_LOG = {
+    200: {
+        "description": "The text that there is in place of a log: none yet, or a failure's `E`.",
+        **_content({"type": "string"}, "text/plain"),
+    },
+    302: {
+        "description": "The whole log lies there, for 5 minutes.",
+        "headers": {"Location": {"required": True, "schema": {"type": "string", "format": "uri"}}},
+    },
+}
+
+_GATEWAYS = {
+    401: {"description": "No token came with the request.", **_content({"type": "object"})},
+    403: {"description": "The token is not good for this.", **_content({"type": "object"})},
+}
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/api/jobs",
+        "All jobs, by AppName, then Name",
+        {
+            200: {
+                "description": "The jobs.",
+                **_content({"type": "array", "items": _ref(JobAnswer)}),
+            }
+        },
+        query=(_parameter("query", "AppName", "Those of this application alone.", False),),
+    ),
+    Operation(
+        "POST",
+        "/api/jobs",
+        "Save a new job",
+        _answer("The job.", JobAnswer),
+        request=JobRequest,
+        errors=(InvalidRequest, NameTaken),
+    ),
+    Operation(
+        "GET",
+        "/api/jobs/{job_id}",
+        "One job",
+        _answer("The job.", JobAnswer),
+        errors=(JobNotFound,),
+    ),
+    Operation(
+        "PUT",
+        "/api/jobs/{job_id}",
+        "Replace a job",
+        _answer("The job.", JobAnswer),
+        request=JobRequest,
+        errors=(InvalidRequest, NameTaken, JobNotFound),
+    ),
+    Operation(
+        "DELETE",
+        "/api/jobs/{job_id}",
+        "Delete a job; what it started goes on",
+        {202: {"description": "It is deleted."}},
+        errors=(JobNotFound,),
+    ),
+    Operation(
+        "POST",
+        "/api/jobs/{job_id}/start",
+        "Start a job on some containers",
+        _answer("The job; the last of `Executors` is this start.", JobAnswer),
+        request=StartRequest,
+        errors=(InvalidRequest, JobNotFound),
+    ),
+    Operation(
+        "GET",
+        "/api/jobs/{job_id}/inspect/{executor_id}",
+        "What became of each target",
+        _answer("The execution with its results.", ExecutionAnswer),
+        errors=(JobNotFound, ExecutionNotFound),
+    ),
+    Operation(
+        "GET",
+        "/api/jobs/{job_id}/log/{executor_id}",
+        "The whole log of one target, as it stands",
+        _LOG,
+        query=(_parameter("query", "ContainerId", "The target's container."),),
+        errors=(InvalidRequest, JobNotFound, ExecutionNotFound, ContainerNotFound),
+    ),
+    Operation(
+        "GET",
+        "/api/openapi.json",
+        "This document",
+        {200: {"description": "The document.", **_content({"type": "object"})}},
+    ),
+)
+
+
+@cache
+def document() -> Json:
+    """The document, in OpenAPI 3.1; callers leave it as it is."""
+    paths: dict[str, Json] = defaultdict(dict)
+    for operation in OPERATIONS:
+        paths[operation.path][operation.method.lower()] = _describe(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "appjobs", "version": "1", "description": _DESCRIPTION},
+        # Relative to where the document is: a gateway has its stage's name before `/api`.
+        "servers": [{"url": ".."}],
+        "security": [{"bearer": []}],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _describe(operation: Operation) -> Json:
+    names = re.findall(r"{(\w+)}", operation.path)
+    described: Json = {
+        "summary": operation.summary,
+        "parameters": [
+            *(_parameter("path", name, _PATH_PARAMETERS[name]) for name in names),
+            *operation.query,
+        ],
+        "responses": {**_by_text(operation.answers), **_refusals(operation)},
+    }
+    if operation.request:
+        described["requestBody"] = {"required": True, **_content(_ref(operation.request))}
+    return described
+
+
+def _by_text(answers: Mapping[int, Json]) -> Json:
+    return {str(status): answer for status, answer in answers.items()}
+
+
+def _refusals(operation: Operation) -> Json:
+    ids: dict[int, list[str]] = defaultdict(list)
+    errors: tuple[type[AppjobsError], ...] = (*operation.errors, AppjobsError)
+    for error in errors:
+        ids[error.status].append(error.id)
+    if operation.request:
+        ids[HTTPStatus.UNSUPPORTED_MEDIA_TYPE].append(InvalidRequest.id)
+    refusals = {status: _refusal(status, ids[status]) for status in ids}
+    return _by_text(dict(sorted({**_GATEWAYS, **refusals}.items())))
+
+
+def _refusal(status: int, ids: list[str]) -> Json:
+    schema = {**_ref(ErrorAnswer), "properties": {"id": {"enum": ids}}}
+    return {"description": HTTPStatus(status).phrase, **_content(schema)}
+
+
+def _schemas() -> Json:
+    shapes = (JobAnswer, ExecutionAnswer, ErrorAnswer, Target, *RESULTS)
+    requests = {operation.request for operation in OPERATIONS if operation.request}
+    _, schemas = msgspec.json.schema_components(
+        (*shapes, *sorted(requests, key=str)), ref_template="#/components/schemas/{name}"
+    )
+    for shape in requests:
+        _allow_nulls(schemas[shape.__name__])
+    execution = schemas[ExecutionAnswer.__name__]["properties"]
+    execution["Target"]["items"] = _ref(Target)
+    execution["Result"]["items"] = {"oneOf": [_ref(shape) for shape in RESULTS]}
+    for shape, example in EXAMPLES.items():
+        schemas[shape.__name__]["examples"] = [example]
+    return schemas
+
+
+def _allow_nulls(schema: Json) -> None:
+    """Says of the properties that may be left out that null will do too."""
+    for name in schema["properties"].keys() - set(schema["required"]):
+        schema["properties"][name]["type"] = [schema["properties"][name]["type"], "null"]
