@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from pynamodb.exceptions import QueryError
 
 from chalicelib import store
 from chalicelib.errors import ExecutionNotFound, JobNotFound, NameTaken, TryAgain
@@ -151,6 +152,13 @@ def test_the_same_name_is_free_in_another_application() -> None:
     store.create_job(other)
     assert [found.JobId for found in store.list_jobs(None)] == ["j1", "j2"]
     assert [found.JobId for found in store.list_jobs("b")] == ["j2"]
+
+
+def test_a_name_too_long_for_a_key_is_not_looked_for() -> None:
+    Job.delete_table()
+    assert store.list_jobs("密" * 683) == []
+    with pytest.raises(QueryError):
+        store.list_jobs("密" * 682)
 
 
 def test_a_name_that_goes_round_comes_home() -> None:
