@@ -56,7 +56,7 @@ class Consumer(threading.Thread):
             self._serve(node)
 
     def _serve(self, node: ServedNode) -> None:
-        runner = Runner(self._engine, node.node_id, self._spools)
+        runner = Runner(self._engine, node.node_id, self._spools, self._settings.redact)
         with ThreadPoolExecutor(self._settings.max_commands, "run") as pool:
             while not self._draining.is_set():
                 self._pulse.beat()

@@ -18,6 +18,8 @@ from chalicelib.states import Reason
 _TIMEOUT = 30
 _FRAME_HEADER = struct.Struct(">BxxxL")
 _READ = 256 * 1024
+# The number of a stream (1: stdout, 2: stderr), and some of what was written to it.
+Frame = tuple[int, bytes]
 # A command may be silent for hours, so the read of its output has no time-out. Where the engine is on
 # another machine, probes find out about a dead connection: after 20 s of silence, six of them 10 s apart.
 _PROBES = {socket.TCP_KEEPIDLE: 20, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 6}
@@ -85,8 +87,8 @@ class Engine:
             )
         return str(created["Id"])
 
-    def start(self, exec_id: str) -> Iterator[bytes]:
-        """Starts the exec and yields its stdout and stderr as they come, until both are closed.
+    def start(self, exec_id: str) -> Iterator[Frame]:
+        """Starts the exec and yields its stdout (1) and stderr (2) as they come, until both are closed.
 
         Raises AlreadyStarted, Refusal, Unreachable, OutputCut.
         """
@@ -159,18 +161,17 @@ def _start_refused(refusal: Refusal) -> Exception:
     return refusal
 
 
-def _unless_started(exec_id: str, output: Iterator[bytes]) -> Iterator[bytes]:
+def _unless_started(exec_id: str, output: Iterator[Frame]) -> Iterator[Frame]:
     """The output; raises AlreadyStarted where the engine says in its place that the exec was started.
 
     Engines that have answered "go on" by the time they find out (20.10 does) have no other way. No
     command can print this by accident: its exec's ID is in no place that it sees.
     """
-    first = next(output, b"")
-    if first.startswith(f"Error: Exec command {exec_id} ".encode()) and b" already " in first:
-        raise AlreadyStarted(first.decode().strip())
-    if first:
-        yield first
-    yield from output
+    refusal = f"Error: Exec command {exec_id} ".encode()
+    for stream, chunk in output:
+        if chunk.startswith(refusal) and b" already " in chunk:
+            raise AlreadyStarted(chunk.decode().strip())
+        yield stream, chunk
 
 
 def _wait_for_ever(stream: Any) -> None:
@@ -194,16 +195,16 @@ def _buffered(stream: Any) -> io.BufferedReader:
     return reader
 
 
-def _frames(stream: io.BufferedReader) -> Iterator[bytes]:
-    """The payloads of the engine's multiplexed stream (API reference, "Stream format")."""
+def _frames(stream: io.BufferedReader) -> Iterator[Frame]:
+    """The engine's multiplexed stream (API reference, "Stream format")."""
     while header := _exactly(stream, _FRAME_HEADER.size):
-        _, left = _FRAME_HEADER.unpack(header)
+        number, left = _FRAME_HEADER.unpack(header)
         while left:
             chunk = _read(stream, min(left, _READ))
             if not chunk:
                 raise OutputCut("the engine closed the stream within a frame")
             left -= len(chunk)
-            yield chunk
+            yield number, chunk
 
 
 def _exactly(stream: io.BufferedReader, size: int) -> bytes:

@@ -111,7 +111,9 @@ class Spool:
         self._uploaded = 0
 
     def write(self, chunk: bytes) -> None:
-        """Adds output at the end; waits while the spool is full."""
+        """Adds output, if any, at the end; waits while the spool is full."""
+        if not chunk:
+            return
         if self._room.wait_for_room(self) > _PATIENCE:
             self._held_at = self.size
         with self._lock:

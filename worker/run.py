@@ -6,6 +6,7 @@ engine starts an exec once. Whoever dies in between leaves a message that comes 
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,7 @@ from worker.engine import (
     Unreachable,
 )
 from worker.output import Spool, SpoolDirectory
+from worker.redact import Redactor
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -68,10 +70,11 @@ End = dict[str, Any] | Refusal
 class Runner:
     """Runs targets on one node."""
 
-    def __init__(self, engine: Engine, node_id: str, spools: SpoolDirectory) -> None:
+    def __init__(self, engine: Engine, node_id: str, spools: SpoolDirectory, redact: bool) -> None:
         self._engine = engine
         self._node_id = node_id
         self._spools = spools
+        self._redact = redact
 
     def run(self, message: Received) -> None:
         """Brings the message's target to its end; returns when its message may be deleted.
@@ -150,7 +153,8 @@ class Runner:
         spool = self._spools.open(result.ID, log_object, command_.tail)
         result.StartTime = time.time()
         try:
-            reader = _Reader(self._engine, result.ID, spool)
+            hidden = command_.secrets if self._redact else []
+            reader = _Reader(self._engine, result.ID, spool, hidden)
             self._accompany(reader, spool, result)
             if isinstance(reader.error, AlreadyStarted):
                 self._adopt(target, result, _OWNER_SECONDS)
@@ -274,23 +278,35 @@ class Runner:
 
 
 class _Reader(threading.Thread):
-    """Starts an exec and takes its output into the spool as fast as the engine gives it."""
+    """Starts an exec and takes its output into the spool as fast as the engine gives it.
 
-    def __init__(self, engine: Engine, exec_id: str, spool: Spool) -> None:
+    The values of the `hidden` secrets are taken out on the way.
+    """
+
+    def __init__(self, engine: Engine, exec_id: str, spool: Spool, hidden: list[str]) -> None:
         super().__init__(name=f"read {exec_id[:12]}", daemon=True)
         self._engine = engine
         self._exec_id = exec_id
         self._spool = spool
+        # One for stdout and one for stderr, whose pieces come mixed.
+        self._redactors: dict[int, Redactor] = defaultdict(lambda: Redactor(hidden))
         # Why the output ended before its end, if it did.
         self.error: Exception | None = None
 
     def run(self) -> None:
         try:
-            for chunk in self._engine.start(self._exec_id):
-                metrics.OUTPUT.inc(len(chunk))
-                self._spool.write(chunk)
+            self._read()
         except Exception as error:  # noqa: BLE001 - whatever it is, the target still needs its end
             self.error = error
+
+    def _read(self) -> None:
+        try:
+            for stream, chunk in self._engine.start(self._exec_id):
+                metrics.OUTPUT.inc(len(chunk))
+                self._spool.write(self._redactors[stream].feed(chunk))
+        finally:
+            for redactor in self._redactors.values():
+                self._spool.write(redactor.flush())
 
 
 def _tell(result: Result) -> None:

@@ -326,7 +326,7 @@ def test_an_exec_is_started_once_and_the_second_start_says_so(cluster: Cluster) 
     engine = Engine(node.docker_host, pool=2)
     assert engine.connect()[0] == node.node_id
     exec_id = engine.create(node.containers()[0], ["echo", "once"], [], "", False)
-    assert b"".join(engine.start(exec_id)) == b"once\n"
+    assert list(engine.start(exec_id)) == [(1, b"once\n")]
     with pytest.raises(AlreadyStarted):
         list(engine.start(exec_id))
 
@@ -340,4 +340,4 @@ def test_a_silent_command_is_waited_for_longer_than_any_call(
     engine.connect()
     command = ["sh", "-c", "echo a; sleep 3; echo b"]
     exec_id = engine.create(node.containers()[0], command, [], "", False)
-    assert b"".join(engine.start(exec_id)) == b"a\nb\n"
+    assert list(engine.start(exec_id)) == [(1, b"a\n"), (1, b"b\n")]

@@ -16,6 +16,7 @@ from worker import engine
 from worker.engine import (
     AlreadyStarted,
     Engine,
+    Frame,
     OutputCut,
     Refusal,
     UnknownExec,
@@ -30,11 +31,16 @@ def frame(payload: bytes, stream: int = 1) -> bytes:
 
 
 def chunks(data: bytes, buffer: int = 16) -> Iterator[bytes]:
+    return (chunk for _, chunk in frames(data, buffer))
+
+
+def frames(data: bytes, buffer: int = 16) -> Iterator[Frame]:
     return _frames(io.BufferedReader(io.BytesIO(data), buffer))  # type: ignore[arg-type]
 
 
-def test_frames_of_both_streams_are_joined_as_they_came() -> None:
-    assert b"".join(chunks(frame(b"out") + frame(b"err", 2) + frame(b"end"))) == b"outerrend"
+def test_frames_of_both_streams_come_as_they_came() -> None:
+    data = frame(b"out") + frame(b"err", 2) + frame(b"end")
+    assert list(frames(data)) == [(1, b"out"), (2, b"err"), (1, b"end")]
 
 
 def test_no_frames_are_no_output() -> None:
@@ -90,8 +96,9 @@ def test_a_broken_connection_is_a_cut() -> None:
 def test_an_answer_in_place_of_output_means_already_started() -> None:
     said = b"Error: Exec command e1 is already running\n"
     with pytest.raises(AlreadyStarted):
-        list(_unless_started("e1", iter([said])))
-    assert list(_unless_started("e2", iter([said, b"x"]))) == [said, b"x"]
+        list(_unless_started("e1", iter([(1, said)])))
+    others = [(1, said), (1, b"x")]
+    assert list(_unless_started("e2", iter(others))) == others
 
 
 @pytest.fixture

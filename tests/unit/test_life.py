@@ -32,7 +32,7 @@ from chalicelib.queues import Received, TargetMessage
 from chalicelib.services import executions, upkeep
 from chalicelib.states import TERMINAL, Reason, Status
 from worker import run as life
-from worker.engine import AlreadyStarted, NotStarted, Refusal, UnknownExec, Unreachable
+from worker.engine import AlreadyStarted, Frame, NotStarted, Refusal, UnknownExec, Unreachable
 from worker.output import SpoolDirectory
 from worker.run import Runner
 
@@ -79,7 +79,7 @@ class ModelEngine:
         self.execs[exec_id] = "made"
         return exec_id
 
-    def start(self, exec_id: str) -> Iterator[bytes]:
+    def start(self, exec_id: str) -> Iterator[Frame]:
         self._answer()
         if exec_id not in self.execs:
             raise Refusal(Reason.CONTAINER_GONE, "no such exec")
@@ -87,7 +87,7 @@ class ModelEngine:
             raise AlreadyStarted
         self.starts.append(exec_id)
         self.execs[exec_id] = 3
-        yield b"output\n"
+        yield 1, b"output\n"
 
     def inspect(self, exec_id: str) -> dict[str, Any]:
         self._answer()
@@ -173,7 +173,7 @@ class Life(RuleBasedStateMachine):
         spools = SpoolDirectory(self.directory, 10**6)
         try:
             with suppress(Death, NotStarted, Unreachable):
-                Runner(self.engine, NODE, spools).run(  # type: ignore[arg-type]
+                Runner(self.engine, NODE, spools, True).run(  # type: ignore[arg-type]
                     Received(target, uuid4().hex, "r", first)
                 )
         finally:

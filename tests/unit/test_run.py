@@ -21,6 +21,7 @@ from worker.command import Command
 from worker.engine import (
     AlreadyStarted,
     Engine,
+    Frame,
     NotStarted,
     OutputCut,
     Refusal,
@@ -68,7 +69,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
 def engine() -> Any:
     fake = create_autospec(Engine, instance=True)
     fake.create.return_value = "e1"
-    fake.start.side_effect = lambda exec_id: iter([b"hi\n"])
+    fake.start.side_effect = lambda exec_id: iter([(1, b"hi\n")])
     fake.inspect.return_value = dict(OVER)
     return fake
 
@@ -117,7 +118,7 @@ def claimed(message: Received, status: Status = Status.CREATED) -> None:
 
 @pytest.fixture
 def runner(engine: Any, tmp_path: Path) -> Runner:
-    return Runner(engine, "n1", SpoolDirectory(tmp_path, 10**6))
+    return Runner(engine, "n1", SpoolDirectory(tmp_path, 10**6), True)
 
 
 def test_a_target_runs_and_its_secrets_are_masked(
@@ -134,9 +135,9 @@ def test_a_target_runs_and_its_secrets_are_masked(
 def test_the_claim_is_stored_before_the_exec_starts(
     runner: Runner, engine: Any, message: Received
 ) -> None:
-    def start(exec_id: str) -> Iterator[bytes]:
+    def start(exec_id: str) -> Iterator[Frame]:
         assert (stored(message).Status, stored(message).ID) == (Status.CREATED, exec_id)
-        yield b"started"
+        yield 1, b"started"
 
     engine.start.side_effect = start
     runner.run(message)
@@ -280,9 +281,9 @@ def test_a_command_that_takes_its_time_shows_as_running(
         told.set()
         return moved
 
-    def start(exec_id: str) -> Iterator[bytes]:
+    def start(exec_id: str) -> Iterator[Frame]:
         assert told.wait(30)
-        yield b"late"
+        yield 1, b"late"
 
     monkeypatch.setattr(life, "_RUNNING_AFTER", 0)
     monkeypatch.setattr(store, "move_result", watched)
@@ -319,8 +320,8 @@ def test_a_refused_start_is_a_failure_without_secrets(
 def test_an_output_that_broke_off_is_incomplete_and_the_exit_code_known(
     runner: Runner, engine: Any, message: Received
 ) -> None:
-    def start(exec_id: str) -> Iterator[bytes]:
-        yield b"half"
+    def start(exec_id: str) -> Iterator[Frame]:
+        yield 1, b"half"
         raise OutputCut("gone")
 
     engine.start.side_effect = start
@@ -345,6 +346,30 @@ def test_the_end_is_stored_through_an_outage(
     monkeypatch.setattr(owner, name, stumbling)
     runner.run(message)
     assert (stored(message).Status, stored(message).Output) == (Status.FINISHED, b"hi\n")
+
+
+@pytest.mark.parametrize("redact", [True, False])
+def test_secrets_are_taken_out_of_each_stream_of_the_output(
+    engine: Any, message: Received, tmp_path: Path, redact: bool
+) -> None:
+    half = len(SECRET) // 2
+    frames = [(1, b"<" + SECRET[:half].encode()), (2, b"!"), (1, SECRET[half:].encode() + b">s3")]
+    engine.start.side_effect = lambda exec_id: iter(frames)
+    Runner(engine, "n1", SpoolDirectory(tmp_path, 10**6), redact).run(message)
+    raw = f"<{SECRET[:half]}!{SECRET[half:]}>s3".encode()
+    assert stored(message).Output == (b"<!***>s3" if redact else raw)
+
+
+def test_what_a_redactor_holds_back_is_kept_when_the_output_breaks_off(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    def start(exec_id: str) -> Iterator[Frame]:
+        yield 1, b"half of it: s3cr"
+        raise OutputCut("gone")
+
+    engine.start.side_effect = start
+    runner.run(message)
+    assert stored(message).Output == b"half of it: s3cr"
 
 
 def test_an_end_gives_the_disk_space_back(
@@ -603,7 +628,7 @@ def test_a_start_that_never_reached_the_engine_is_made_at_the_next_delivery(
     engine.inspect.return_value = {**OVER, "ExitCode": None}
     with pytest.raises(NotStarted):
         runner.run(message)
-    engine.start.side_effect = lambda exec_id: iter([b"hi\n"])
+    engine.start.side_effect = lambda exec_id: iter([(1, b"hi\n")])
     engine.inspect.side_effect = [{**OVER, "ExitCode": None}, OVER]
     runner.run(again(message))
     assert (stored(message).Status, stored(message).Output) == (Status.FINISHED, b"hi\n")
