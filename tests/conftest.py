@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ import requests
 
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED_ORIGIN = "https://console.example"
+CHALICE = str(Path(sys.executable).with_name("chalice"))
 START_SECONDS = 60
 STOP_SECONDS = 10
 # What a finished result has of the engine's own inspect.
@@ -104,11 +105,12 @@ def api_url(aws: Aws, api_log: Path | None) -> Iterator[str]:
 
 
 @contextmanager
-def chalice_local(environment: Mapping[str, str], log: Path) -> Iterator[str]:
+def chalice_local(
+    environment: Mapping[str, str], log: Path, chalice: Sequence[str] = (CHALICE,)
+) -> Iterator[str]:
     """Runs `chalice local` on a free port until the end of the block."""
     port = free_port()
-    chalice = Path(sys.executable).with_name("chalice")
-    command = [str(chalice), "local", "--no-autoreload", "--stage", "local", "--port", str(port)]
+    command = [*chalice, "local", "--no-autoreload", "--stage", "local", "--port", str(port)]
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 import requests
 
-from dev.stack import Aws, aws_client, start_aws, start_child
+from dev.stack import Aws, Child, aws_client, start_aws, start_child
 from dev.swarm import Swarm
 from dev.swarm_node import Node
 from tests.conftest import ROOT, chalice_local, free_port
 
 END_SECONDS = 60
+EXECUTIONS = "appjobs-dev-executions"
+# What a worker logs when it has announced its node and begins to poll.
+SERVING = '"serving"'
 UNDER_WAY = ("STARTING", "CREATED", "RUNNING")
 
 
@@ -41,7 +44,9 @@ class Cluster:
     directory: Path
     workers: dict[str, Worker] = field(default_factory=dict)
 
-    def start_worker(self, node: Node, **environment: str) -> Worker:
+    def start_worker(
+        self, node: Node, program: Sequence[str] = ("worker",), **environment: str
+    ) -> Worker:
         """Starts a worker on the node; it takes a moment until the node is announced."""
         log = self.directory / f"worker-{node.name}.log"
         settings = {
@@ -55,7 +60,7 @@ class Cluster:
         }
         with log.open("ab") as output:
             process = subprocess.Popen(
-                node.run_command([sys.executable, "-m", "worker"]),
+                node.run_command([sys.executable, "-m", *program]),
                 cwd=ROOT,
                 env=settings,
                 stdout=output,
@@ -63,6 +68,15 @@ class Cluster:
             )
         self.workers[node.name] = Worker(process, log)
         return self.workers[node.name]
+
+    def start_upkeep(self, program: Sequence[str] = ("dev.upkeep",), **environment: str) -> Child:
+        """Starts what plays the schedule and the dead-letter handler."""
+        return start_child(
+            "upkeep",
+            [sys.executable, "-m", *program],
+            {**self.aws.environment, **environment},
+            self.directory / "upkeep.log",
+        )
 
     def targets(self, *nodes: Node) -> list[dict[str, str]]:
         """Every container of the sample service on these nodes (default: on all)."""
@@ -113,6 +127,24 @@ class Cluster:
         url = f"{self.api_url}/api/jobs/{job_id}/log/{executor_id}"
         return requests.get(url, params={"ContainerId": container_id}, timeout=60)
 
+    def open(self) -> int:
+        """How many executions upkeep has not closed yet."""
+        answer = self.client("dynamodb").query(
+            TableName=EXECUTIONS,
+            IndexName="open",
+            KeyConditionExpression="#open = :open",
+            ExpressionAttributeNames={"#open": "Open"},
+            ExpressionAttributeValues={":open": {"S": "open"}},
+            Select="COUNT",
+        )
+        return int(answer["Count"])
+
+    def counters(self, job_id: str, executor_id: str) -> dict[str, int]:
+        """What was stored when the execution was closed."""
+        key = {"JobId": {"S": job_id}, "ExecutorId": {"S": executor_id}}
+        item = self.client("dynamodb").get_item(TableName=EXECUTIONS, Key=key)["Item"]
+        return {name: int(item[name]["N"]) for name in ("Total", "Succeeded", "Failed")}
+
     def client(self, service: str) -> Any:
         """A boto3 client of the AWS behind the system."""
         return aws_client(self.aws.endpoint, service)
@@ -134,6 +166,13 @@ def wait_until(look: Callable[[], Any], seconds: float, tell: Callable[[], str])
     pytest.fail(f"not within {seconds} s: {tell()}")
 
 
+def serve(cluster: Cluster) -> None:
+    """Starts a worker on each node and waits until all are there."""
+    for node in cluster.swarm.nodes:
+        cluster.start_worker(node)
+    wait_until(lambda: announced(cluster), END_SECONDS, lambda: "a worker is missing")
+
+
 def announced(cluster: Cluster) -> bool:
     """Whether every node has a worker: a start on it is not refused."""
     job_id = cluster.create("true")
@@ -142,25 +181,40 @@ def announced(cluster: Cluster) -> bool:
     return "node_unknown" not in reasons
 
 
+def emptied(cluster: Cluster) -> bool:
+    """Whether no message is left on a node's queue, visible or in a worker's hands."""
+    sqs = cluster.client("sqs")
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    urls = sqs.list_queues(QueueNamePrefix="appjobs-dev-node-")["QueueUrls"]
+    queues = [sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names) for url in urls]
+    return not any(int(queue["Attributes"][name]) for queue in queues for name in names)
+
+
 @contextmanager
 def running_cluster(directory: Path) -> Iterator[Cluster]:
     """A swarm, AWS where its nodes reach it, the API, and a worker on each node."""
-    with Swarm(directory / "swarm") as swarm:
-        aws = start_aws(directory / "aws", free_port(), bind=swarm.host_address)
-        try:
-            with chalice_local(aws.environment, directory / "api.log") as api_url:
-                cluster = Cluster(swarm, aws, api_url, directory)
-                try:
-                    for node in swarm.nodes:
-                        cluster.start_worker(node)
-                    wait_until(
-                        lambda: announced(cluster), END_SECONDS, lambda: "a worker is missing"
-                    )
-                    yield cluster
-                finally:
-                    stop_workers(cluster)
-        finally:
-            aws.stop()
+    with Swarm(directory / "swarm") as swarm, system_on(swarm, directory) as cluster:
+        serve(cluster)
+        yield cluster
+
+
+@contextmanager
+def system_on(swarm: Swarm, directory: Path, **environment: str) -> Iterator[Cluster]:
+    """AWS where the swarm's nodes reach it, and the API; no worker until the block starts some.
+
+    All its parts have the `environment` besides. It shares nothing but the engines with another one.
+    """
+    aws = start_aws(directory / "aws", free_port(), bind=swarm.host_address)
+    try:
+        aws.environment |= environment
+        with chalice_local(aws.environment, directory / "api.log") as api_url:
+            system = Cluster(swarm, aws, api_url, directory)
+            try:
+                yield system
+            finally:
+                stop_workers(system)
+    finally:
+        aws.stop()
 
 
 @contextmanager
@@ -171,15 +225,15 @@ def reaching_aws_at(endpoint: str, cluster: Cluster) -> Iterator[Cluster]:
     """
     environment = {**cluster.aws.environment, "AWS_ENDPOINT_URL": endpoint}
     aws = replace(cluster.aws, endpoint=endpoint, environment=environment)
-    api_log = cluster.directory / "api-elsewhere.log"
-    with chalice_local(environment, api_log) as api_url, upkeep(environment, cluster.directory):
+    with chalice_local(environment, cluster.directory / "api-elsewhere.log") as api_url:
         system = replace(cluster, aws=aws, api_url=api_url, workers={})
         # All workers of a node share its queue: no other may take what these are to run.
         drain_workers(cluster)
         try:
             for node in cluster.swarm.nodes:
                 system.start_worker(node)
-            yield system
+            with upkeep(system):
+                yield system
         finally:
             stop_workers(system)
             for node in cluster.swarm.nodes:
@@ -187,11 +241,9 @@ def reaching_aws_at(endpoint: str, cluster: Cluster) -> Iterator[Cluster]:
 
 
 @contextmanager
-def upkeep(environment: dict[str, str], directory: Path) -> Iterator[None]:
+def upkeep(system: Cluster) -> Iterator[None]:
     """What looks after open executions, more often than AWS calls it."""
-    command = [sys.executable, "-m", "dev.upkeep"]
-    settings = {**environment, "UPKEEP_SECONDS": "10"}
-    child = start_child("upkeep", command, settings, directory / "upkeep.log")
+    child = system.start_upkeep(UPKEEP_SECONDS="5")
     try:
         yield
     finally:

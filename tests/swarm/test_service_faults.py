@@ -17,7 +17,7 @@ import requests
 from dev.engine import docker
 from dev.faults import FORWARDED, REPEATED, Fault, Faults, Rule
 from tests.conftest import free_port
-from tests.swarm.conftest import Cluster, reaching_aws_at, wait_until
+from tests.swarm.conftest import Cluster, emptied, reaching_aws_at, wait_until
 
 TARGETS = int(os.environ.get("CHAOS_TARGETS") or 500)
 # Messages whose receipt was cut off come again after a minute, and may be cut off once more.
@@ -203,15 +203,6 @@ def test_messages_that_come_twice_late_and_out_of_order_run_once(
 def repeated(faults: Faults) -> bool:
     """Whether all second copies were sent; there must be some."""
     return 0 < faults.calls(Fault.DUPLICATE) == faults.calls(REPEATED)
-
-
-def emptied(cluster: Cluster) -> bool:
-    """Whether no message is left on a node's queue, visible or in a worker's hands."""
-    sqs = cluster.client("sqs")
-    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    urls = sqs.list_queues(QueueNamePrefix="appjobs-dev-node-")["QueueUrls"]
-    queues = [sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names) for url in urls]
-    return not any(int(queue["Attributes"][name]) for queue in queues for name in names)
 
 
 @pytest.mark.timeout(END_SECONDS)
