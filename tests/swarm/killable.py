@@ -1,0 +1,113 @@
+"""Runs a part of the system that dies at a certain call: `python -m tests.swarm.killable worker`.
+
+The parts are `worker`, `upkeep` and `chalice` (with its arguments). `KILLS` says at which call for
+which job, as JSON: `{JobId: [point, "before" or "after"]}`. It does nothing to other jobs.
+"""
+
+import contextvars
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+import structlog
+from chalice.cli import main as chalice
+
+from chalicelib import queues, store
+from chalicelib.logs import GrowingObject
+from chalicelib.services import executions
+from chalicelib.states import Status
+from dev import upkeep
+from worker import __main__ as worker
+from worker.output import Spool
+
+
+@dataclass(frozen=True)
+class Point:
+    """A call at which a process can be made to die."""
+
+    owner: Any
+    name: str
+    # Where one function makes several writes: the status that is written.
+    status: Status | None = None
+
+    def arm(self, job_id: str, when: str) -> None:
+        """From now on this process dies at the call, where it is made for that job."""
+        call = getattr(self.owner, self.name)
+
+        def deadly(*args: Any, **kwargs: Any) -> Any:
+            if not self._is_meant(job_id, args):
+                return call(*args, **kwargs)
+            if when == "after":
+                call(*args, **kwargs)
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise AssertionError("still alive")
+
+        setattr(self.owner, self.name, deadly)
+
+    def _is_meant(self, job_id: str, args: tuple[Any, ...]) -> bool:
+        # The worker notes for its log which job a thread works for; API and upkeep pass the execution.
+        jobs = [getattr(arg, "JobId", None) for arg in args]
+        jobs.append(structlog.contextvars.get_contextvars().get("job_id"))
+        return job_id in jobs and self.status in (None, getattr(args[0], "Status", None))
+
+
+POINTS = {
+    "send": Point(executions, "send"),
+    "create": Point(docker.APIClient, "exec_create"),
+    "claim": Point(store, "add_result"),
+    "start": Point(docker.APIClient, "exec_start"),
+    "read": Point(Spool, "write"),
+    "running": Point(store, "move_result", Status.RUNNING),
+    "append": Point(GrowingObject, "write"),
+    "finish": Point(store, "move_result", Status.FINISHED),
+    "delete": Point(queues, "delete"),
+    # The same function: upkeep sends again.
+    "resend": Point(executions, "send"),
+    "note": Point(store, "note_resent"),
+    "close": Point(store, "close_execution"),
+}
+
+
+def let_threads_know_their_job() -> None:
+    """Threads take over what their parent noted for its log: output is read in one of its own."""
+    start = threading.Thread.start
+
+    def start_with_context(thread: threading.Thread) -> None:
+        context, run = contextvars.copy_context(), thread.run
+        thread.run = lambda: context.run(run)
+        start(thread)
+
+    threading.Thread.start = start_with_context
+
+
+def look_after_nothing_but(jobs: Container[str]) -> None:
+    """Upkeep sees these jobs' executions alone, so that many can die at once, each over its own."""
+    everything = store.open_executions
+    store.open_executions = lambda: (key for key in everything() if key[0] in jobs)
+
+
+PARTS: dict[str, Callable[[], Any]] = {
+    "worker": worker.main,
+    "upkeep": upkeep.main,
+    "chalice": chalice,
+}
+
+
+def main() -> None:
+    """Runs the part that the first argument names, until it dies."""
+    kills: dict[str, list[str]] = json.loads(os.environ["KILLS"])
+    for job_id, (point, when) in kills.items():
+        POINTS[point].arm(job_id, when)
+    look_after_nothing_but(kills)
+    let_threads_know_their_job()
+    PARTS[sys.argv.pop(1)]()
+
+
+if __name__ == "__main__":
+    main()

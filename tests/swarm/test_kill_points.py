@@ -1,0 +1,243 @@
+"""A process dies right before or right after each of its writes and calls; the table says what follows.
+
+All of them die first, each over a job of its own. Then plain processes bring all jobs to their ends.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import requests
+
+from dev.engine import docker
+from dev.swarm_node import Node
+from tests.conftest import ROOT, chalice_local
+from tests.swarm.conftest import (
+    SERVING,
+    Cluster,
+    emptied,
+    serve,
+    stop_workers,
+    system_on,
+    upkeep,
+    wait_until,
+)
+
+EXIT_CODE = 7
+FILE = "/tmp/kill-points"
+KILLED = -9
+# A fifth of it is how long upkeep waits before it sends messages again: as long as a dead worker's
+# messages need to come back. After all of it, a target is too late to run.
+DEADLINE = 300
+QUIET_SECONDS = 150
+# Until as many processes as there are deaths have started and died.
+DEATH_SECONDS = 180
+KILLABLE = "tests.swarm.killable"
+# What the command prints is in the log, or not; and whether the result says that some may be missing.
+OUTPUTS = {"whole": ("out\n", None), "in doubt": ("out\n", True), "lost": ("", True)}
+
+
+@dataclass(frozen=True)
+class Death:
+    """Which process dies at which call, what the result is then, and what its output is in the end.
+
+    In the end every command has run once, and its exit code is known. (Under load, an exec may start
+    so slowly that a result is RUNNING before it has.)
+    """
+
+    part: str
+    point: str
+    when: str
+    found: str
+    output: str
+
+    def __str__(self) -> str:
+        return f"{self.part} {self.when} {self.point}"
+
+
+DEATHS = [
+    Death("API", "send", "before", "STARTING", "whole"),
+    Death("API", "send", "after", "STARTING", "whole"),
+    Death("worker", "create", "before", "STARTING", "whole"),
+    Death("worker", "create", "after", "STARTING", "whole"),
+    Death("worker", "claim", "before", "STARTING", "whole"),
+    Death("worker", "claim", "after", "CREATED", "whole"),
+    Death("worker", "start", "before", "CREATED or RUNNING", "whole"),
+    Death("worker", "start", "after", "CREATED or RUNNING", "lost"),
+    Death("worker", "read", "before", "CREATED or RUNNING", "lost"),
+    Death("worker", "read", "after", "CREATED or RUNNING", "lost"),
+    Death("worker", "running", "before", "CREATED", "lost"),
+    Death("worker", "running", "after", "RUNNING", "lost"),
+    Death("worker", "append", "before", "RUNNING", "lost"),
+    Death("worker", "append", "after", "RUNNING", "in doubt"),
+    Death("worker", "finish", "before", "RUNNING", "in doubt"),
+    Death("worker", "finish", "after", "FINISHED", "whole"),
+    Death("worker", "delete", "before", "FINISHED", "whole"),
+    Death("worker", "delete", "after", "FINISHED", "whole"),
+    Death("upkeep", "resend", "before", "STARTING", "whole"),
+    Death("upkeep", "resend", "after", "STARTING", "whole"),
+    Death("upkeep", "note", "before", "STARTING", "whole"),
+    Death("upkeep", "note", "after", "STARTING", "whole"),
+    Death("upkeep", "close", "before", "FINISHED", "whole"),
+    Death("upkeep", "close", "after", "FINISHED", "whole"),
+]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The start of a death's own job."""
+
+    death: Death
+    job_id: str
+    executor_id: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a death left behind, and what became of it."""
+
+    found: str
+    result: dict[str, Any]
+    counters: dict[str, int]
+    times_run: int
+
+
+def deaths(part: str, *points: str) -> list[Death]:
+    """Those of one part, at some of its points."""
+    return [death for death in DEATHS if death.part == part and death.point in points]
+
+
+def create(system: Cluster, death: Death) -> str:
+    """The death's own job."""
+    script = f'echo "{death}" >> {FILE}; echo out; sleep 1; exit {EXIT_CODE}'
+    return system.create(f"sh -c '{script}'")
+
+
+def start(system: Cluster, jobs: dict[str, Death], node: Node) -> list[Run]:
+    """Starts each of the jobs in one container of the node."""
+    target = system.targets(node)[:1]
+    return [Run(death, job, system.start(job, target)) for job, death in jobs.items()]
+
+
+def kills(jobs: dict[str, Death]) -> dict[str, str]:
+    """Tells a killable process where to die."""
+    return {"KILLS": json.dumps({job: (death.point, death.when) for job, death in jobs.items()})}
+
+
+def workers_die(system: Cluster, node: Node) -> list[Run]:
+    """As many workers as there are deaths take one message each, and die over it."""
+    jobs = {create(system, death): death for death in DEATHS if death.part == "worker"}
+    settings = {**kills(jobs), "MAX_COMMANDS": "1"}
+    workers = [system.start_worker(node, (KILLABLE, "worker"), **settings) for _ in jobs]
+    log = workers[0].log
+    before = log.read_text().count(SERVING)
+    wait_until(
+        lambda: log.read_text().count(SERVING) == before + len(workers),
+        DEATH_SECONDS,
+        log.read_text,
+    )
+    runs = start(system, jobs, node)
+    assert {worker.process.wait(DEATH_SECONDS) for worker in workers} == {KILLED}
+    return runs
+
+
+def upkeep_dies(system: Cluster, run: Run) -> None:
+    """Upkeep dies over a job that was started before."""
+    settings = {**kills({run.job_id: run.death}), "UPKEEP_SECONDS": "1"}
+    child = system.start_upkeep((KILLABLE, "upkeep"), **settings)
+    assert child.process.wait(DEATH_SECONDS) == KILLED
+
+
+def api_dies(system: Cluster, death: Death, node: Node) -> Run:
+    """An API dies while it starts a job: it has accepted it, and gives no answer."""
+    job_id = create(system, death)
+    environment = {**system.aws.environment, **kills({job_id: death})}
+    log = system.directory / f"api-{death.when}.log"
+    with chalice_local(environment, log, (sys.executable, "-m", KILLABLE, "chalice")) as url:
+        body = {"Target": system.targets(node)[:1]}
+        with pytest.raises(requests.ConnectionError):
+            requests.post(f"{url}/api/jobs/{job_id}/start", json=body, timeout=DEATH_SECONDS)
+    (executor_id,) = system.call("GET", f"/api/jobs/{job_id}")["Executors"]
+    return Run(death, job_id, executor_id)
+
+
+def all_die(system: Cluster) -> list[Run]:
+    """Lets them all die; those that have work to do on the third node find nobody who does it."""
+    served, _, unserved = system.swarm.nodes
+    over = start(system, {create(system, d): d for d in deaths("upkeep", "close")}, served)
+    for run in over:
+        system.end(run.job_id, run.executor_id)
+    stop_workers(system)
+    apis = [api_dies(system, death, unserved) for death in deaths("API", "send")]
+    waiting = {create(system, d): d for d in deaths("upkeep", "resend", "note")}
+    ready = over + start(system, waiting, unserved)
+    with ThreadPoolExecutor() as pool:
+        upkeeps = pool.map(lambda run: upkeep_dies(system, run), ready)
+        runs = [*apis, *ready, *workers_die(system, served)]
+        list(upkeeps)
+    return runs
+
+
+def result(system: Cluster, run: Run) -> dict[str, Any]:
+    """The only result of a start."""
+    (only,) = system.inspect(run.job_id, run.executor_id)
+    return only
+
+
+def outcome(system: Cluster, run: Run, found: str) -> Outcome:
+    """What there is in the end."""
+    end = result(system, run)
+    (node,) = [node for node in system.swarm.nodes if node.node_id == end["NodeId"]]
+    lines = docker(node.docker_host, "exec", end["ContainerId"], "cat", FILE).splitlines()
+    counters = system.counters(run.job_id, run.executor_id)
+    return Outcome(found, end, counters, lines.count(str(run.death)))
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Death, Outcome]]:
+    """What became of every death's job, on the cluster's engines with an AWS of their own."""
+    directory = tmp_path_factory.mktemp("kill-points")
+    with system_on(cluster.swarm, directory, DELIVERY_DEADLINE=str(DEADLINE)) as system:
+        serve(system)
+        runs = all_die(system)
+        found = {run: str(result(system, run)["Status"]) for run in runs}
+        serve(system)
+        with upkeep(system):
+            wait_until(lambda: settled(system), QUIET_SECONDS, lambda: str(system.open()))
+        yield {run.death: outcome(system, run, found[run]) for run in runs}
+
+
+def settled(system: Cluster) -> bool:
+    """Whether every execution is closed and no message is left."""
+    return not system.open() and emptied(system)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("death", DEATHS, ids=str)
+def test_after_a_death_the_command_ends_once_with_its_exit_code(
+    death: Death, outcomes: dict[Death, Outcome]
+) -> None:
+    outcome = outcomes[death]
+    assert outcome.found in death.found.split(" or ")
+    assert outcome.times_run == 1
+    result = outcome.result
+    assert (result["Status"], result["ExitCode"]) == ("FINISHED", EXIT_CODE)
+    assert (result["Output"], result.get("OutputIncomplete")) == OUTPUTS[death.output]
+    assert outcome.counters == {"Total": 1, "Succeeded": 0, "Failed": 1}
+
+
+def test_the_documentation_has_the_same_table() -> None:
+    text = (ROOT / "docs" / "failure.md").read_text()
+    rows = [
+        [cell.strip().replace("`", "") for cell in line.strip("| ").split("|")]
+        for line in text.splitlines()
+        if line.startswith(("| API |", "| worker |", "| upkeep |"))
+    ]
+    documented = [Death(*row[:4], row[-1]) for row in rows]
+    assert documented == DEATHS
