@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check swarm bench fuzz docs
+.PHONY: help setup run test chaos check swarm bench fuzz docs
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 8
@@ -44,6 +44,9 @@ docs: $(STAMP)  ## Write docs/api.md anew
 
 bench: $(STAMP)  ## Measure what redaction costs
 	$(PYTHON) -m bench.redaction
+
+chaos: $(STAMP)  ## Kill workers N times while commands run (N=300), as root
+	N=$(or $(N),300) $(PYTHON) -m pytest tests/swarm/test_chaos.py -s
 
 check: $(STAMP)  ## Lint, formatting, types, who imports whom
 	$(VENV)/bin/ruff check .

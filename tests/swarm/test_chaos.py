@@ -1,0 +1,153 @@
+"""Workers are killed at random while commands run: nothing runs twice, nothing stays under way.
+
+`make chaos N=1000` kills that often, and shows the numbers.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chalicelib.states import Reason, Status
+from dev.engine import docker
+from tests.swarm.chaos import FILE, KILL_PAUSE, Chaos, End, Start, Witness
+from tests.swarm.conftest import (
+    Cluster,
+    serve,
+    stop_workers,
+    system_on,
+    upkeep,
+    wait_until,
+)
+
+KILLS = int(os.environ.get("N") or 30)
+# A target is adopted a minute after its worker's death, and that one may have been killed as well.
+QUIET_SECONDS = 300
+
+Result = dict[str, Any]
+
+
+class Judge:
+    """Holds results against what the engines and the containers say."""
+
+    def __init__(self, ends: dict[str, End], lines: dict[str, Counter[str]]) -> None:
+        self.numbers: Counter[str] = Counter()
+        self.lost: list[str] = []
+        self.violations: list[str] = []
+        self._ends = ends
+        self._lines = lines
+
+    def hear(self, start: Start, result: Result) -> None:
+        """Judges one result."""
+        self.numbers["targets"] += 1
+        self.numbers[result["Status"]] += 1
+        self.numbers["output incomplete"] += bool(result.get("OutputIncomplete"))
+        if wrong := self._wrong(start, result):
+            self.violations.append(f"{wrong}: {start} {result}")
+
+    def _wrong(self, start: Start, result: Result) -> str | None:
+        ran = self._lines[result["ContainerId"]][start.mark]
+        end = self._ends.get(result.get("ID", ""))
+        if ran > 1:
+            return f"ran {ran} times"
+        if result["Status"] != Status.FINISHED:
+            return None if self._excusable(start, result, end) else f"no exit code, but {end}"
+        if ran == 0:
+            return "finished, and never ran"
+        return None if end and end.exit_code == result["ExitCode"] else f"not the code of {end}"
+
+    def _excusable(self, start: Start, result: Result, end: End | None) -> bool:
+        """Whether an exit code is lost because the engine itself did not have it any more."""
+        self.lost.append(f"{result.get('E')} {start} {end}")
+        forgotten = end is not None and end.forgotten < result["EndTime"]
+        return result.get("Reason") == Reason.LOST and start.may_be_cut_off and forgotten
+
+    def close(self, start: Start, results: list[Result], stored: dict[str, int]) -> None:
+        """Judges the counters with which the execution was closed."""
+        succeeded = sum(result.get("ExitCode") == 0 for result in results)
+        total = len(start.targets)
+        expected = {"Total": total, "Succeeded": succeeded, "Failed": total - succeeded}
+        if stored != expected:
+            self.violations.append(f"closed with {stored} in place of {expected}: {start}")
+
+
+@contextmanager
+def watching(system: Cluster) -> Iterator[list[Witness]]:
+    """Follows the events of all engines."""
+    witnesses = [Witness(node) for node in system.swarm.nodes]
+    for witness in witnesses:
+        witness.start()
+    try:
+        yield witnesses
+    finally:
+        for witness in witnesses:
+            witness.stop()
+
+
+def lines(system: Cluster) -> dict[str, Counter[str]]:
+    """What the commands left in each container."""
+    return {
+        container: Counter(docker(node.docker_host, "exec", container, "cat", FILE).split())
+        for node in system.swarm.nodes
+        for container in node.containers()
+    }
+
+
+def logged(logs: Iterable[Path], event: str) -> int:
+    """How often that event stands in these logs."""
+    return sum(log.read_text().count(f'"{event}"') for log in logs)
+
+
+def judged(system: Cluster, chaos: Chaos, witnesses: list[Witness]) -> Judge:
+    """The judgement on all that was started."""
+    ends = {id: end for witness in witnesses for id, end in witness.ends().items()}
+    judge = Judge(ends, lines(system))
+    for start in chaos.starts:
+        results = system.inspect(start.job_id, start.executor_id)
+        for result in results:
+            judge.hear(start, result)
+        judge.close(start, results, system.counters(start.job_id, start.executor_id))
+    judge.numbers["kills"] = chaos.kills
+    judge.numbers["starts"] = len(chaos.starts)
+    judge.numbers["adoptions"] = logged(system.directory.glob("worker-*.log"), "adopting")
+    judge.numbers["dead letters"] = logged([system.directory / "upkeep.log"], "dead letter")
+    return judge
+
+
+@pytest.fixture
+def system(cluster: Cluster, tmp_path: Path) -> Iterator[Cluster]:
+    """A system of its own on the cluster's engines, with nothing but upkeep running yet."""
+    with system_on(cluster.swarm, tmp_path) as system:
+        serve(system)
+        stop_workers(system)
+        with upkeep(system):
+            yield system
+
+
+@pytest.mark.timeout(300 + QUIET_SECONDS + 10 * KILL_PAUSE * KILLS)
+def test_whatever_is_killed_nothing_runs_twice_and_nothing_is_lost(system: Cluster) -> None:
+    began = time.monotonic()
+    chaos = Chaos(system)
+    with watching(system) as witnesses:
+        try:
+            chaos.run(KILLS)
+            print(f"{chaos.kills} kills in {time.monotonic() - began:.0f} s")
+            wait_until(
+                lambda: not system.open(),
+                QUIET_SECONDS,
+                lambda: f"{system.open()} executions are open",
+            )
+        finally:
+            chaos.end()
+    judge = judged(system, chaos, witnesses)
+    print(
+        f"{time.monotonic() - began:.0f} s", *sorted(judge.numbers.items()), *judge.lost, sep="\n"
+    )
+    assert not judge.violations, "\n".join(judge.violations)
+    assert judge.numbers["dead letters"] == 0
+    assert judge.numbers["adoptions"] > 0
