@@ -5,7 +5,9 @@ import shutil
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 from uuid import uuid4
 
 from chalicelib.logs import MIN_PART, GrowingObject
@@ -28,12 +30,13 @@ class SpoolDirectory:
 
     def __init__(self, parent: Path, limit: int) -> None:
         parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(parent)
         self._path = parent / uuid4().hex
-        self._path.mkdir()
-        # Held until this process ends, however it ends: it tells the next one what is left over.
-        self._lock = (self._path / "lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # One process at a time: a directory whose lock nobody holds yet looks like a leftover.
+        with _locked(parent / "lock"):
+            _remove_leftovers(parent)
+            self._path.mkdir()
+            # Held until this process ends, however it ends: it tells the next one what is left over.
+            self._lock = _locked(self._path / "lock")
         self._limit = limit
         self._waiting = 0
         self._changed = threading.Condition()
@@ -67,14 +70,19 @@ class SpoolDirectory:
         self._lock.close()
 
 
+def _locked(path: Path) -> TextIO:
+    """The file, locked until it is closed."""
+    file = path.open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
 def _remove_leftovers(parent: Path) -> None:
     """Removes what processes left behind that are no more: nobody else knows what is in it."""
     for lock_file in parent.glob("*/lock"):
-        with lock_file.open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
+        # Its owner may remove it at this moment.
+        with suppress(BlockingIOError, FileNotFoundError), lock_file.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock_file.parent, ignore_errors=True)
 
 

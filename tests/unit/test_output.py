@@ -1,6 +1,7 @@
 """The spool: the log is every byte, whatever fails in between, and the disk is given back."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -218,3 +219,16 @@ def test_what_a_dead_process_left_is_removed_and_a_living_ones_is_not(
     assert len(files(tmp_path)) == 1
     alive.close()
     assert files(tmp_path) == []
+
+
+def test_directories_made_and_closed_at_the_same_moment_leave_each_other_alone(
+    tmp_path: Path,
+) -> None:
+    def come_and_go(_: int) -> bool:
+        room = SpoolDirectory(tmp_path, 10)
+        usable = room._path.exists()
+        room.close()
+        return usable
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(come_and_go, range(200)))
