@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from chalice import Chalice, Rate
-from chalice.app import SQSEvent
+from chalice import AuthResponse, Chalice, Rate
+from chalice.app import AuthRequest, SQSEvent
 
 from chalicelib import telemetry
 from chalicelib.config import settings
-from chalicelib.routes import executions, http, jobs, openapi
+from chalicelib.routes import access, executions, http, jobs, openapi
 from chalicelib.services import upkeep
 
 telemetry.configure(settings.log_level)
@@ -18,6 +18,16 @@ app.register_middleware(http.allow_origins, "http")
 app.register_blueprint(jobs.routes)
 app.register_blueprint(executions.routes)
 app.register_blueprint(openapi.routes)
+
+
+@app.authorizer(ttl_seconds=access.CACHE_SECONDS)
+def authorizer(request: AuthRequest) -> AuthResponse:
+    """Says who calls."""
+    return access.authorize(request)
+
+
+# Browsers send preflights without a token, so these come after the guard.
+access.guard(app, authorizer)
 http.add_preflights(app)
 
 

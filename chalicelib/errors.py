@@ -26,6 +26,20 @@ class NameTaken(AppjobsError):
     status = 400
 
 
+class Unauthorized(AppjobsError):
+    """The request tells no token; the message says how to send one."""
+
+    id = "unauthorized"
+    status = 401
+
+
+class Forbidden(AppjobsError):
+    """The token is not good for this; the message says which right is missing."""
+
+    id = "forbidden"
+    status = 403
+
+
 class JobNotFound(AppjobsError):
     """No such job; the message is the JobId."""
 

@@ -154,3 +154,22 @@ class Node(Model):
     Worker = UnicodeAttribute()
     # When the worker last said that it serves this node, in seconds.
     Heartbeat = NumberAttribute()
+
+
+class Token(Model):
+    """What a bearer token is good for. The token itself is stored nowhere."""
+
+    class Meta(_Meta):
+        table_name = f"{settings.prefix}-tokens"
+
+    # SHA-256 of the token, in hexadecimal digits.
+    Hash = UnicodeAttribute(hash_key=True)
+    Name = UnicodeAttribute()
+    Role = UnicodeAttribute()
+    # The applications that it is bound to; none: it is good for all.
+    Apps: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
+    MayRunAsRoot = BooleanAttribute()
+    CreateTime = NumberAttribute()
+    ExpiresAt = NumberAttribute()
+    # Some minutes old at times: not every use is written.
+    LastUsed = NumberAttribute(null=True)

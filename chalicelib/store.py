@@ -159,9 +159,13 @@ def _command_of(job: Job) -> list[Action]:
 
 
 @_until_settled
-def delete_job(job_id: str) -> None:
-    """Deletes a job and frees its name; its executions stay. Raises JobNotFound."""
+def delete_job(job_id: str, check: Callable[[Job], object]) -> None:
+    """Deletes a job and frees its name; its executions stay.
+
+    Raises JobNotFound, and what `check` raises of the job.
+    """
     job = get_job(job_id)
+    check(job)
     with _transaction(_Conflict, _Conflict) as transaction:
         transaction.delete(_name(job), JobName.JobId == job_id)
         transaction.delete(job, Job.Revision == job.Revision)

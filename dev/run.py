@@ -15,9 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import requests
-
 from dev import sample
+from dev.api import Api
 from dev.engine import EngineError, ensure_engine, node_id
 from dev.stack import (
     LOCAL,
@@ -32,20 +31,15 @@ from dev.stack import (
     start_child,
     wait_until,
 )
+from dev.tokens import bearer, make_token, revoke_token
 
 HOST = "127.0.0.1"
 STATE = LOCAL / "run.json"
 ENVIRONMENT = LOCAL / "env"
 CONTAINERS = 2
-JOB = {
-    "AppName": sample.STACK,
-    "ServiceName": sample.SERVICE,
-    "Name": "Who is there",
-    "Cmd": "sh -c 'hostname; id; date'",
-    # The shell takes it as $0 and prints it nowhere.
-    "SecretArgs": ["a greeting that nobody sees"],
-}
 UNDER_WAY = ("STARTING", "CREATED", "RUNNING")
+TOKEN_NAME = "make run"
+TOKEN_OPTIONS = ("--role", "admin", "--root", "--days", "30")
 START_SECONDS = 60.0
 JOB_SECONDS = 60.0
 DRAIN_SECONDS = 30.0
@@ -107,6 +101,7 @@ class System:
         self.ports = ports
         self.signals = signals
         self.api_url = f"http://{HOST}:{ports.api}"
+        self.token = ""
         self.containers: list[str] = []
         self.node = ""
         self.watched: list[tuple[str, Child | Aws]] = []
@@ -116,6 +111,9 @@ class System:
         """Starts all of it. Raises StackError or EngineError; `stop` is needed also then."""
         self.ports.check()
         aws = self._start_aws()
+        # Only the hash of the last run's token is left, so nobody can use that one any more.
+        revoke_token(aws.environment, TOKEN_NAME)
+        self.token = make_token(aws.environment, TOKEN_NAME, *TOKEN_OPTIONS)
         host = self._start_containers()
         environment = {**aws.environment, **self._worker_settings(host)}
         self._start_api(environment)
@@ -133,7 +131,7 @@ class System:
         pids = {name: _pid(process) for name, process in self.watched}
         state = {
             "ApiUrl": self.api_url,
-            "Token": None,
+            "Token": self.token,
             "AwsEndpoint": self._aws.endpoint,
             "NodeId": self.node,
             "Containers": self.containers,
@@ -141,6 +139,9 @@ class System:
         }
         # Who waits for the file must never read half of it.
         partial = STATE.with_suffix(".part")
+        # The token is for whoever started this, and for no other user of the machine.
+        partial.unlink(missing_ok=True)
+        partial.touch(mode=0o600)
         partial.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         partial.rename(STATE)
 
@@ -183,7 +184,8 @@ class System:
         api = start_child("api", command, environment, LOCAL / "api.log")
         self._started("api", api, api.stop)
         url = f"{self.api_url}/api/jobs"
-        wait_until(lambda: answers(url), START_SECONDS, "the API", api)
+        headers = bearer(self.token)
+        wait_until(lambda: answers(url, headers), START_SECONDS, "the API", api)
 
     def _start_upkeep(self, environment: dict[str, str]) -> None:
         command = [sys.executable, "-m", "dev.upkeep"]
@@ -215,44 +217,6 @@ class System:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     process.wait(DRAIN_SECONDS)
-
-
-class Api:
-    """The HTTP API, as a client sees it."""
-
-    def __init__(self, url: str) -> None:
-        self._url = f"{url}/api/jobs"
-
-    def jobs(self, app: str) -> list[dict[str, Any]]:
-        return list(self._json("GET", "", params={"AppName": app}))
-
-    def create(self, job: dict[str, Any]) -> dict[str, Any]:
-        return dict(self._json("POST", "", json=job))
-
-    def start(self, job_id: str, targets: list[dict[str, str]]) -> str:
-        """Starts the job; returns the ExecutorId."""
-        job = self._json("POST", f"/{job_id}/start", json={"Target": targets})
-        return str(job["Executors"][-1])
-
-    def inspect(self, job_id: str, executor_id: str) -> dict[str, Any]:
-        return dict(self._json("GET", f"/{job_id}/inspect/{executor_id}"))
-
-    def log(self, job_id: str, executor_id: str, container_id: str) -> str:
-        path = f"/{job_id}/log/{executor_id}"
-        content = self._call("GET", path, params={"ContainerId": container_id}).content
-        return content.decode(errors="replace")
-
-    def _json(self, method: str, path: str, **options: Any) -> Any:
-        return self._call(method, path, **options).json()
-
-    def _call(self, method: str, path: str, **options: Any) -> requests.Response:
-        try:
-            answer = requests.request(method, self._url + path, timeout=30, **options)
-        except requests.RequestException as error:
-            raise StackError(f"{method} {self._url}{path}: {error}") from None
-        if not answer.ok:
-            raise StackError(f"{method} {answer.url}: {answer.status_code} {answer.text}")
-        return answer
 
 
 def main() -> int:
@@ -320,7 +284,7 @@ def run_sample(system: System) -> tuple[str, str]:
 
     Returns JobId and ExecutorId. Raises StackError.
     """
-    api = Api(system.api_url)
+    api = Api(system.api_url, system.token)
     job = ensure_job(api)
     say(f"the job {job['Name']!r}: {job['Cmd']} {' '.join(job['SecretArgs'])}")
     targets = [{"ContainerId": container, "NodeId": system.node} for container in system.containers]
@@ -335,8 +299,8 @@ def run_sample(system: System) -> tuple[str, str]:
 
 def ensure_job(api: Api) -> dict[str, Any]:
     """The sample job: the one of an earlier run, or a new one."""
-    jobs = [job for job in api.jobs(JOB["AppName"]) if job["Name"] == JOB["Name"]]  # type: ignore[arg-type]
-    return jobs[0] if jobs else api.create(JOB)
+    jobs = [job for job in api.jobs(sample.JOB["AppName"]) if job["Name"] == sample.JOB["Name"]]
+    return jobs[0] if jobs else api.create(sample.JOB)
 
 
 def wait_for_results(
@@ -383,10 +347,11 @@ def how_to_go_on(system: System, job_id: str, executor_id: str) -> str:
     return f"""
 Ready: {system.api_url}, AWS at {system._aws.endpoint}, logs in {_shown(LOCAL)}. Go on with:
 
-  curl {jobs}
-  curl -X POST {jobs}/{job_id}/start -H 'Content-Type: application/json' -d {start}
-  curl {jobs}/{job_id}/inspect/{executor_id}
-  curl -L '{jobs}/{job_id}/log/{executor_id}?ContainerId={system.containers[0]}'
+  AUTH='Authorization: Bearer {system.token}'
+  curl -H "$AUTH" {jobs}
+  curl -H "$AUTH" -X POST {jobs}/{job_id}/start -H 'Content-Type: application/json' -d {start}
+  curl -H "$AUTH" {jobs}/{job_id}/inspect/{executor_id}
+  curl -H "$AUTH" -L '{jobs}/{job_id}/log/{executor_id}?ContainerId={system.containers[0]}'
 
 Another worker: set -a; . {_shown(ENVIRONMENT)}; set +a; .venv/bin/python -m worker
 Ctrl-C stops all of it.

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 from dev.engine import EngineError, docker, install
 
@@ -15,6 +16,14 @@ STACK_LABEL = f"com.docker.stack.namespace={STACK}"
 SERVICE_LABEL = f"com.docker.swarm.service.name={SERVICE}"
 CONTAINER_PREFIX = f"appjobs-{SERVICE}."
 APP_ID = 1000
+JOB: dict[str, Any] = {
+    "AppName": STACK,
+    "ServiceName": SERVICE,
+    "Name": "Who is there",
+    "Cmd": "sh -c 'hostname; id; date'",
+    # The shell takes it as $0 and prints it nowhere.
+    "SecretArgs": ["a greeting that nobody sees"],
+}
 
 _SETTINGS = (
     'CMD ["sleep","2147483647"]',

@@ -220,10 +220,11 @@ def tail(log: Path) -> str:
     return "\n  ".join([f"the end of {log}:", *log_tail(log).splitlines()])
 
 
-def answers(url: str) -> bool:
+def answers(url: str, headers: Mapping[str, str] | None = None) -> bool:
     """Whether a GET of the URL is answered with success within a few seconds."""
+    request = urllib.request.Request(url, headers=dict(headers or {}))
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=5) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

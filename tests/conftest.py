@@ -94,19 +94,32 @@ def api_log(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def api_url(aws: Aws, api_log: Path | None) -> Iterator[str]:
+def api_url(aws: Aws, api_log: Path | None, token: str) -> Iterator[str]:
     """The API's base: all before `/api`."""
     if given := os.environ.get("APPJOBS_API_URL"):
         yield given.rstrip("/")
         return
     assert api_log
-    with chalice_local(aws.environment, api_log) as url:
+    with chalice_local(aws.environment, api_log, token) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def token(aws: Aws) -> str:
+    """A token that may do everything: the given API's, or one made for this session."""
+    return os.environ.get("APPJOBS_TOKEN") or admin_token(aws.environment)
+
+
+def admin_token(environment: Mapping[str, str]) -> str:
+    """A new token that may do everything on the stack of that environment."""
+    from dev.tokens import make_token
+
+    return make_token(environment, "tests", "--role", "admin", "--root")
 
 
 @contextmanager
 def chalice_local(
-    environment: Mapping[str, str], log: Path, chalice: Sequence[str] = (CHALICE,)
+    environment: Mapping[str, str], log: Path, token: str, chalice: Sequence[str] = (CHALICE,)
 ) -> Iterator[str]:
     """Runs `chalice local` on a free port until the end of the block."""
     port = free_port()
@@ -122,18 +135,19 @@ def chalice_local(
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_for_api(url, process, log)
+        wait_for_api(url, token, process, log)
         yield url
     finally:
         stop(process)
 
 
-def wait_for_api(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def wait_for_api(url: str, token: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
     """Returns once the API lists jobs; fails with the end of its log where it never does."""
+    headers = {"Authorization": f"Bearer {token}"}
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if requests.get(f"{url}/api/jobs", timeout=30).status_code == 200:
+            if requests.get(f"{url}/api/jobs", headers=headers, timeout=30).status_code == 200:
                 return
         except requests.ConnectionError:
             pass

@@ -2,7 +2,9 @@
 
 from chalice import Blueprint, Response
 
+from chalicelib.access import Caller, Permission
 from chalicelib.errors import InvalidRequest
+from chalicelib.routes.access import needs
 from chalicelib.routes.http import answers_errors, json
 from chalicelib.schemas import StartRequest, parse
 from chalicelib.services import executions
@@ -12,27 +14,30 @@ routes = Blueprint(__name__)
 
 @routes.route("/api/jobs/{job_id}/start", methods=["POST"])
 @answers_errors
-def start(job_id: str) -> Response:
+@needs(Permission.START, routes)
+def start(caller: Caller, job_id: str) -> Response:
     """Starts a job on a list of containers."""
     request = parse(routes.current_request.raw_body, StartRequest)
-    return json(executions.start(job_id, request))
+    return json(executions.start(caller, job_id, request))
 
 
 @routes.route("/api/jobs/{job_id}/inspect/{executor_id}", methods=["GET"])
 @answers_errors
-def inspect(job_id: str, executor_id: str) -> Response:
+@needs(Permission.READ, routes)
+def inspect(caller: Caller, job_id: str, executor_id: str) -> Response:
     """What became of each target."""
-    return json(executions.inspect(job_id, executor_id))
+    return json(executions.inspect(caller, job_id, executor_id))
 
 
 @routes.route("/api/jobs/{job_id}/log/{executor_id}", methods=["GET"])
 @answers_errors
-def log(job_id: str, executor_id: str) -> Response:
+@needs(Permission.READ, routes)
+def log(caller: Caller, job_id: str, executor_id: str) -> Response:
     """The log of one target, as a redirect to the object store where there is an object."""
     container_id = (routes.current_request.query_params or {}).get("ContainerId")
     if not container_id:
         raise InvalidRequest("ContainerId is missing; ask for the log as ?ContainerId=<id>")
-    filename, link, text = executions.log(job_id, executor_id, container_id)
+    filename, link, text = executions.log(caller, job_id, executor_id, container_id)
     if link:
         return Response("", {"Location": link}, 302)
     headers = {

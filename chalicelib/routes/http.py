@@ -60,7 +60,14 @@ def in_context(request: Request, get_response: Callable[[Request], Response]) ->
         response = _in_our_words(get_response(request))
         response.headers["X-Request-Id"] = request_id
         path = request.context.get("path", request.path)
-        log.info("request", method=request.method, path=path, status=response.status_code)
+        principal = (request.context.get("authorizer") or {}).get("principalId")
+        log.info(
+            "request",
+            method=request.method,
+            path=path,
+            status=response.status_code,
+            token_id=principal,
+        )
     return response
 
 

@@ -2,6 +2,8 @@
 
 from chalice import Blueprint, Response
 
+from chalicelib.access import Caller, Permission
+from chalicelib.routes.access import needs
 from chalicelib.routes.http import answers_errors, json
 from chalicelib.schemas import JobRequest, parse
 from chalicelib.services import jobs
@@ -11,36 +13,41 @@ routes = Blueprint(__name__)
 
 @routes.route("/api/jobs", methods=["GET"])
 @answers_errors
-def list_jobs() -> Response:
+@needs(Permission.READ, routes)
+def list_jobs(caller: Caller) -> Response:
     """All jobs, or those of `?AppName=`."""
     query = routes.current_request.query_params or {}
-    return json(jobs.list_jobs(query.get("AppName") or None))
+    return json(jobs.list_jobs(caller, query.get("AppName") or None))
 
 
 @routes.route("/api/jobs", methods=["POST"])
 @answers_errors
-def create_job() -> Response:
+@needs(Permission.EDIT, routes)
+def create_job(caller: Caller) -> Response:
     """Saves a new job."""
-    return json(jobs.create_job(parse(routes.current_request.raw_body, JobRequest)))
+    return json(jobs.create_job(caller, parse(routes.current_request.raw_body, JobRequest)))
 
 
 @routes.route("/api/jobs/{job_id}", methods=["GET"])
 @answers_errors
-def get_job(job_id: str) -> Response:
+@needs(Permission.READ, routes)
+def get_job(caller: Caller, job_id: str) -> Response:
     """One job."""
-    return json(jobs.get_job(job_id))
+    return json(jobs.get_job(caller, job_id))
 
 
 @routes.route("/api/jobs/{job_id}", methods=["PUT"])
 @answers_errors
-def edit_job(job_id: str) -> Response:
+@needs(Permission.EDIT, routes)
+def edit_job(caller: Caller, job_id: str) -> Response:
     """Replaces a job."""
-    return json(jobs.edit_job(job_id, parse(routes.current_request.raw_body, JobRequest)))
+    return json(jobs.edit_job(caller, job_id, parse(routes.current_request.raw_body, JobRequest)))
 
 
 @routes.route("/api/jobs/{job_id}", methods=["DELETE"])
 @answers_errors
-def delete_job(job_id: str) -> Response:
+@needs(Permission.EDIT, routes)
+def delete_job(caller: Caller, job_id: str) -> Response:
     """Deletes a job."""
-    jobs.delete_job(job_id)
+    jobs.delete_job(caller, job_id)
     return Response("", status_code=202)

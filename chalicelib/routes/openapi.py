@@ -2,6 +2,8 @@
 
 from chalice import Blueprint, Response
 
+from chalicelib.access import Caller, Permission
+from chalicelib.routes.access import needs
 from chalicelib.routes.http import answers_errors, json
 from chalicelib.services import openapi
 
@@ -10,6 +12,7 @@ routes = Blueprint(__name__)
 
 @routes.route("/api/openapi.json", methods=["GET"])
 @answers_errors
-def describe() -> Response:
+@needs(Permission.READ, routes)
+def describe(caller: Caller) -> Response:
     """The OpenAPI document."""
     return json(openapi.document())

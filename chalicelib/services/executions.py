@@ -9,8 +9,9 @@ from typing import Any
 import structlog
 
 from chalicelib import logs, queues, store
+from chalicelib.access import Caller
 from chalicelib.config import settings
-from chalicelib.errors import ContainerNotFound, ExecutionNotFound
+from chalicelib.errors import ContainerNotFound, ExecutionNotFound, JobNotFound
 from chalicelib.models import OPEN, Execution, Job, Node, Result
 from chalicelib.queues import TargetMessage
 from chalicelib.schemas import ExecutionAnswer, JobAnswer, StartRequest
@@ -28,15 +29,21 @@ _EXPIRY_GRACE = 120
 _COPIED = ("AppName", "ServiceName", "Name", "Cmd", "Privileged", "User", "Env", "Sealed")
 
 
-def start(job_id: str, request: StartRequest) -> JobAnswer:
-    """Accepts a start and sends it to the nodes. Raises JobNotFound.
+def start(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
+    """Accepts a start and sends it to the nodes. Raises JobNotFound, Forbidden.
 
     Targets on nodes that no worker announced are accepted as failed; the others run.
     """
     jobs.checked(job_id)
     nodes = store.get_nodes({target.NodeId for target in request.Target})
     oldest = time.time() - settings.retention
-    job, execution = store.start_job(job_id, lambda job: _execution(job, request, nodes), oldest)
+
+    def make(job: Job) -> Execution:
+        jobs.seen(caller, job)
+        caller.require_root(job.Privileged, job.User)
+        return _execution(job, request, nodes)
+
+    job, execution = store.start_job(job_id, make, oldest)
     try:
         send(execution, execution.Target, nodes)
     except (
@@ -90,9 +97,9 @@ def _show_last(job: Job, execution: Execution) -> JobAnswer:
     return answer
 
 
-def inspect(job_id: str, executor_id: str) -> ExecutionAnswer:
+def inspect(caller: Caller, job_id: str, executor_id: str) -> ExecutionAnswer:
     """What became of each target. Raises JobNotFound, ExecutionNotFound."""
-    execution = _get(job_id, executor_id)
+    execution = _get(caller, job_id, executor_id)
     results = results_of(execution)
     answer = ExecutionAnswer(
         JobId=job_id,
@@ -110,12 +117,14 @@ def inspect(job_id: str, executor_id: str) -> ExecutionAnswer:
     return answer
 
 
-def log(job_id: str, executor_id: str, container_id: str) -> tuple[str, str | None, str]:
+def log(
+    caller: Caller, job_id: str, executor_id: str, container_id: str
+) -> tuple[str, str | None, str]:
     """A target's log: (file name, link to it, or None and the text that stands for it).
 
     Raises JobNotFound, ExecutionNotFound, ContainerNotFound.
     """
-    execution = _get(job_id, executor_id)
+    execution = _get(caller, job_id, executor_id)
     target = next((t for t in execution.Target if t["ContainerId"] == container_id), None)
     if target is None:
         raise ContainerNotFound(container_id)
@@ -138,10 +147,22 @@ def _filename(executor_id: str, container_id: str) -> str:
     return f"job-container-{container_id}-{started:%Y-%m-%d-%H:%M:%S}.log"
 
 
-def _get(job_id: str, executor_id: str) -> Execution:
+def _get(caller: Caller, job_id: str, executor_id: str) -> Execution:
+    """The execution, if the caller sees its application; also of a job that is deleted or moved since."""
     jobs.checked(job_id)
+    try:
+        execution = _stored(job_id, executor_id)
+    except ExecutionNotFound:
+        # Who must not know of the job must not learn from this that it is there.
+        jobs.seen(caller, store.get_job(job_id))
+        raise
+    if not caller.sees(execution.AppName):
+        raise JobNotFound(job_id)
+    return execution
+
+
+def _stored(job_id: str, executor_id: str) -> Execution:
     if not _EXECUTOR_ID.fullmatch(executor_id):
-        store.get_job(job_id)
         raise ExecutionNotFound(executor_id)
     return store.get_execution(job_id, executor_id)
 

@@ -6,24 +6,26 @@ import uuid
 from msgspec import UnsetType
 
 from chalicelib import secrets, store
+from chalicelib.access import Caller
 from chalicelib.config import settings
 from chalicelib.errors import JobNotFound
 from chalicelib.models import Job
 from chalicelib.schemas import JobAnswer, JobRequest
 
 
-def list_jobs(app_name: str | None) -> list[JobAnswer]:
-    """All jobs, or those of one application, by AppName, then Name."""
-    return [show(job) for job in store.list_jobs(app_name)]
+def list_jobs(caller: Caller, app_name: str | None) -> list[JobAnswer]:
+    """All jobs that the caller sees, or those of one application, by AppName, then Name."""
+    return [show(job) for job in store.list_jobs(app_name) if caller.sees(job.AppName)]
 
 
-def get_job(job_id: str) -> JobAnswer:
+def get_job(caller: Caller, job_id: str) -> JobAnswer:
     """One job. Raises JobNotFound."""
-    return show(store.get_job(checked(job_id)))
+    return show(seen(caller, store.get_job(checked(job_id))))
 
 
-def create_job(request: JobRequest) -> JobAnswer:
-    """Saves a new job, its secrets sealed. Raises NameTaken."""
+def create_job(caller: Caller, request: JobRequest) -> JobAnswer:
+    """Saves a new job, its secrets sealed. Raises NameTaken, Forbidden."""
+    _allow(caller, request)
     job = Job(str(uuid.uuid4()), Revision=1, Executors=[])
     plain = request.SecretArgs or []
     _apply(request, job, [secrets.seal(job.JobId, secret) for secret in plain])
@@ -31,13 +33,15 @@ def create_job(request: JobRequest) -> JobAnswer:
     return show(job)
 
 
-def edit_job(job_id: str, request: JobRequest) -> JobAnswer:
+def edit_job(caller: Caller, job_id: str, request: JobRequest) -> JobAnswer:
     """Replaces a job; masks among its secrets stand for the stored ones.
 
-    Raises JobNotFound, NameTaken, and InvalidRequest for a mask that matches no secret.
+    Raises JobNotFound, NameTaken, Forbidden, and InvalidRequest for a mask that matches no secret.
     """
 
     def edit(job: Job) -> None:
+        seen(caller, job)
+        _allow(caller, request)
         sealed = secrets.unpack(job.Sealed)
         if not isinstance(request.SecretArgs, UnsetType):
             sealed = secrets.merge(job_id, sealed, request.SecretArgs)
@@ -46,9 +50,21 @@ def edit_job(job_id: str, request: JobRequest) -> JobAnswer:
     return show(store.edit_job(checked(job_id), edit))
 
 
-def delete_job(job_id: str) -> None:
+def delete_job(caller: Caller, job_id: str) -> None:
     """Deletes a job; what it started goes on. Raises JobNotFound."""
-    store.delete_job(checked(job_id))
+    store.delete_job(checked(job_id), lambda job: seen(caller, job))
+
+
+def seen(caller: Caller, job: Job) -> Job:
+    """The job, if it exists for the caller; raises JobNotFound if not."""
+    if not caller.sees(job.AppName):
+        raise JobNotFound(job.JobId)
+    return job
+
+
+def _allow(caller: Caller, request: JobRequest) -> None:
+    caller.require_app(request.AppName)
+    caller.require_root(request.Privileged, request.User)
 
 
 def checked(job_id: str) -> str:

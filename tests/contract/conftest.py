@@ -21,11 +21,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def api(api_url: str) -> Api:
-    """The API; with `APPJOBS_TOKEN` and `APPJOBS_API_HOST` where a gateway wants them."""
-    headers = {}
-    if token := os.environ.get("APPJOBS_TOKEN"):
-        headers["Authorization"] = f"Bearer {token}"
+def api(api_url: str, token: str) -> Api:
+    """The API, to a caller who may do everything; with `APPJOBS_API_HOST` where a gateway wants it."""
+    headers = {"Authorization": f"Bearer {token}"}
     if host := os.environ.get("APPJOBS_API_HOST"):
         headers["Host"] = host
     return Api(api_url, headers)

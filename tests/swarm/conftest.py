@@ -17,7 +17,8 @@ import requests
 from dev.stack import Aws, Child, aws_client, start_aws, start_child
 from dev.swarm import Swarm
 from dev.swarm_node import Node
-from tests.conftest import ROOT, chalice_local, free_port
+from dev.tokens import bearer
+from tests.conftest import ROOT, admin_token, chalice_local, free_port
 
 END_SECONDS = 60
 EXECUTIONS = "appjobs-dev-executions"
@@ -41,6 +42,7 @@ class Cluster:
     swarm: Swarm
     aws: Aws
     api_url: str
+    token: str
     directory: Path
     workers: dict[str, Worker] = field(default_factory=dict)
 
@@ -125,7 +127,8 @@ class Cluster:
     def log(self, job_id: str, executor_id: str, container_id: str) -> requests.Response:
         """The log of one target, redirects followed."""
         url = f"{self.api_url}/api/jobs/{job_id}/log/{executor_id}"
-        return requests.get(url, params={"ContainerId": container_id}, timeout=60)
+        params = {"ContainerId": container_id}
+        return requests.get(url, params=params, headers=bearer(self.token), timeout=60)
 
     def open(self) -> int:
         """How many executions upkeep has not closed yet."""
@@ -151,7 +154,9 @@ class Cluster:
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """A request that must succeed; its answer."""
-        response = requests.request(method, self.api_url + path, json=body, timeout=30)
+        response = requests.request(
+            method, self.api_url + path, json=body, headers=bearer(self.token), timeout=30
+        )
         assert response.ok, response.text
         return response.json() if response.content else None
 
@@ -207,8 +212,9 @@ def system_on(swarm: Swarm, directory: Path, **environment: str) -> Iterator[Clu
     aws = start_aws(directory / "aws", free_port(), bind=swarm.host_address)
     try:
         aws.environment |= environment
-        with chalice_local(aws.environment, directory / "api.log") as api_url:
-            system = Cluster(swarm, aws, api_url, directory)
+        token = admin_token(aws.environment)
+        with chalice_local(aws.environment, directory / "api.log", token) as api_url:
+            system = Cluster(swarm, aws, api_url, token, directory)
             try:
                 yield system
             finally:
@@ -225,7 +231,9 @@ def reaching_aws_at(endpoint: str, cluster: Cluster) -> Iterator[Cluster]:
     """
     environment = {**cluster.aws.environment, "AWS_ENDPOINT_URL": endpoint}
     aws = replace(cluster.aws, endpoint=endpoint, environment=environment)
-    with chalice_local(environment, cluster.directory / "api-elsewhere.log") as api_url:
+    with chalice_local(
+        environment, cluster.directory / "api-elsewhere.log", cluster.token
+    ) as api_url:
         system = replace(cluster, aws=aws, api_url=api_url, workers={})
         # All workers of a node share its queue: no other may take what these are to run.
         drain_workers(cluster)

@@ -15,6 +15,7 @@ import requests
 
 from dev.engine import docker
 from dev.swarm_node import Node
+from dev.tokens import bearer
 from tests.conftest import ROOT, chalice_local
 from tests.swarm.conftest import (
     SERVING,
@@ -157,10 +158,16 @@ def api_dies(system: Cluster, death: Death, node: Node) -> Run:
     job_id = create(system, death)
     environment = {**system.aws.environment, **kills({job_id: death})}
     log = system.directory / f"api-{death.when}.log"
-    with chalice_local(environment, log, (sys.executable, "-m", KILLABLE, "chalice")) as url:
+    command = (sys.executable, "-m", KILLABLE, "chalice")
+    with chalice_local(environment, log, system.token, command) as url:
         body = {"Target": system.targets(node)[:1]}
         with pytest.raises(requests.ConnectionError):
-            requests.post(f"{url}/api/jobs/{job_id}/start", json=body, timeout=DEATH_SECONDS)
+            requests.post(
+                f"{url}/api/jobs/{job_id}/start",
+                json=body,
+                headers=bearer(system.token),
+                timeout=DEATH_SECONDS,
+            )
     (executor_id,) = system.call("GET", f"/api/jobs/{job_id}")["Executors"]
     return Run(death, job_id, executor_id)
 

@@ -10,7 +10,7 @@ from moto import mock_aws
 from chalicelib import aws as clients
 from chalicelib import store
 from chalicelib.config import settings
-from chalicelib.models import Execution, Job, JobName, Node, Result
+from chalicelib.models import Execution, Job, JobName, Node, Result, Token
 from worker import command
 
 TEMPLATE = Path(__file__).resolve().parents[2] / ".chalice/resources.yaml"

@@ -17,6 +17,7 @@ from chalicelib.schemas import JobRequest, StartRequest, Target
 from chalicelib.services import executions, jobs
 from chalicelib.services.executions import _next_executor_id, _whole_characters
 from chalicelib.states import Reason, Status
+from tests.unit.callers import ADMIN
 
 NOW = 1_496_287_694.460088
 
@@ -36,12 +37,12 @@ def job_id(aws: None, clock: Any) -> str:
     """A job, and a worker that serves node n1."""
     url = queues.ensure_queue("n1")
     store.announce(Node("n1", Hostname="h", QueueUrl=url, Worker="w", Heartbeat=NOW))
-    return jobs.create_job(JobRequest(AppName="a", Name="n", Cmd="true")).JobId
+    return jobs.create_job(ADMIN, JobRequest(AppName="a", Name="n", Cmd="true")).JobId
 
 
 def start(job_id: str, *targets: tuple[str, str]) -> str:
     request = StartRequest([Target(container, node) for container, node in targets])
-    return executions.start(job_id, request).Executors[-1]
+    return executions.start(ADMIN, job_id, request).Executors[-1]
 
 
 def write(job_id: str, executor_id: str, status: Status, **fields: Any) -> None:
@@ -51,7 +52,7 @@ def write(job_id: str, executor_id: str, status: Status, **fields: Any) -> None:
 
 
 def only(job_id: str, executor_id: str) -> dict[str, Any]:
-    (result,) = executions.inspect(job_id, executor_id).Result
+    (result,) = executions.inspect(ADMIN, job_id, executor_id).Result
     return result
 
 
@@ -95,7 +96,7 @@ def test_a_start_is_announced_to_its_node(job_id: str) -> None:
 
 def test_a_node_that_nobody_announced_fails_at_once_and_the_others_run(job_id: str) -> None:
     executor_id = start(job_id, ("c1", "nowhere"), ("c2", "n1"))
-    failed, other = executions.inspect(job_id, executor_id).Result
+    failed, other = executions.inspect(ADMIN, job_id, executor_id).Result
     assert (failed["Status"], failed["Reason"]) == (Status.CREATE_FAILED, Reason.NODE_UNKNOWN)
     assert "nowhere" in failed["E"]
     assert other["Status"] == Status.STARTING
@@ -137,7 +138,7 @@ def test_what_is_stored_wins_over_what_follows_from_nothing(job_id: str, clock: 
 def test_results_stand_in_the_order_of_the_targets(job_id: str) -> None:
     executor_id = start(job_id, ("c9", "n1"), ("c1", "n1"), ("c5", "n1"))
     write(job_id, executor_id, Status.CREATED, ID="e1")
-    answer = executions.inspect(job_id, executor_id)
+    answer = executions.inspect(ADMIN, job_id, executor_id)
     assert [result["ContainerId"] for result in answer.Result] == ["c9", "c1", "c5"]
     assert [target["ContainerId"] for target in answer.Target] == ["c9", "c1", "c5"]
     assert answer.CreateTime == float(executor_id)
@@ -180,55 +181,55 @@ def test_a_character_that_the_cut_went_through_is_not_shown(
 
 def test_an_execution_outlives_its_job(job_id: str) -> None:
     executor_id = start(job_id, ("c1", "n1"))
-    jobs.delete_job(job_id)
+    jobs.delete_job(ADMIN, job_id)
     assert only(job_id, executor_id)["Status"] == Status.STARTING
 
 
 @pytest.mark.parametrize("executor_id", ["1.000000", "1", "", "١.000000", "1.000000\n", "x" * 5000])
 def test_an_unknown_execution_is_told_from_an_unknown_job(job_id: str, executor_id: str) -> None:
     with pytest.raises(ExecutionNotFound):
-        executions.inspect(job_id, executor_id)
+        executions.inspect(ADMIN, job_id, executor_id)
     with pytest.raises(JobNotFound):
-        executions.inspect(str(uuid4()), executor_id)
+        executions.inspect(ADMIN, str(uuid4()), executor_id)
 
 
 def test_the_answer_to_a_start_ends_with_it(job_id: str) -> None:
     first, second = start(job_id, ("c1", "n1")), start(job_id, ("c1", "n1"))
-    assert jobs.get_job(job_id).Executors == [first, second]
+    assert jobs.get_job(ADMIN, job_id).Executors == [first, second]
 
 
 def test_starts_older_than_the_retention_are_not_listed(job_id: str, clock: Any) -> None:
     start(job_id, ("c1", "n1"))
     clock.now += settings.retention + 1
     second = start(job_id, ("c1", "n1"))
-    assert jobs.get_job(job_id).Executors == [second]
+    assert jobs.get_job(ADMIN, job_id).Executors == [second]
 
 
 def test_a_log_is_named_after_container_and_start(job_id: str) -> None:
-    name, link, text = executions.log(job_id, start(job_id, ("c1", "n1")), "c1")
+    name, link, text = executions.log(ADMIN, job_id, start(job_id, ("c1", "n1")), "c1")
     assert name == "job-container-c1-2017-06-01-03:28:14.log"
     assert (link, text) == (None, "")
 
 
 def test_the_log_of_a_target_that_failed_before_it_ran_is_its_error(job_id: str) -> None:
     executor_id = start(job_id, ("c1", "nowhere"))
-    _, link, text = executions.log(job_id, executor_id, "c1")
+    _, link, text = executions.log(ADMIN, job_id, executor_id, "c1")
     assert link is None
     assert text == only(job_id, executor_id)["E"]
 
 
 def test_the_log_of_no_target_is_not_found(job_id: str) -> None:
     with pytest.raises(ContainerNotFound):
-        executions.log(job_id, start(job_id, ("c1", "n1")), "c2")
+        executions.log(ADMIN, job_id, start(job_id, ("c1", "n1")), "c2")
 
 
 def test_a_running_command_has_a_log_once_some_is_stored(job_id: str) -> None:
     executor_id = start(job_id, ("c1", "n1"))
     write(job_id, executor_id, Status.RUNNING, ID="e1")
-    assert executions.log(job_id, executor_id, "c1")[1] is None
+    assert executions.log(ADMIN, job_id, executor_id, "c1")[1] is None
     key = logs.log_key(job_id, executor_id, "c1")
     client("s3").put_object(Bucket=settings.log_bucket, Key=key, Body=b"so far")
-    assert key in (executions.log(job_id, executor_id, "c1")[1] or "")
+    assert key in (executions.log(ADMIN, job_id, executor_id, "c1")[1] or "")
 
 
 def test_a_start_whose_messages_sqs_does_not_take_is_accepted_all_the_same(
@@ -248,5 +249,5 @@ def test_a_start_whose_messages_sqs_does_not_take_is_accepted_all_the_same(
 def test_an_answer_counts_what_is_over(job_id: str) -> None:
     executor_id = start(job_id, ("c1", "n1"), ("c2", "n1"), ("c3", "nowhere"))
     write(job_id, executor_id, Status.FINISHED, Inspect={"ExitCode": 0})
-    answer = executions.inspect(job_id, executor_id)
+    answer = executions.inspect(ADMIN, job_id, executor_id)
     assert (answer.Total, answer.Succeeded, answer.Failed) == (3, 1, 1)

@@ -1,0 +1,71 @@
+"""Who may do what: roles, what each may do, and the caller of a request. Pure."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from chalicelib.errors import Forbidden
+
+
+class Permission(StrEnum):
+    """What a route needs; the value completes "may not ..."."""
+
+    READ = "read jobs and executions"
+    START = "start jobs"
+    EDIT = "create, edit or delete jobs"
+
+
+class Role(StrEnum):
+    """What a token is for; each may do what the one before it may, and more."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+GRANTS = {
+    Role.VIEWER: frozenset({Permission.READ}),
+    Role.OPERATOR: frozenset({Permission.READ, Permission.START}),
+    Role.ADMIN: frozenset(Permission),
+}
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """Who sent a request: what its token is good for."""
+
+    name: str
+    # The first characters of the token's hash: names need not be unique.
+    token_id: str
+    role: Role
+    # The applications that the token is bound to; none: it is good for all.
+    apps: tuple[str, ...] = ()
+    may_run_as_root: bool = False
+
+    def require(self, permission: Permission) -> None:
+        """Raises Forbidden where the role has no such permission."""
+        if permission not in GRANTS[self.role]:
+            raise Forbidden(f"the role {self.role} may not {permission}")
+
+    def sees(self, app_name: str) -> bool:
+        """Whether the application's jobs exist for this caller."""
+        return not self.apps or app_name in self.apps
+
+    def require_app(self, app_name: str) -> None:
+        """Raises Forbidden where a job must not be put into this application."""
+        if not self.sees(app_name):
+            bound = ", ".join(self.apps)
+            raise Forbidden(f"this token is bound to {bound}; it may put no job into {app_name}")
+
+    def require_root(self, privileged: bool, user: str) -> None:
+        """Raises Forbidden where the command runs as root and the token has no right to that."""
+        if (privileged or is_root(user)) and not self.may_run_as_root:
+            raise Forbidden(
+                "a job that is Privileged or whose User is root needs a token with the right to run "
+                "as root (made with --root)"
+            )
+
+
+def is_root(user: str) -> bool:
+    """Whether a job's User is root, as an engine reads it: `root`, or a number that is 0, as `00` is."""
+    name = user.partition(":")[0]
+    return name == "root" or (name.isdecimal() and int(name) == 0)

@@ -1,0 +1,75 @@
+"""Who calls: the authorizer before every route, and what a route needs of its caller."""
+
+import functools
+import json
+from collections.abc import Callable
+
+import msgspec
+import structlog
+from chalice import AuthResponse, Blueprint, Chalice, Response
+from chalice.app import AuthRequest, ChaliceAuthorizer, Request
+
+from chalicelib.access import Caller, Permission
+from chalicelib.errors import Forbidden, Unauthorized
+from chalicelib.services import tokens
+
+log = structlog.stdlib.get_logger(__name__)
+
+# How long API Gateway goes on believing what the authorizer said of a token: a revoked one works for so
+# many seconds more. `chalice local` asks each time.
+CACHE_SECONDS = 60
+View = Callable[..., Response]
+
+
+def authorize(request: AuthRequest) -> AuthResponse:
+    """Lets a good token through to all routes, with its caller as context.
+
+    The gateway keeps this answer for all of a token's requests, whatever their route. So it cannot depend
+    on the route: what the caller may do there, `needs` says.
+    """
+    try:
+        caller = tokens.caller_of(request.token)
+    except Unauthorized:
+        # The gateway could only say 403. Without a caller, each route says 401, and how to do better.
+        return AuthResponse(routes=["*"], principal_id="nobody")
+    except Forbidden as refusal:
+        log.warning("refused", reason=refusal.message)
+        return AuthResponse(routes=[], principal_id="nobody")
+    # ASCII: the gateway passes the context on as it would a header.
+    context = {"caller": json.dumps(msgspec.to_builtins(caller))}
+    return AuthResponse(routes=["*"], principal_id=caller.token_id, context=context)
+
+
+def guard(app: Chalice, authorizer: ChaliceAuthorizer) -> None:
+    """Puts the authorizer before every route that the app has so far."""
+    for methods in app.routes.values():
+        for route in methods.values():
+            route.authorizer = authorizer
+
+
+def needs(permission: Permission, routes: Blueprint) -> Callable[[View], View]:
+    """Declares what a view's caller must be allowed, and hands the caller to it as first argument."""
+
+    def declare(view: View) -> View:
+        @functools.wraps(view)
+        def checked(**path: str) -> Response:
+            caller = _caller(routes.current_request)
+            with structlog.contextvars.bound_contextvars(token=caller.name):
+                try:
+                    caller.require(permission)
+                    return view(caller, **path)
+                except Forbidden as refusal:
+                    log.warning("refused", reason=refusal.message)
+                    raise
+
+        checked.permission = permission  # type: ignore[attr-defined]
+        return checked
+
+    return declare
+
+
+def _caller(request: Request) -> Caller:
+    context = request.context.get("authorizer") or {}
+    if "caller" not in context:
+        raise Unauthorized("send the header Authorization: Bearer <token>")
+    return msgspec.json.decode(context["caller"], type=Caller)

@@ -1,0 +1,127 @@
+"""Bearer tokens: made and revoked on the command line, looked up for the requests that show them."""
+
+import hashlib
+import json
+import re
+import time
+from secrets import token_urlsafe
+
+import structlog
+from msgspec import Struct
+
+from chalicelib import token_store
+from chalicelib.access import Caller, Role
+from chalicelib.errors import Forbidden, InvalidRequest, Unauthorized
+from chalicelib.models import Token
+
+log = structlog.stdlib.get_logger(__name__)
+
+MAX_DAYS = 366
+# Tells what it is where somebody finds one, also to programs that search for leaked secrets.
+_MARK = "ajt_"
+_RANDOM_BYTES = 32
+_HEADER = re.compile(rf"(?i:bearer) +({_MARK}[\w-]{{43}}) *", re.ASCII)
+_ID_LENGTH = 12
+# API Gateway takes at most 8 KB from an authorizer; characters of other scripts take six bytes there.
+_MAX_APPS_BYTES = 4096
+# Who lists tokens wants to know which are in use, not to the second.
+_USE_NOTED_EVERY = 300
+_DAY = 86_400
+
+
+class NewToken(Struct, kw_only=True):
+    """What a token that is to be made is good for."""
+
+    name: str
+    role: Role
+    apps: list[str]
+    days: int
+    may_run_as_root: bool
+
+    def check(self) -> None:
+        """Raises InvalidRequest, saying what would be right."""
+        _require(1 <= len(self.name) <= 64, "the name must have 1 to 64 characters")
+        _require(self.name.isprintable(), "the name must have printable characters only")
+        _require(1 <= self.days <= MAX_DAYS, f"the days must be 1 to {MAX_DAYS}")
+        for app in self.apps:
+            _require(1 <= len(app) <= 128, "an application's name has 1 to 128 characters")
+        _require(len(json.dumps(self.apps)) <= _MAX_APPS_BYTES, "too many applications for a token")
+
+
+def create(new: NewToken) -> str:
+    """Makes a token and returns it: the only time that it is seen. Raises InvalidRequest."""
+    new.check()
+    plain = _MARK + token_urlsafe(_RANDOM_BYTES)
+    now = time.time()
+    token_store.add_token(
+        Token(
+            _hash(plain),
+            Name=new.name,
+            Role=new.role,
+            Apps=sorted(set(new.apps)),
+            MayRunAsRoot=new.may_run_as_root,
+            CreateTime=now,
+            ExpiresAt=int(now) + new.days * _DAY,
+        )
+    )
+    return plain
+
+
+def find(name_or_id: str) -> list[Token]:
+    """The tokens of that name, or the one with that id."""
+    return [
+        token for token in token_store.list_tokens() if name_or_id in (token.Name, id_of(token))
+    ]
+
+
+def revoke(token: Token) -> None:
+    """Makes a token worthless: it is gone from the table, and soon from the gateway's cache."""
+    token_store.delete_token(token)
+
+
+def caller_of(header: str) -> Caller:
+    """Who sends this Authorization header.
+
+    Raises Unauthorized where it holds no token, Forbidden where that one is not good any more.
+    """
+    shown = _HEADER.fullmatch(header)
+    if not shown:
+        raise Unauthorized("send the header Authorization: Bearer <token>")
+    token = token_store.find_token(_hash(shown[1]))
+    if token is None:
+        raise Forbidden(f"token {_hash(shown[1])[:_ID_LENGTH]} is unknown or revoked")
+    if token.ExpiresAt <= time.time():
+        raise Forbidden(f"token {id_of(token)} of {token.Name} is expired")
+    _note_use(token)
+    return Caller(
+        name=token.Name,
+        token_id=id_of(token),
+        role=Role(token.Role),
+        apps=tuple(token.Apps),
+        may_run_as_root=token.MayRunAsRoot,
+    )
+
+
+def id_of(token: Token) -> str:
+    """What tells tokens of one name apart; useless for who wants to guess the token."""
+    return str(token.Hash[:_ID_LENGTH])
+
+
+def _hash(plain: str) -> str:
+    # The token has 256 random bits: nothing is gained by a slow hash or a salt.
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def _note_use(token: Token) -> None:
+    now = time.time()
+    if now - (token.LastUsed or 0) < _USE_NOTED_EVERY:
+        return
+    try:
+        token_store.note_use(token, now)
+    except Exception:  # a note that is not written must not fail the request
+        log.warning("use of a token not noted", token=token.Name, exc_info=True)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise InvalidRequest(message)

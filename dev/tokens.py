@@ -1,0 +1,40 @@
+"""Tokens for what runs here, made by the command line that operators have."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from dev.stack import ROOT, StackError
+
+
+def make_token(environment: Mapping[str, str], name: str, *options: str) -> str:
+    """Makes a token in the AWS of that environment; `options` as `create` has them.
+
+    Raises StackError.
+    """
+    done = _command(environment, "create", "--name", name, *options)
+    if done.returncode:
+        raise StackError(f"making a token failed: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def revoke_token(environment: Mapping[str, str], name: str) -> bool:
+    """Revokes the token of that name; False where there is none, or more than one."""
+    return _command(environment, "revoke", name).returncode == 0
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header that shows the token."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _command(environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "chalicelib.tokens", *arguments],
+        cwd=ROOT,
+        env={**inherited, **environment},
+        capture_output=True,
+        text=True,
+    )

@@ -1,0 +1,164 @@
+"""Roles, the bounds of a token, and what each service makes of them."""
+
+import pytest
+
+from app import app
+from chalicelib import queues, store
+from chalicelib.access import GRANTS, Permission, Role, is_root
+from chalicelib.errors import ExecutionNotFound, Forbidden, JobNotFound
+from chalicelib.models import Job, Node
+from chalicelib.schemas import JobRequest, StartRequest, Target
+from chalicelib.services import executions, jobs
+from tests.unit.callers import ADMIN, caller
+
+OF_A = caller(apps=("a", "c"))
+OF_B = caller(apps=("b",))
+NO_ROOT = caller(may_run_as_root=False)
+START = StartRequest([Target("c1", "n1")])
+ROOT_USERS = ["root", "root:root", "root:1000", "0", "0:0", "00", "000:5"]
+OTHER_USERS = ["", "app", "1000", "1000:0", "app:root", "rooty", "Root", "10", "0x0", "0a"]
+
+
+def request(**changes: object) -> JobRequest:
+    return JobRequest(**{"AppName": "a", "Name": "n", "Cmd": "true", **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def job_id(aws: None) -> str:
+    """A job of the application a."""
+    url = queues.ensure_queue("n1")
+    store.announce(Node("n1", Hostname="h", QueueUrl=url, Worker="w", Heartbeat=1))
+    return jobs.create_job(ADMIN, request()).JobId
+
+
+def test_every_route_needs_a_token_and_a_permission() -> None:
+    """But a browser's preflights, which come without a token."""
+    routes = [
+        (method, path, route)
+        for path, methods in app.routes.items()
+        for method, route in methods.items()
+        if method != "OPTIONS"
+    ]
+    assert len(routes) >= 8
+    for method, path, route in routes:
+        where = f"{method} {path}"
+        assert route.authorizer is not None, where
+        assert isinstance(getattr(route.view_function, "permission", None), Permission), where
+
+
+def test_each_role_may_what_the_one_before_it_may() -> None:
+    assert GRANTS[Role.VIEWER] < GRANTS[Role.OPERATOR] < GRANTS[Role.ADMIN]
+    assert GRANTS[Role.ADMIN] == set(Permission)
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("permission", Permission)
+def test_a_role_without_the_permission_is_told_so(role: Role, permission: Permission) -> None:
+    if permission in GRANTS[role]:
+        caller(role=role).require(permission)
+        return
+    with pytest.raises(Forbidden, match=f"{role} may not {permission}"):
+        caller(role=role).require(permission)
+
+
+@pytest.mark.parametrize("user", ROOT_USERS)
+def test_root_by_any_name(user: str) -> None:
+    assert is_root(user)
+    with pytest.raises(Forbidden, match="--root"):
+        NO_ROOT.require_root(False, user)
+
+
+@pytest.mark.parametrize("user", OTHER_USERS)
+def test_users_that_are_not_root(user: str) -> None:
+    assert not is_root(user)
+    NO_ROOT.require_root(False, user)
+
+
+def test_privileged_is_as_much_as_root() -> None:
+    with pytest.raises(Forbidden, match="--root"):
+        NO_ROOT.require_root(True, "app")
+    ADMIN.require_root(True, "root")
+
+
+def test_the_list_shows_what_the_token_is_bound_to(job_id: str) -> None:
+    jobs.create_job(ADMIN, request(AppName="b"))
+    jobs.create_job(ADMIN, request(AppName="c"))
+    assert [job.AppName for job in jobs.list_jobs(ADMIN, None)] == ["a", "b", "c"]
+    assert [job.AppName for job in jobs.list_jobs(OF_A, None)] == ["a", "c"]
+    assert jobs.list_jobs(OF_A, "b") == []
+    assert [job.AppName for job in jobs.list_jobs(OF_B, "b")] == ["b"]
+
+
+def test_a_foreign_job_is_not_there(job_id: str) -> None:
+    executor_id = executions.start(ADMIN, job_id, START).Executors[-1]
+    for attempt in (
+        lambda: jobs.get_job(OF_B, job_id),
+        lambda: jobs.edit_job(OF_B, job_id, request(AppName="b")),
+        lambda: jobs.delete_job(OF_B, job_id),
+        lambda: executions.start(OF_B, job_id, START),
+        lambda: executions.inspect(OF_B, job_id, executor_id),
+        lambda: executions.inspect(OF_B, job_id, "1.000000"),
+        lambda: executions.inspect(OF_B, job_id, "no execution"),
+        lambda: executions.log(OF_B, job_id, executor_id, "c1"),
+    ):
+        with pytest.raises(JobNotFound) as refusal:
+            attempt()
+        assert refusal.value.message == job_id
+    assert jobs.get_job(OF_A, job_id).Executors == [executor_id]
+
+
+def test_ones_own_job_says_when_an_execution_is_missing(job_id: str) -> None:
+    for executor_id in ("1.000000", "no execution"):
+        with pytest.raises(ExecutionNotFound):
+            executions.inspect(OF_A, job_id, executor_id)
+
+
+def test_an_execution_stays_with_the_application_that_it_ran_for(job_id: str) -> None:
+    executor_id = executions.start(ADMIN, job_id, START).Executors[-1]
+    jobs.edit_job(ADMIN, job_id, request(AppName="b"))
+    assert executions.inspect(OF_A, job_id, executor_id).ExecutorId == executor_id
+    with pytest.raises(JobNotFound):
+        executions.inspect(OF_B, job_id, executor_id)
+    jobs.delete_job(ADMIN, job_id)
+    assert executions.inspect(OF_A, job_id, executor_id).ExecutorId == executor_id
+
+
+def test_no_job_gets_into_a_foreign_application(job_id: str) -> None:
+    with pytest.raises(Forbidden, match="bound to a, c"):
+        jobs.create_job(OF_A, request(AppName="b"))
+    with pytest.raises(Forbidden, match="bound to a, c"):
+        jobs.edit_job(OF_A, job_id, request(AppName="b"))
+    assert [job.AppName for job in jobs.list_jobs(ADMIN, None)] == ["a"]
+    assert jobs.edit_job(OF_A, job_id, request(AppName="c")).AppName == "c"
+
+
+@pytest.mark.parametrize("as_root", [{"Privileged": True}, {"User": "0:0"}], ids=str)
+def test_a_job_as_root_needs_the_right(job_id: str, as_root: dict[str, object]) -> None:
+    with pytest.raises(Forbidden, match="--root"):
+        jobs.create_job(NO_ROOT, request(Name="other", **as_root))
+    with pytest.raises(Forbidden, match="--root"):
+        jobs.edit_job(NO_ROOT, job_id, request(**as_root))
+    jobs.edit_job(ADMIN, job_id, request(**as_root))
+    with pytest.raises(Forbidden, match="--root"):
+        executions.start(NO_ROOT, job_id, START)
+    assert jobs.get_job(ADMIN, job_id).Executors == []
+    jobs.edit_job(NO_ROOT, job_id, request(User="app"))
+    assert len(executions.start(NO_ROOT, job_id, START).Executors) == 1
+
+
+def test_what_a_start_needs_is_checked_on_the_job_that_it_runs(
+    job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edit between reading and starting: the start reads again, and so does the check."""
+    read = store.get_job
+    edits = [{"User": "root"}]
+
+    def read_then_edited(job_id: str) -> Job:
+        job = read(job_id)
+        if edits:
+            jobs.edit_job(ADMIN, job_id, request(**edits.pop()))
+        return job
+
+    monkeypatch.setattr(store, "get_job", read_then_edited)
+    with pytest.raises(Forbidden, match="--root"):
+        executions.start(NO_ROOT, job_id, START)
