@@ -7,7 +7,7 @@ from chalice.app import AuthRequest, SQSEvent
 
 from chalicelib import telemetry
 from chalicelib.config import settings
-from chalicelib.routes import access, executions, http, jobs, openapi
+from chalicelib.routes import access, audit, executions, http, jobs, openapi
 from chalicelib.services import upkeep
 
 telemetry.configure(settings.log_level)
@@ -18,6 +18,7 @@ app.register_middleware(http.allow_origins, "http")
 app.register_blueprint(jobs.routes)
 app.register_blueprint(executions.routes)
 app.register_blueprint(openapi.routes)
+app.register_blueprint(audit.routes)
 
 
 @app.authorizer(ttl_seconds=access.CACHE_SECONDS)

@@ -13,6 +13,7 @@ class Permission(StrEnum):
     READ = "read jobs and executions"
     START = "start jobs"
     EDIT = "create, edit or delete jobs"
+    AUDIT = "read the audit"
 
 
 class Role(StrEnum):
@@ -40,6 +41,9 @@ class Caller(Struct, frozen=True, kw_only=True):
     # The applications that the token is bound to; none: it is good for all.
     apps: tuple[str, ...] = ()
     may_run_as_root: bool = False
+    # Of this request; the token's other requests have others.
+    source_ip: str = ""
+    request_id: str = ""
 
     def require(self, permission: Permission) -> None:
         """Raises Forbidden where the role has no such permission."""

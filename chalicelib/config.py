@@ -20,6 +20,8 @@ class Settings:
     dead_letter_queue_arn: str = ""
     # How long executions, results and logs are kept, in days. The bucket's lifecycle has the same number.
     retention_days: int = 30
+    # How long entries of the audit are kept, in days.
+    audit_retention_days: int = 365
     # A target that no worker took up within this many seconds never runs.
     delivery_deadline: int = 600
     # Web pages of these origins may call the API; `*` for any.
@@ -37,6 +39,11 @@ class Settings:
         """The retention period in seconds."""
         return self.retention_days * 86_400
 
+    @property
+    def audit_retention(self) -> int:
+        """The audit's retention period in seconds."""
+        return self.audit_retention_days * 86_400
+
 
 def load(environ: Mapping[str, str]) -> Settings:
     """Settings from environment variables.
@@ -49,6 +56,9 @@ def load(environ: Mapping[str, str]) -> Settings:
         log_bucket=environ.get("LOG_BUCKET") or default.log_bucket,
         dead_letter_queue_arn=environ.get("DEAD_LETTER_QUEUE_ARN", ""),
         retention_days=whole_number(environ, "RETENTION_DAYS", default.retention_days),
+        audit_retention_days=whole_number(
+            environ, "AUDIT_RETENTION_DAYS", default.audit_retention_days
+        ),
         delivery_deadline=whole_number(environ, "DELIVERY_DEADLINE", default.delivery_deadline),
         cors_origins=words(environ.get("CORS_ORIGINS", "")),
         log_level=environ.get("LOG_LEVEL") or default.log_level,

@@ -173,3 +173,49 @@ class Token(Model):
     ExpiresAt = NumberAttribute()
     # Some minutes old at times: not every use is written.
     LastUsed = NumberAttribute(null=True)
+
+
+class AuditByJob(GlobalSecondaryIndex["AuditEntry"]):  # type: ignore[no-untyped-call]
+    """What was done to one job, in the order of time."""
+
+    class Meta:
+        index_name = "by-job"
+        projection = AllProjection()
+
+    JobId = UnicodeAttribute(hash_key=True)
+    At = UnicodeAttribute(range_key=True)
+
+
+class AuditEntry(Model):
+    """Who did what, when, from where. Entries are added, never changed; names of fields, never values.
+
+    A partition is a day: it is read newest first, and takes a thousand entries a second, far more than
+    there are changes and starts.
+    """
+
+    class Meta(_Meta):
+        table_name = f"{settings.prefix}-audit"
+
+    # "2026-11-24", UTC
+    Day = UnicodeAttribute(hash_key=True)
+    # Microseconds since 1970 in 16 digits, "-", and random digits for two at the same time.
+    At = UnicodeAttribute(range_key=True)
+    Action = UnicodeAttribute()
+    # The name of the token that did it; on the command line, the user and the machine.
+    Actor = UnicodeAttribute()
+    TokenId = UnicodeAttribute(null=True)
+    SourceIp = UnicodeAttribute(null=True)
+    RequestId = UnicodeAttribute(null=True)
+    # The name of the job or, for actions on tokens, of the token.
+    Name = UnicodeAttribute()
+    AppName = UnicodeAttribute(null=True)
+    # The AppName before an edit that changed it.
+    MovedFrom = UnicodeAttribute(null=True)
+    JobId = UnicodeAttribute(null=True)
+    ExecutorId = UnicodeAttribute(null=True)
+    # How many containers a start was for.
+    Targets = NumberAttribute(null=True)
+    # The names of the fields that an edit changed.
+    Fields: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute, null=True)
+    ExpiresAt = NumberAttribute()
+    by_job = AuditByJob()

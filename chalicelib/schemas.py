@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 
 import msgspec
@@ -277,6 +278,57 @@ RESULTS = (
     CreateFailedResult,
     RunningFailedResult,
 )
+
+
+_Seconds = Annotated[float, Meta(ge=0, le=9_999_999_999)]
+
+
+class AuditRequest(Struct, kw_only=True):
+    """Which entries of the audit are asked for; times are seconds since 1970."""
+
+    AppName: str | None = None
+    JobId: str | None = None
+    Since: _Seconds | None = None
+    Until: _Seconds | None = None
+    # Where the page before ended.
+    Next: Annotated[str, Meta(pattern=r"^[0-9]{16}-[0-9a-f]{8}\Z")] | None = None
+
+
+class AuditAnswer(Struct, kw_only=True, omit_defaults=True):
+    """One entry of the audit; what does not apply is left out."""
+
+    Time: float
+    Action: str
+    Actor: str
+    Name: str
+    TokenId: str | None = None
+    SourceIp: str | None = None
+    RequestId: str | None = None
+    AppName: str | None = None
+    MovedFrom: str | None = None
+    JobId: str | None = None
+    ExecutorId: str | None = None
+    Targets: int | None = None
+    Fields: list[str] | None = None
+
+
+class AuditPage(Struct):
+    """Entries, the newest first; Next asks for those after them, null: there are none."""
+
+    Entries: list[AuditAnswer]
+    Next: str | None = None
+
+
+def parse_query(parameters: Mapping[str, str], shape: type[T]) -> T:
+    """The request that the query string holds; empty values mean the same as absent ones.
+
+    Raises InvalidRequest, saying which parameter is wrong and what would be right.
+    """
+    given = {name: value for name, value in parameters.items() if value}
+    try:
+        return msgspec.convert(given, shape, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(_in_our_words(error)) from None
 
 
 def parse(body: bytes, shape: type[T]) -> T:

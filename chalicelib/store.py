@@ -4,26 +4,16 @@ PynamoDB's errors end here: what a caller can act on becomes a domain error, all
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
-from pynamodb.connection import Connection
-from pynamodb.exceptions import DoesNotExist, PutError, TransactWriteError, UpdateError
+from pynamodb.exceptions import DoesNotExist, PutError, UpdateError
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
-from pynamodb.transactions import TransactWrite
-from tenacity import (
-    RetryCallState,
-    retry,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
-)
 
-from chalicelib.errors import ExecutionNotFound, JobNotFound, NameTaken, TryAgain
-from chalicelib.models import OPEN, Execution, Job, JobName, Node, Result
+from chalicelib.errors import ExecutionNotFound, JobNotFound, NameTaken
+from chalicelib.models import OPEN, AuditEntry, Execution, Job, JobName, Node, Result
 from chalicelib.states import Status, sources
+from chalicelib.transactions import Conflict, note, transaction, until_settled
 
 # The starts that a job lists at the most: one every four minutes of the default retention period. It
 # bounds the item to half of what DynamoDB allows.
@@ -32,57 +22,8 @@ MAX_EXECUTORS = 10_000
 _PRUNED = 50
 # DynamoDB refuses to look for a longer key. Emulators do not: they find nothing.
 _KEY_BYTES = 2048
-_CONDITION = "ConditionalCheckFailed"
-_NO_REASON = "None"
 _CONDITION_FAILED = "ConditionalCheckFailedException"
 _LOST_RACES = (_CONDITION_FAILED, "TransactionConflictException")
-
-
-class _Conflict(Exception):
-    """Someone changed an item between our read and our write: read again and retry."""
-
-
-def _give_up(state: RetryCallState) -> NoReturn:
-    raise TryAgain("too many changes of this job at the same time; try again")
-
-
-# Enough for some hundred clients that start one job at the same moment.
-_until_settled = retry(
-    retry=retry_if_exception_type(_Conflict),
-    wait=wait_random_exponential(multiplier=0.02, max=0.5),
-    stop=stop_after_attempt(60),
-    retry_error_callback=_give_up,
-)
-
-
-@cache
-def _connection() -> Connection:
-    meta = Job.Meta
-    return Connection(
-        connect_timeout_seconds=meta.connect_timeout_seconds,
-        read_timeout_seconds=meta.read_timeout_seconds,
-        max_retry_attempts=meta.max_retry_attempts,
-        max_pool_connections=meta.max_pool_connections,
-    )
-
-
-@contextmanager
-def _transaction(*failures: type[Exception]) -> Iterator[TransactWrite]:
-    """A transaction that raises `failures[i]` where the condition of its i-th part does not hold.
-
-    DynamoDB counts the parts as PynamoDB sends them: deletions, then puts, then updates.
-    """
-    try:
-        with TransactWrite(connection=_connection()) as transaction:
-            yield transaction
-    except TransactWriteError as error:
-        codes = [reason.code if reason else _NO_REASON for reason in error.cancellation_reasons]
-        if not codes:
-            raise
-        for code, failure in zip(codes, failures, strict=True):
-            if code == _CONDITION:
-                raise failure() from None
-        raise _Conflict(codes) from error
 
 
 # --- jobs ---------------------------------------------------------------------------------------
@@ -108,36 +49,38 @@ def list_jobs(app_name: str | None) -> list[Job]:
     return sorted(jobs, key=lambda job: (job.AppName, job.Name))
 
 
-@_until_settled
-def create_job(job: Job) -> None:
+@until_settled
+def create_job(job: Job, entry: AuditEntry) -> None:
     """Stores a new job and takes its name. Raises NameTaken."""
     try:
-        with _transaction(_NameTaken, _Conflict) as transaction:
-            transaction.save(_name(job), JobName.JobId.does_not_exist())
-            transaction.save(job, Job.JobId.does_not_exist())
+        with transaction(_NameTaken, Conflict, Conflict) as parts:
+            parts.save(_name(job), JobName.JobId.does_not_exist())
+            parts.save(job, Job.JobId.does_not_exist())
+            note(parts, entry)
     except _NameTaken:
         raise NameTaken(job.Name) from None
 
 
-@_until_settled
-def edit_job(job_id: str, edit: Callable[[Job], None]) -> Job:
+@until_settled
+def edit_job(job_id: str, edit: Callable[[Job], AuditEntry]) -> Job:
     """Changes a job by `edit`, which sets its attributes, and returns it. Moves its name if need be.
 
-    `edit` may be called again, with the job as it stands then, where another edit came between.
-    Raises JobNotFound, NameTaken.
+    `edit` says what the audit notes of it. It may be called again, with the job as it stands then, where
+    another edit came between. Raises JobNotFound, NameTaken.
     """
     job = get_job(job_id)
     old, revision = _name(job), job.Revision
-    edit(job)
+    entry = edit(job)
     job.Revision = revision + 1
     renamed = (old.AppName, old.Name) != (job.AppName, job.Name)
-    failures = [_Conflict, _NameTaken] if renamed else []
+    failures = [Conflict, _NameTaken] if renamed else []
     try:
-        with _transaction(*failures, _Conflict) as transaction:
+        with transaction(*failures, Conflict, Conflict) as parts:
             if renamed:
-                transaction.delete(old, JobName.JobId == job_id)
-                transaction.save(_name(job), JobName.JobId.does_not_exist())
-            transaction.update(job, _command_of(job), Job.Revision == revision)
+                parts.delete(old, JobName.JobId == job_id)
+                parts.save(_name(job), JobName.JobId.does_not_exist())
+            note(parts, entry)
+            parts.update(job, _command_of(job), Job.Revision == revision)
     except _NameTaken:
         raise NameTaken(job.Name) from None
     return job
@@ -158,17 +101,18 @@ def _command_of(job: Job) -> list[Action]:
     return [*actions, Job.Sealed.set(job.Sealed) if job.Sealed else Job.Sealed.remove()]
 
 
-@_until_settled
-def delete_job(job_id: str, check: Callable[[Job], object]) -> None:
+@until_settled
+def delete_job(job_id: str, describe: Callable[[Job], AuditEntry]) -> None:
     """Deletes a job and frees its name; its executions stay.
 
-    Raises JobNotFound, and what `check` raises of the job.
+    `describe` says what the audit notes of it, and may refuse. Raises JobNotFound.
     """
     job = get_job(job_id)
-    check(job)
-    with _transaction(_Conflict, _Conflict) as transaction:
-        transaction.delete(_name(job), JobName.JobId == job_id)
-        transaction.delete(job, Job.Revision == job.Revision)
+    entry = describe(job)
+    with transaction(Conflict, Conflict, Conflict) as parts:
+        parts.delete(_name(job), JobName.JobId == job_id)
+        parts.delete(job, Job.Revision == job.Revision)
+        note(parts, entry)
 
 
 def _name(job: Job) -> JobName:
@@ -178,23 +122,25 @@ def _name(job: Job) -> JobName:
 # --- executions ---------------------------------------------------------------------------------
 
 
-@_until_settled
+@until_settled
 def start_job(
-    job_id: str, make: Callable[[Job], Execution], oldest: float
+    job_id: str, make: Callable[[Job], tuple[Execution, AuditEntry]], oldest: float
 ) -> tuple[Job, Execution]:
     """Stores the execution that `make` makes of the job, and appends it to the job, at once.
 
-    `make` may be called again where another start took its ExecutorId or an edit came between, so
-    that the execution is the job as it stood at that moment. Starts before `oldest` (seconds) may
-    drop out of the job's list. Returns the job with its new start. Raises JobNotFound.
+    `make` says what the audit notes of it, too. It may be called again where another start took its
+    ExecutorId or an edit came between, so that the execution is the job as it stood at that moment.
+    Starts before `oldest` (seconds) may drop out of the job's list. Returns the job with its new start.
+    Raises JobNotFound.
     """
     job = get_job(job_id)
-    execution = make(job)
+    execution, entry = make(job)
     started = [execution.ExecutorId]
-    with _transaction(_Conflict, _Conflict) as transaction:
-        transaction.save(execution, Execution.ExecutorId.does_not_exist())
+    with transaction(Conflict, Conflict, Conflict) as parts:
+        parts.save(execution, Execution.ExecutorId.does_not_exist())
+        note(parts, entry)
         append = Job.Executors.set(Job.Executors.append(started))
-        transaction.update(job, [append], Job.Revision == job.Revision)
+        parts.update(job, [append], Job.Revision == job.Revision)
     _prune(job, oldest)
     job.Executors = [*job.Executors, *started]
     return job, execution

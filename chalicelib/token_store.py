@@ -1,13 +1,23 @@
 """Every read and write of the tokens table."""
 
+from contextlib import suppress
+
 from pynamodb.exceptions import DoesNotExist
 
-from chalicelib.models import Token
+from chalicelib.models import AuditEntry, Token
+from chalicelib.transactions import Conflict, note, transaction, until_settled
 
 
-def add_token(token: Token) -> None:
+class _Gone(Exception):
+    """The token is no longer there."""
+
+
+@until_settled
+def add_token(token: Token, entry: AuditEntry) -> None:
     """Stores a new token."""
-    token.save(Token.Hash.does_not_exist())
+    with transaction(Conflict, Conflict) as parts:
+        parts.save(token, Token.Hash.does_not_exist())
+        note(parts, entry)
 
 
 def find_token(token_hash: str) -> Token | None:
@@ -25,9 +35,12 @@ def list_tokens() -> list[Token]:
     )
 
 
-def delete_token(token: Token) -> None:
-    """Removes a token, whether or not it is still there."""
-    token.delete()
+@until_settled
+def delete_token(token: Token, entry: AuditEntry) -> None:
+    """Removes a token; where another did before, that one's entry says so."""
+    with suppress(_Gone), transaction(_Gone, Conflict) as parts:
+        parts.delete(token, Token.Hash.exists())
+        note(parts, entry)
 
 
 def note_use(token: Token, now: float) -> None:

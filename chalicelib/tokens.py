@@ -4,6 +4,8 @@ Which deployment's, the environment says, as it does for the API: APPJOBS_PREFIX
 """
 
 import argparse
+import getpass
+import socket
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -73,7 +75,7 @@ def _create(options: argparse.Namespace) -> None:
         days=options.days,
         may_run_as_root=options.root,
     )
-    print(tokens.create(new))
+    print(tokens.create(_actor(), new))
 
 
 def _list(_: argparse.Namespace) -> None:
@@ -108,8 +110,13 @@ def _revoke(options: argparse.Namespace) -> None:
     if len(found) > 1:
         ids = ", ".join(map(tokens.id_of, found))
         raise InvalidRequest(f"several tokens have the name {options.token!r}: revoke by id: {ids}")
-    tokens.revoke(found[0])
+    tokens.revoke(_actor(), found[0])
     print(f"revoked {tokens.id_of(found[0])} ({found[0].Name})")
+
+
+def _actor() -> str:
+    """Whom the audit names."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def _fail(message: str) -> int:

@@ -72,4 +72,9 @@ def _caller(request: Request) -> Caller:
     context = request.context.get("authorizer") or {}
     if "caller" not in context:
         raise Unauthorized("send the header Authorization: Bearer <token>")
-    return msgspec.json.decode(context["caller"], type=Caller)
+    caller = msgspec.json.decode(context["caller"], type=Caller)
+    return msgspec.structs.replace(
+        caller,
+        source_ip=request.context["identity"]["sourceIp"],
+        request_id=structlog.contextvars.get_contextvars()["request_id"],
+    )

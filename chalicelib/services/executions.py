@@ -12,10 +12,11 @@ from chalicelib import logs, queues, store
 from chalicelib.access import Caller
 from chalicelib.config import settings
 from chalicelib.errors import ContainerNotFound, ExecutionNotFound, JobNotFound
-from chalicelib.models import OPEN, Execution, Job, Node, Result
+from chalicelib.models import OPEN, AuditEntry, Execution, Job, Node, Result
 from chalicelib.queues import TargetMessage
 from chalicelib.schemas import ExecutionAnswer, JobAnswer, StartRequest
-from chalicelib.services import jobs
+from chalicelib.services import audit, jobs
+from chalicelib.services.audit import Action
 from chalicelib.services.outputs import fit
 from chalicelib.states import TERMINAL, Reason, Status, expired_message
 
@@ -38,10 +39,12 @@ def start(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
     nodes = store.get_nodes({target.NodeId for target in request.Target})
     oldest = time.time() - settings.retention
 
-    def make(job: Job) -> Execution:
+    def make(job: Job) -> tuple[Execution, AuditEntry]:
         jobs.seen(caller, job)
         caller.require_root(job.Privileged, job.User)
-        return _execution(job, request, nodes)
+        execution = _execution(job, request, nodes)
+        what = {"ExecutorId": execution.ExecutorId, "Targets": len(execution.Target)}
+        return execution, audit.of_job(caller, Action.START_JOB, job, **what)
 
     job, execution = store.start_job(job_id, make, oldest)
     try:

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from typing import Any
 
 from msgspec import UnsetType
 
@@ -9,8 +10,12 @@ from chalicelib import secrets, store
 from chalicelib.access import Caller
 from chalicelib.config import settings
 from chalicelib.errors import JobNotFound
-from chalicelib.models import Job
+from chalicelib.models import AuditEntry, Job
 from chalicelib.schemas import JobAnswer, JobRequest
+from chalicelib.services import audit
+from chalicelib.services.audit import Action
+
+_EDITED = ("AppName", "ServiceName", "Name", "Cmd", "Privileged", "User", "Env")
 
 
 def list_jobs(caller: Caller, app_name: str | None) -> list[JobAnswer]:
@@ -29,7 +34,7 @@ def create_job(caller: Caller, request: JobRequest) -> JobAnswer:
     job = Job(str(uuid.uuid4()), Revision=1, Executors=[])
     plain = request.SecretArgs or []
     _apply(request, job, [secrets.seal(job.JobId, secret) for secret in plain])
-    store.create_job(job)
+    store.create_job(job, audit.of_job(caller, Action.CREATE_JOB, job))
     return show(job)
 
 
@@ -39,20 +44,24 @@ def edit_job(caller: Caller, job_id: str, request: JobRequest) -> JobAnswer:
     Raises JobNotFound, NameTaken, Forbidden, and InvalidRequest for a mask that matches no secret.
     """
 
-    def edit(job: Job) -> None:
+    def edit(job: Job) -> AuditEntry:
         seen(caller, job)
         _allow(caller, request)
-        sealed = secrets.unpack(job.Sealed)
+        stored = sealed = secrets.unpack(job.Sealed)
         if not isinstance(request.SecretArgs, UnsetType):
-            sealed = secrets.merge(job_id, sealed, request.SecretArgs)
+            sealed = secrets.merge(job_id, stored, request.SecretArgs)
+        changes = _changes(job, request, sealed != stored)
         _apply(request, job, sealed)
+        return audit.of_job(caller, Action.EDIT_JOB, job, **changes)
 
     return show(store.edit_job(checked(job_id), edit))
 
 
 def delete_job(caller: Caller, job_id: str) -> None:
     """Deletes a job; what it started goes on. Raises JobNotFound."""
-    store.delete_job(checked(job_id), lambda job: seen(caller, job))
+    store.delete_job(
+        checked(job_id), lambda job: audit.of_job(caller, Action.DELETE_JOB, seen(caller, job))
+    )
 
 
 def seen(caller: Caller, job: Job) -> Job:
@@ -91,6 +100,13 @@ def show(job: Job) -> JobAnswer:
         SecretArgs=[secrets.mask(sealed) for sealed in secrets.unpack(job.Sealed)],
         Executors=sorted(started for started in job.Executors if float(started) >= oldest),
     )
+
+
+def _changes(job: Job, request: JobRequest, secrets_changed: bool) -> dict[str, Any]:
+    """What the audit notes of an edit: the names of the changed fields, and where a job was before."""
+    changed = [name for name in _EDITED if getattr(request, name) != getattr(job, name)]
+    moved = {"MovedFrom": job.AppName} if "AppName" in changed else {}
+    return {"Fields": changed + ["SecretArgs"] * secrets_changed, **moved}
 
 
 def _apply(request: JobRequest, job: Job, sealed: list[secrets.Sealed]) -> None:

@@ -13,6 +13,8 @@ from chalicelib import token_store
 from chalicelib.access import Caller, Role
 from chalicelib.errors import Forbidden, InvalidRequest, Unauthorized
 from chalicelib.models import Token
+from chalicelib.services import audit
+from chalicelib.services.audit import Action
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -48,22 +50,21 @@ class NewToken(Struct, kw_only=True):
         _require(len(json.dumps(self.apps)) <= _MAX_APPS_BYTES, "too many applications for a token")
 
 
-def create(new: NewToken) -> str:
+def create(actor: str, new: NewToken) -> str:
     """Makes a token and returns it: the only time that it is seen. Raises InvalidRequest."""
     new.check()
     plain = _MARK + token_urlsafe(_RANDOM_BYTES)
     now = time.time()
-    token_store.add_token(
-        Token(
-            _hash(plain),
-            Name=new.name,
-            Role=new.role,
-            Apps=sorted(set(new.apps)),
-            MayRunAsRoot=new.may_run_as_root,
-            CreateTime=now,
-            ExpiresAt=int(now) + new.days * _DAY,
-        )
+    token = Token(
+        _hash(plain),
+        Name=new.name,
+        Role=new.role,
+        Apps=sorted(set(new.apps)),
+        MayRunAsRoot=new.may_run_as_root,
+        CreateTime=now,
+        ExpiresAt=int(now) + new.days * _DAY,
     )
+    token_store.add_token(token, audit.of_token(actor, Action.CREATE_TOKEN, token))
     return plain
 
 
@@ -74,9 +75,9 @@ def find(name_or_id: str) -> list[Token]:
     ]
 
 
-def revoke(token: Token) -> None:
+def revoke(actor: str, token: Token) -> None:
     """Makes a token worthless: it is gone from the table, and soon from the gateway's cache."""
-    token_store.delete_token(token)
+    token_store.delete_token(token, audit.of_token(actor, Action.REVOKE_TOKEN, token))
 
 
 def caller_of(header: str) -> Caller:

@@ -126,6 +126,9 @@ class Api:
         params = None if container_id is None else {"ContainerId": container_id}
         return self.send("GET", f"/jobs/{job_id}/log/{executor_id}", params=params)
 
+    def audit(self, **params: str) -> requests.Response:
+        return self.send("GET", "/audit", params=params)
+
     def new_job(self, **changes: Any) -> Json:
         """A job that was just created, alone in its application unless `changes` say otherwise."""
         return dict(ok(self.create(fields(**changes))))

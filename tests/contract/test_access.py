@@ -63,6 +63,7 @@ ROUTES = [
         lambda api, job, executor: api.log(job["JobId"], executor, "c1"),
         (200, 302),
     ),
+    Route("audit", ROLES[2:], lambda api, job, _: api.audit(JobId=job["JobId"])),
 ]
 every_route = pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
 
@@ -148,6 +149,8 @@ def test_route_by_role_and_application(
         return
     elif route.name == "list":
         assert ok(answer) == []
+    elif route.name == "audit":
+        assert ok(answer) == {"Entries": [], "Next": None}
     elif route.name == "create":
         assert "bound to y" in refused(answer, 403, "forbidden")
     else:

@@ -8,9 +8,9 @@ import yaml
 from moto import mock_aws
 
 from chalicelib import aws as clients
-from chalicelib import store
+from chalicelib import transactions
 from chalicelib.config import settings
-from chalicelib.models import Execution, Job, JobName, Node, Result, Token
+from chalicelib.models import AuditEntry, Execution, Job, JobName, Node, Result, Token
 from worker import command
 
 TEMPLATE = Path(__file__).resolve().parents[2] / ".chalice/resources.yaml"
@@ -51,9 +51,9 @@ def aws(fresh_clients: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def forget() -> None:
     """Clients and caches made under another AWS."""
     clients.client.cache_clear()
-    store._connection.cache_clear()
+    transactions._connection.cache_clear()
     command.load.cache_clear()
-    for model in (Job, JobName, Execution, Result, Node):
+    for model in (Job, JobName, Execution, Result, Node, Token, AuditEntry):
         model._connection = None
 
 

@@ -24,12 +24,15 @@ def test_every_variable_is_read() -> None:
             "LOG_BUCKET": "b",
             "DEAD_LETTER_QUEUE_ARN": "arn:q",
             "RETENTION_DAYS": "2",
+            "AUDIT_RETENTION_DAYS": "3",
             "DELIVERY_DEADLINE": "30",
             "CORS_ORIGINS": " https://a , ,https://b,",
             "LOG_LEVEL": "debug",
         }
     )
-    assert loaded == config.Settings("p", "b", "arn:q", 2, 30, ("https://a", "https://b"), "debug")
+    assert loaded == config.Settings(
+        "p", "b", "arn:q", 2, 3, 30, ("https://a", "https://b"), "debug"
+    )
     assert (loaded.retention, loaded.kms_key) == (2 * 86_400, "alias/p")
 
 

@@ -1,13 +1,15 @@
 """Conditional writes: who wins, who loses, and what a retry of one's own write is."""
 
+from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pynamodb.exceptions import QueryError
 
 from chalicelib import store
 from chalicelib.errors import ExecutionNotFound, JobNotFound, NameTaken, TryAgain
-from chalicelib.models import Execution, Job, JobName, Result
+from chalicelib.models import AuditEntry, Execution, Job, JobName, Result
 from chalicelib.states import Status
 
 pytestmark = pytest.mark.usefixtures("aws")
@@ -35,54 +37,114 @@ def execution(of: Job, executor_id: str) -> Execution:
     return made
 
 
+def entry() -> AuditEntry:
+    return AuditEntry("2026-11-24", uuid4().hex, Action="a", Actor="me", Name="n", ExpiresAt=1)
+
+
+def create(new: Job) -> None:
+    store.create_job(new, entry())
+
+
+def edit(job_id: str, change: Callable[[Job], object]) -> Job:
+    def changed(stored: Job) -> AuditEntry:
+        change(stored)
+        return entry()
+
+    return store.edit_job(job_id, changed)
+
+
+def delete(job_id: str) -> None:
+    store.delete_job(job_id, lambda stored: entry())
+
+
+def start(job_id: str, make: Callable[[Job], Execution], oldest: float) -> tuple[Job, Execution]:
+    return store.start_job(job_id, lambda stored: (make(stored), entry()), oldest)
+
+
 def result(status: Status, exec_id: str | None = "e1") -> Result:
     return Result("j1/1", "c1", NodeId="n1", Status=status, ID=exec_id, ExpiresAt=1)
 
 
 def test_a_name_belongs_to_one_job_of_its_application() -> None:
-    store.create_job(job("j1"))
+    create(job("j1"))
     with pytest.raises(NameTaken):
-        store.create_job(job("j2"))
+        create(job("j2"))
     with pytest.raises(JobNotFound):
         store.get_job("j2")
 
 
+def test_what_is_refused_leaves_no_entry_in_the_audit() -> None:
+    create(job("j1", "one"))
+    create(job("j2", "two"))
+    with pytest.raises(NameTaken):
+        create(job("j3", "one"))
+    with pytest.raises(NameTaken):
+        edit("j2", lambda stored: setattr(stored, "Name", "one"))
+    assert len(list(AuditEntry.scan())) == 2
+
+
+def test_an_entry_of_the_audit_is_never_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.create_job.retry, "sleep", lambda seconds: None)  # type: ignore[attr-defined]
+    taken = entry()
+    store.create_job(job("j1", "one"), taken)
+    with pytest.raises(TryAgain):
+        store.create_job(job("j2", "two"), taken)
+    with pytest.raises(JobNotFound):
+        store.get_job("j2")
+
+
+def test_each_change_leaves_one_entry_in_the_audit() -> None:
+    def entries() -> int:
+        return len(list(AuditEntry.scan()))
+
+    create(job())
+    assert entries() == 1
+    edit("j1", lambda stored: setattr(stored, "Name", "new"))
+    assert entries() == 2
+    edit("j1", lambda stored: setattr(stored, "Cmd", "false"))
+    assert entries() == 3
+    start("j1", lambda stored: execution(stored, "1.000000"), oldest=0)
+    assert entries() == 4
+    delete("j1")
+    assert entries() == 5
+
+
 def test_a_rename_frees_the_old_name_and_takes_the_new() -> None:
-    store.create_job(job("j1", "old"))
-    store.edit_job("j1", lambda stored: setattr(stored, "Name", "new"))
+    create(job("j1", "old"))
+    edit("j1", lambda stored: setattr(stored, "Name", "new"))
     assert [(owner.Name, owner.JobId) for owner in JobName.scan()] == [("new", "j1")]
-    store.create_job(job("j2", "old"))
+    create(job("j2", "old"))
 
 
 def test_a_refused_rename_changes_nothing() -> None:
-    store.create_job(job("j1", "one"))
-    store.create_job(job("j2", "two"))
+    create(job("j1", "one"))
+    create(job("j2", "two"))
     with pytest.raises(NameTaken):
-        store.edit_job("j1", lambda stored: setattr(stored, "Name", "two"))
+        edit("j1", lambda stored: setattr(stored, "Name", "two"))
     assert store.get_job("j1").Name == "one"
     assert {owner.Name: owner.JobId for owner in JobName.scan()} == {"one": "j1", "two": "j2"}
 
 
 def test_an_edit_that_lost_a_race_sees_the_other_and_goes_on() -> None:
-    store.create_job(job())
+    create(job())
     seen = []
 
-    def edit(stored: Job) -> None:
+    def change(stored: Job) -> None:
         seen.append(stored.Cmd)
         if len(seen) == 1:
-            store.edit_job("j1", lambda other: setattr(other, "Cmd", "other"))
+            edit("j1", lambda other: setattr(other, "Cmd", "other"))
         stored.User = "me"
 
-    store.edit_job("j1", edit)
+    edit("j1", change)
     assert seen == ["true", "other"]
     assert (store.get_job("j1").Cmd, store.get_job("j1").User) == ("other", "me")
 
 
 def test_a_deleted_job_leaves_its_name_and_its_executions() -> None:
-    store.create_job(job())
-    store.start_job("j1", lambda stored: execution(stored, "1.000000"), oldest=0)
-    store.delete_job("j1", lambda job: None)
-    store.create_job(job("j2"))
+    create(job())
+    start("j1", lambda stored: execution(stored, "1.000000"), oldest=0)
+    delete("j1")
+    create(job("j2"))
     assert store.get_execution("j1", "1.000000").Cmd == "true"
     with pytest.raises(JobNotFound):
         store.get_execution("j1", "2.000000")
@@ -91,24 +153,24 @@ def test_a_deleted_job_leaves_its_name_and_its_executions() -> None:
 
 
 def test_a_taken_executor_id_is_chosen_anew() -> None:
-    store.create_job(job())
-    store.start_job("j1", lambda stored: execution(stored, "1.000000"), oldest=0)
+    create(job())
+    start("j1", lambda stored: execution(stored, "1.000000"), oldest=0)
     ids = iter(["1.000000", "1.000001"])
-    started, made = store.start_job("j1", lambda stored: execution(stored, next(ids)), oldest=0)
+    started, made = start("j1", lambda stored: execution(stored, next(ids)), oldest=0)
     assert made.ExecutorId == "1.000001"
     assert started.Executors == store.get_job("j1").Executors == ["1.000000", "1.000001"]
 
 
 def test_a_start_runs_the_job_as_it_stands_when_it_is_stored() -> None:
-    store.create_job(job())
+    create(job())
     edits = []
 
     def make(stored: Job) -> Execution:
         if not edits:
-            edits.append(store.edit_job("j1", lambda other: setattr(other, "Cmd", "edited")))
+            edits.append(edit("j1", lambda other: setattr(other, "Cmd", "edited")))
         return execution(stored, "1.000000")
 
-    store.start_job("j1", make, oldest=0)
+    start("j1", make, oldest=0)
     assert store.get_execution("j1", "1.000000").Cmd == "edited"
 
 
@@ -116,9 +178,9 @@ def test_expired_starts_drop_out_of_the_list_in_bulk() -> None:
     long_ago = [f"{number}.000000" for number in range(60)]
     stored = job()
     stored.Executors = long_ago
-    store.create_job(stored)
+    create(stored)
     now = "2000.000000"
-    store.start_job("j1", lambda read: execution(read, now), oldest=1000)
+    start("j1", lambda read: execution(read, now), oldest=1000)
     assert store.get_job("j1").Executors == [*long_ago[50:], now]
 
 
@@ -146,10 +208,10 @@ def test_an_end_is_final(end: Status) -> None:
 
 
 def test_the_same_name_is_free_in_another_application() -> None:
-    store.create_job(job("j1"))
+    create(job("j1"))
     other = job("j2")
     other.AppName = "b"
-    store.create_job(other)
+    create(other)
     assert [found.JobId for found in store.list_jobs(None)] == ["j1", "j2"]
     assert [found.JobId for found in store.list_jobs("b")] == ["j2"]
 
@@ -162,72 +224,73 @@ def test_a_name_too_long_for_a_key_is_not_looked_for() -> None:
 
 
 def test_a_name_that_goes_round_comes_home() -> None:
-    store.create_job(job("j1", "one"))
+    create(job("j1", "one"))
     for name in ("two", "one"):
-        store.edit_job("j1", lambda stored, name=name: setattr(stored, "Name", name))
+        edit("j1", lambda stored, name=name: setattr(stored, "Name", name))
     assert [(owner.Name, owner.JobId) for owner in JobName.scan()] == [("one", "j1")]
 
 
 def test_an_edit_that_keeps_the_name_keeps_its_owner_and_the_starts() -> None:
-    store.create_job(job())
-    store.start_job("j1", lambda stored: execution(stored, "1.000000"), oldest=0)
-    store.edit_job("j1", lambda stored: setattr(stored, "Cmd", "false"))
+    create(job())
+    start("j1", lambda stored: execution(stored, "1.000000"), oldest=0)
+    edit("j1", lambda stored: setattr(stored, "Cmd", "false"))
     assert (store.get_job("j1").Cmd, store.get_job("j1").Executors) == ("false", ["1.000000"])
     with pytest.raises(NameTaken):
-        store.create_job(job("j2"))
+        create(job("j2"))
 
 
 def test_an_edit_may_take_the_last_secret_away() -> None:
     first = job()
     first.Sealed = b"sealed"
-    store.create_job(first)
+    create(first)
     assert store.get_job("j1").Sealed == b"sealed"
-    store.edit_job("j1", lambda stored: setattr(stored, "Sealed", None))
+    edit("j1", lambda stored: setattr(stored, "Sealed", None))
     assert store.get_job("j1").Sealed is None
 
 
 def test_two_renames_to_one_name_have_one_winner() -> None:
-    store.create_job(job("j1", "one"))
-    store.create_job(job("j2", "two"))
+    create(job("j1", "one"))
+    create(job("j2", "two"))
 
     def rename(stored: Job) -> None:
         if store.list_jobs("a")[0].Name != "new":
-            store.edit_job("j2", lambda other: setattr(other, "Name", "new"))
+            edit("j2", lambda other: setattr(other, "Name", "new"))
         stored.Name = "new"
 
     with pytest.raises(NameTaken):
-        store.edit_job("j1", rename)
+        edit("j1", rename)
     assert {owner.Name: owner.JobId for owner in JobName.scan()} == {"one": "j1", "new": "j2"}
 
 
-@pytest.mark.parametrize("act", [store.delete_job, store.edit_job])
+@pytest.mark.parametrize("act", [lambda gone: delete(gone), lambda gone: edit(gone, print)])
 def test_what_is_not_there_is_neither_deleted_nor_edited(act: Any) -> None:
     with pytest.raises(JobNotFound):
-        act("j1", print)
+        act("j1")
+    assert list(AuditEntry.scan()) == []
 
 
 def test_a_job_deleted_while_it_is_edited_stays_deleted() -> None:
-    store.create_job(job())
+    create(job())
     with pytest.raises(JobNotFound):
-        store.edit_job("j1", lambda stored: store.delete_job("j1", lambda job: None))
+        edit("j1", lambda stored: delete("j1"))
     assert list(JobName.scan()) == []
 
 
 def test_a_job_deleted_while_it_is_started_is_not_started() -> None:
-    store.create_job(job())
+    create(job())
 
     def make(stored: Job) -> Execution:
-        store.delete_job("j1", lambda job: None)
+        delete("j1")
         return execution(stored, "1.000000")
 
     with pytest.raises(JobNotFound):
-        store.start_job("j1", make, oldest=0)
+        start("j1", make, oldest=0)
     assert list(Execution.scan()) == []
 
 
 def test_a_race_that_is_never_won_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store.edit_job.retry, "sleep", lambda seconds: None)  # type: ignore[attr-defined]
-    store.create_job(job())
+    create(job())
     attempts = []
 
     def outrun(stored: Job) -> None:
@@ -235,15 +298,15 @@ def test_a_race_that_is_never_won_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         Job("j1").update([Job.Revision.add(1)])
 
     with pytest.raises(TryAgain):
-        store.edit_job("j1", outrun)
+        edit("j1", outrun)
     assert len(attempts) == 60
 
 
 def test_few_expired_starts_are_left_for_later() -> None:
     stored = job()
     stored.Executors = [f"{number}.000000" for number in range(49)]
-    store.create_job(stored)
-    store.start_job("j1", lambda read: execution(read, "2000.000000"), oldest=1000)
+    create(stored)
+    start("j1", lambda read: execution(read, "2000.000000"), oldest=1000)
     assert len(store.get_job("j1").Executors) == 50
 
 
@@ -251,15 +314,15 @@ def test_starts_beyond_the_longest_list_drop_out(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(store, "MAX_EXECUTORS", 10)
     stored = job()
     stored.Executors = [f"{number}.000000" for number in range(60)]
-    store.create_job(stored)
-    store.start_job("j1", lambda read: execution(read, "2000.000000"), oldest=0)
+    create(stored)
+    start("j1", lambda read: execution(read, "2000.000000"), oldest=0)
     assert len(store.get_job("j1").Executors) == 11
 
 
 def test_two_who_prune_at_once_drop_no_start_twice() -> None:
     stored = job()
     stored.Executors = [f"{number}.000000" for number in range(120)]
-    store.create_job(stored)
+    create(stored)
     read = store.get_job("j1")
     store._prune(read, 1000)
     store._prune(read, 1000)

@@ -11,7 +11,7 @@ from chalice.app import AuthRequest
 from chalicelib import token_store
 from chalicelib.access import Role
 from chalicelib.errors import Forbidden, InvalidRequest, Unauthorized
-from chalicelib.models import Token
+from chalicelib.models import AuditEntry, Token
 from chalicelib.routes import access
 from chalicelib.services import tokens
 from chalicelib.services.tokens import NewToken
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("aws")
 
 NOW = 1_496_287_694.5
 DAY = 86_400
+ACTOR = "me@here"
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that stands; the tests move it."""
     clock = SimpleNamespace(now=NOW)
     clock.time = lambda: clock.now
-    monkeypatch.setattr("chalicelib.services.tokens.time", clock)
+    for module in ("audit", "tokens"):
+        monkeypatch.setattr(f"chalicelib.services.{module}.time", clock)
     return clock
 
 
@@ -43,7 +45,7 @@ def stored() -> Token:
 
 
 def test_a_token_tells_whose_it_is_and_what_it_is_good_for() -> None:
-    plain = tokens.create(new(apps=["b", "a", "b"], may_run_as_root=True))
+    plain = tokens.create(ACTOR, new(apps=["b", "a", "b"], may_run_as_root=True))
     caller = tokens.caller_of(f"Bearer {plain}")
     assert (caller.name, caller.role) == ("ci", Role.OPERATOR)
     assert caller.apps == ("a", "b")
@@ -52,9 +54,9 @@ def test_a_token_tells_whose_it_is_and_what_it_is_good_for() -> None:
 
 
 def test_a_token_has_256_random_bits_and_is_not_stored() -> None:
-    plain = tokens.create(new())
+    plain = tokens.create(ACTOR, new())
     assert re.fullmatch(r"ajt_[A-Za-z0-9_-]{43}", plain)
-    assert plain != tokens.create(new())
+    assert plain != tokens.create(ACTOR, new())
     for token in token_store.list_tokens():
         assert re.fullmatch(r"[0-9a-f]{64}", token.Hash)
         assert plain[4:] not in str(token.attribute_values)
@@ -62,7 +64,7 @@ def test_a_token_has_256_random_bits_and_is_not_stored() -> None:
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER  "])
 def test_the_scheme_in_any_case(scheme: str) -> None:
-    assert tokens.caller_of(scheme + tokens.create(new())).name == "ci"
+    assert tokens.caller_of(scheme + tokens.create(ACTOR, new())).name == "ci"
 
 
 @pytest.mark.parametrize(
@@ -70,20 +72,20 @@ def test_the_scheme_in_any_case(scheme: str) -> None:
     ["", "Bearer", "Bearer x", "Basic {}", "{}", "Bearer {} {}", "Bearer {}x", "Bearer ajt_ü"],
 )
 def test_a_header_without_a_token(header: str) -> None:
-    plain = tokens.create(new())
+    plain = tokens.create(ACTOR, new())
     with pytest.raises(Unauthorized, match="Authorization: Bearer"):
         tokens.caller_of(header.replace("{}", plain))
 
 
 def test_an_unknown_token() -> None:
-    tokens.create(new())
+    tokens.create(ACTOR, new())
     with pytest.raises(Forbidden, match="unknown or revoked"):
         tokens.caller_of(f"Bearer ajt_{'x' * 43}")
 
 
 def test_a_token_expires(clock: SimpleNamespace) -> None:
     """By itself: DynamoDB removes expired items days later."""
-    plain = tokens.create(new(days=2))
+    plain = tokens.create(ACTOR, new(days=2))
     clock.now = NOW + 2 * DAY - 1
     tokens.caller_of(f"Bearer {plain}")
     clock.now = NOW + 2 * DAY
@@ -92,14 +94,14 @@ def test_a_token_expires(clock: SimpleNamespace) -> None:
 
 
 def test_a_revoked_token_is_worthless() -> None:
-    plain = tokens.create(new())
-    tokens.revoke(stored())
+    plain = tokens.create(ACTOR, new())
+    tokens.revoke(ACTOR, stored())
     with pytest.raises(Forbidden, match="unknown or revoked"):
         tokens.caller_of(f"Bearer {plain}")
 
 
 def test_last_use_is_noted_every_five_minutes(clock: SimpleNamespace) -> None:
-    plain = tokens.create(new())
+    plain = tokens.create(ACTOR, new())
     assert stored().LastUsed is None
     noted = []
     for clock.now in (NOW, NOW + 299, NOW + 300, NOW + 400):
@@ -111,7 +113,7 @@ def test_last_use_is_noted_every_five_minutes(clock: SimpleNamespace) -> None:
 def test_a_use_that_cannot_be_noted_is_no_reason_to_refuse(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plain = tokens.create(new())
+    plain = tokens.create(ACTOR, new())
     broken = create_autospec(token_store.note_use, side_effect=OSError("no network"))
     monkeypatch.setattr(token_store, "note_use", broken)
     assert tokens.caller_of(f"Bearer {plain}").name == "ci"
@@ -121,14 +123,23 @@ def test_a_use_that_cannot_be_noted_is_no_reason_to_refuse(
 def test_noting_a_use_does_not_bring_a_revoked_token_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plain = tokens.create(new())
+    plain = tokens.create(ACTOR, new())
     found = stored()
-    tokens.revoke(found)
+    tokens.revoke(ACTOR, found)
     monkeypatch.setattr(
         token_store, "find_token", create_autospec(token_store.find_token, return_value=found)
     )
     tokens.caller_of(f"Bearer {plain}")
     assert token_store.list_tokens() == []
+
+
+def test_making_and_revoking_is_in_the_audit() -> None:
+    tokens.create(ACTOR, new())
+    found = stored()
+    tokens.revoke(ACTOR, found)
+    tokens.revoke(ACTOR, found)
+    entries = [(entry.Action, entry.Actor, entry.Name) for entry in AuditEntry.scan()]
+    assert sorted(entries) == [("token.create", ACTOR, "ci"), ("token.revoke", ACTOR, "ci")]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +158,7 @@ def test_noting_a_use_does_not_bring_a_revoked_token_back(
 )
 def test_what_no_token_can_be(changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
-        tokens.create(new(**changes))
+        tokens.create(ACTOR, new(**changes))
     assert token_store.list_tokens() == []
 
 
@@ -165,7 +176,7 @@ def authorized(header: str) -> tuple[list[str], dict[str, str]]:
 
 def test_a_good_token_gets_through_to_all_routes() -> None:
     """The gateway keeps the answer for them all."""
-    allowed, context = authorized(f"Bearer {tokens.create(new(name='上线'))}")
+    allowed, context = authorized(f"Bearer {tokens.create(ACTOR, new(name='上线'))}")
     assert allowed == [ALL]
     assert all(isinstance(value, str) and value.isascii() for value in context.values())
 

@@ -1,0 +1,20 @@
+"""The route of the audit."""
+
+from chalice import Blueprint, Response
+
+from chalicelib.access import Caller, Permission
+from chalicelib.routes.access import needs
+from chalicelib.routes.http import answers_errors, json
+from chalicelib.schemas import AuditRequest, parse_query
+from chalicelib.services import audit
+
+routes = Blueprint(__name__)
+
+
+@routes.route("/api/audit", methods=["GET"])
+@answers_errors
+@needs(Permission.AUDIT, routes)
+def read_audit(caller: Caller) -> Response:
+    """Who did what, the newest first, in pages."""
+    request = parse_query(routes.current_request.query_params or {}, AuditRequest)
+    return json(audit.page(caller, request))

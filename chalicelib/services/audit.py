@@ -1,0 +1,111 @@
+"""The audit: what is noted of each action, and reading it."""
+
+import time
+from enum import StrEnum
+from typing import Any
+
+from chalicelib import audit_store
+from chalicelib.access import Caller
+from chalicelib.config import settings
+from chalicelib.models import AuditEntry, Job, Token
+from chalicelib.schemas import AuditAnswer, AuditPage, AuditRequest
+
+PAGE = 100
+# Entries read for a page at the most, those that are filtered out included.
+MAX_READ = 5000
+DAY = 86_400
+# How far back the entries are searched where the request does not say.
+_SEARCHED = 30 * DAY
+# The clock of who wrote the newest entry may be ahead of ours.
+_CLOCKS_DIFFER = 60
+_SHOWN = (
+    "Action",
+    "Actor",
+    "TokenId",
+    "SourceIp",
+    "RequestId",
+    "Name",
+    "AppName",
+    "MovedFrom",
+    "JobId",
+    "ExecutorId",
+    "Targets",
+    "Fields",
+)
+
+
+class Action(StrEnum):
+    """What can be done; reading is not noted."""
+
+    CREATE_JOB = "job.create"
+    EDIT_JOB = "job.edit"
+    DELETE_JOB = "job.delete"
+    START_JOB = "job.start"
+    CREATE_TOKEN = "token.create"
+    REVOKE_TOKEN = "token.revoke"
+
+
+def of_job(caller: Caller, action: Action, job: Job, **more: Any) -> AuditEntry:
+    """The entry that the caller does this to the job."""
+    return _entry(
+        Action=action,
+        Actor=caller.name,
+        TokenId=caller.token_id,
+        SourceIp=caller.source_ip,
+        RequestId=caller.request_id,
+        Name=job.Name,
+        AppName=job.AppName,
+        JobId=job.JobId,
+        **more,
+    )
+
+
+def of_token(actor: str, action: Action, token: Token) -> AuditEntry:
+    """The entry that someone does this to the token, on the command line."""
+    return _entry(Action=action, Actor=actor, Name=token.Name)
+
+
+def _entry(**what: Any) -> AuditEntry:
+    now = time.time()
+    day, at = audit_store.key(now)
+    return AuditEntry(day, at, ExpiresAt=int(now + settings.audit_retention), **what)
+
+
+def page(caller: Caller, request: AuditRequest) -> AuditPage:
+    """The newest entries that the caller may see and the request asks for.
+
+    A page may hold fewer than there are, also none: there are more as long as it has a Next.
+    """
+    since, before = _span(request)
+    shown: list[AuditAnswer] = []
+    last = ""
+    for read, entry in enumerate(audit_store.newest_first(since, before, request.JobId)):
+        if len(shown) == PAGE or read == MAX_READ:
+            return AuditPage(shown, last)
+        if _is_wanted(entry, caller, request):
+            shown.append(_show(entry))
+        last = entry.At
+    return AuditPage(shown)
+
+
+def _span(request: AuditRequest) -> tuple[str, str]:
+    """Where the entries that are asked for begin and end, within those that are kept."""
+    now = time.time()
+    newest = now + _CLOCKS_DIFFER
+    until = newest if request.Until is None else min(request.Until, newest)
+    since = until - _SEARCHED if request.Since is None else request.Since
+    before = audit_store.moment(max(until, 0))
+    oldest = audit_store.moment(max(since, now - settings.audit_retention))
+    return oldest, min(request.Next or before, before)
+
+
+def _is_wanted(entry: AuditEntry, caller: Caller, request: AuditRequest) -> bool:
+    apps = {entry.AppName, entry.MovedFrom}
+    if caller.apps and apps.isdisjoint(caller.apps):
+        return False
+    return request.AppName is None or request.AppName in apps
+
+
+def _show(entry: AuditEntry) -> AuditAnswer:
+    fields = {name: getattr(entry, name) for name in _SHOWN}
+    return AuditAnswer(Time=audit_store.seconds(entry), **fields)
