@@ -16,6 +16,7 @@ import requests
 
 from dev.engine import docker
 from dev.faults import FORWARDED, REPEATED, Fault, Faults, Rule
+from dev.tokens import bearer
 from tests.conftest import free_port
 from tests.swarm.conftest import Cluster, emptied, reaching_aws_at, wait_until
 
@@ -85,7 +86,8 @@ def start(system: Cluster, job: Marked, targets: list[dict[str, str]]) -> str | 
     """Starts a job once; the execution's id, or None where the answer is an error or does not come."""
     url = f"{system.api_url}/api/jobs/{job.job_id}/start"
     with suppress(requests.ConnectionError):
-        answer = requests.post(url, json={"Target": targets}, timeout=300)
+        body, headers = {"Target": targets}, bearer(system.token)
+        answer = requests.post(url, json=body, headers=headers, timeout=300)
         if answer.status_code == 200:
             return str(answer.json()["Executors"][-1])
     return None
