@@ -2,7 +2,8 @@
 
 Where `APPJOBS_API_URL` is set, the tests speak to that API instead and start nothing; what a worker
 would write goes to the AWS that the usual variables name (`AWS_ENDPOINT_URL`, `APPJOBS_PREFIX`,
-`LOG_BUCKET`, …).
+`LOG_BUCKET`, …), and so do the tokens that they make. `APPJOBS_TOKEN` is an administrator's token with
+the right to run as root; one is made where it is not set.
 """
 
 import os
