@@ -86,9 +86,9 @@ def test_an_unknown_token() -> None:
 def test_a_token_expires(clock: SimpleNamespace) -> None:
     """By itself: DynamoDB removes expired items days later."""
     plain = tokens.create(ACTOR, new(days=2))
-    clock.now = NOW + 2 * DAY - 1
+    clock.now = int(NOW) + 2 * DAY - 1
     tokens.caller_of(f"Bearer {plain}")
-    clock.now = NOW + 2 * DAY
+    clock.now = int(NOW) + 2 * DAY
     with pytest.raises(Forbidden, match="of ci is expired"):
         tokens.caller_of(f"Bearer {plain}")
 
