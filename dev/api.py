@@ -21,6 +21,11 @@ class Api:
     def create(self, job: dict[str, Any]) -> dict[str, Any]:
         return dict(self._json("POST", "", json=job))
 
+    def ensure(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The job of that name in its application, or a new one."""
+        found = [one for one in self.jobs(job["AppName"]) if one["Name"] == job["Name"]]
+        return found[0] if found else self.create(job)
+
     def start(self, job_id: str, targets: list[dict[str, str]]) -> str:
         """Starts the job; returns the ExecutorId."""
         job = self._json("POST", f"/{job_id}/start", json={"Target": targets})

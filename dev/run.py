@@ -285,7 +285,7 @@ def run_sample(system: System) -> tuple[str, str]:
     Returns JobId and ExecutorId. Raises StackError.
     """
     api = Api(system.api_url, system.token)
-    job = ensure_job(api)
+    job = api.ensure(sample.JOB)
     say(f"the job {job['Name']!r}: {job['Cmd']} {' '.join(job['SecretArgs'])}")
     targets = [{"ContainerId": container, "NodeId": system.node} for container in system.containers]
     executor_id = api.start(job["JobId"], targets)
@@ -295,12 +295,6 @@ def run_sample(system: System) -> tuple[str, str]:
     print(f"The log of {container_id[:12]}:")
     print(indented(api.log(job["JobId"], executor_id, container_id)), flush=True)
     return job["JobId"], executor_id
-
-
-def ensure_job(api: Api) -> dict[str, Any]:
-    """The sample job: the one of an earlier run, or a new one."""
-    jobs = [job for job in api.jobs(sample.JOB["AppName"]) if job["Name"] == sample.JOB["Name"]]
-    return jobs[0] if jobs else api.create(sample.JOB)
 
 
 def wait_for_results(
