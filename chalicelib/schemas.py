@@ -291,13 +291,13 @@ class AuditRequest(Struct, kw_only=True):
     Since: _Seconds | None = None
     Until: _Seconds | None = None
     # Where the page before ended.
-    Next: Annotated[str, Meta(pattern=r"^[0-9]{16}-[0-9a-f]{8}\Z")] | None = None
+    Next: Annotated[str, Meta(pattern=r"^[0-9]{16}-[0-9a-f]{8}$(?!\n)")] | None = None
 
 
 class AuditAnswer(Struct, kw_only=True, omit_defaults=True):
     """One entry of the audit; what does not apply is left out."""
 
-    Time: float
+    Time: _Time
     Action: str
     Actor: str
     Name: str

@@ -82,8 +82,9 @@ def _type(schema: Json) -> str:
     if reference := schema.get("$ref"):
         name = reference.rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
-    if "oneOf" in schema:
-        return " or ".join(map(_type, schema["oneOf"]))
+    for several in ("oneOf", "anyOf"):
+        if several in schema:
+            return " or ".join(map(_type, schema[several]))
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     kind = schema["type"]

@@ -41,9 +41,14 @@ def authorize(request: AuthRequest) -> AuthResponse:
 
 
 def guard(app: Chalice, authorizer: ChaliceAuthorizer) -> None:
-    """Puts the authorizer before every route that the app has so far."""
-    for methods in app.routes.values():
+    """Puts the authorizer before every route that the app has so far.
+
+    Raises where a route forgot to say what it `needs`: it would be open to whoever has any token, or none.
+    """
+    for path, methods in app.routes.items():
         for route in methods.values():
+            if not hasattr(route.view_function, "permission"):
+                raise TypeError(f"{path} must declare a permission with @needs")
             route.authorizer = authorizer
 
 

@@ -24,6 +24,7 @@ from chalicelib.errors import (
 )
 from chalicelib.schemas import (
     RESULTS,
+    AuditPage,
     ErrorAnswer,
     ExecutionAnswer,
     JobAnswer,
@@ -162,6 +163,23 @@ OPERATIONS = (
     ),
     Operation(
         "GET",
+        "/api/audit",
+        "Who did what, the newest first",
+        _answer("A page; its `Next` asks for the one after it.", AuditPage),
+        query=tuple(
+            _parameter("query", name, description, required=False)
+            for name, description in (
+                ("AppName", "What was done to jobs of this application."),
+                ("JobId", "What was done to this job."),
+                ("Since", "Not before this time, in seconds since 1970."),
+                ("Until", "Before this time, in seconds since 1970."),
+                ("Next", "The `Next` of the page before."),
+            )
+        ),
+        errors=(InvalidRequest,),
+    ),
+    Operation(
+        "GET",
         "/api/openapi.json",
         "This document",
         {200: {"description": "The document.", **_content({"type": "object"})}},
@@ -225,7 +243,7 @@ def _refusal(status: int, ids: list[str]) -> Json:
 
 
 def _schemas() -> Json:
-    shapes = (JobAnswer, ExecutionAnswer, ErrorAnswer, Target, *RESULTS)
+    shapes = (JobAnswer, ExecutionAnswer, AuditPage, ErrorAnswer, Target, *RESULTS)
     requests = {operation.request for operation in OPERATIONS if operation.request}
     _, schemas = msgspec.json.schema_components(
         (*shapes, *sorted(requests, key=str)), ref_template="#/components/schemas/{name}"
