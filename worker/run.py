@@ -4,29 +4,21 @@ A command runs at most once because only an exec whose ID is in the result is ev
 engine starts an exec once. Whoever dies in between leaves a message that comes again and is adopted.
 """
 
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import structlog
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_delay,
-    wait_exponential_jitter,
-)
 
 from chalicelib import logs, store
 from chalicelib.config import settings
-from chalicelib.errors import AppjobsError, ExecutionNotFound, JobNotFound, SecretsUnreadable
+from chalicelib.errors import ExecutionNotFound, JobNotFound, SecretsUnreadable
 from chalicelib.models import Result
 from chalicelib.queues import Received, TargetMessage
 from chalicelib.states import TERMINAL, Reason, Status, expired_message
-from worker import command, metrics
+from worker import command, ending, metrics
 from worker.command import Command
+from worker.ending import End, log_key
 from worker.engine import (
     AlreadyStarted,
     Engine,
@@ -36,7 +28,7 @@ from worker.engine import (
     Unreachable,
 )
 from worker.output import Spool, SpoolDirectory
-from worker.redact import Redactor
+from worker.reader import Reader
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -57,14 +49,9 @@ _START_GRACE = 60
 # Who adopts by a second message, while the first one may be in living hands, gives those so many seconds
 # to store the end themselves: they have all of the output.
 _OWNER_SECONDS = 30
-# A log that S3 does not take for so long is given up, in favour of the exit code.
-_LOG_SECONDS = 900
 
 # Clocks of worker, API and engine differ by no more than this, in seconds.
 _CLOCKS = 300
-
-# How a command ended: the engine's inspect, or why there is none.
-End = dict[str, Any] | Refusal
 
 
 class Runner:
@@ -104,7 +91,7 @@ class Runner:
             result.ExpiresAt = command_.expires
             self._create(command_, result)
         except SecretsUnreadable as error:
-            _fail(result, Status.CREATE_FAILED, Reason.SECRETS_UNREADABLE, error.message)
+            ending.fail(result, Status.CREATE_FAILED, Reason.SECRETS_UNREADABLE, error.message)
         if not store.add_result(result):
             return False
         if result.Status == Status.CREATED:
@@ -126,7 +113,7 @@ class Runner:
         """Makes the exec, or finds out why it cannot be; the result says which."""
         deadline = settings.delivery_deadline
         if time.time() > command_.created + deadline:
-            _fail(result, Status.CREATE_FAILED, Reason.EXPIRED, expired_message(deadline))
+            ending.fail(result, Status.CREATE_FAILED, Reason.EXPIRED, expired_message(deadline))
             return
         try:
             result.ID = self._engine.create(
@@ -138,7 +125,7 @@ class Runner:
             )
         except Refusal as refusal:
             message = command_.scrub(str(refusal))
-            _fail(result, Status.CREATE_FAILED, refusal.reason, message)
+            ending.fail(result, Status.CREATE_FAILED, refusal.reason, message)
 
     def _execute(self, target: TargetMessage, command_: Command, result: Result) -> None:
         """Starts the exec, reads its output, and stores how it ended."""
@@ -146,15 +133,15 @@ class Runner:
             message = (
                 "the worker that made its exec died before the start; it is too late to start it"
             )
-            _fail(result, Status.RUNNING_FAILED, Reason.EXPIRED, message)
-            _store_end(result)
+            ending.fail(result, Status.RUNNING_FAILED, Reason.EXPIRED, message)
+            ending.store_end(result)
             return
-        log_object = logs.GrowingObject(_log_key(target))
+        log_object = logs.GrowingObject(log_key(target))
         spool = self._spools.open(result.ID, log_object, command_.tail)
         result.StartTime = time.time()
         try:
             hidden = command_.secrets if self._redact else []
-            reader = _Reader(self._engine, result.ID, spool, hidden)
+            reader = Reader(self._engine, result.ID, spool, hidden)
             self._accompany(reader, spool, result)
             if isinstance(reader.error, AlreadyStarted):
                 self._adopt(target, result, _OWNER_SECONDS)
@@ -163,7 +150,7 @@ class Runner:
         finally:
             spool.close()
 
-    def _accompany(self, reader: "_Reader", spool: Spool, result: Result) -> None:
+    def _accompany(self, reader: Reader, spool: Spool, result: Result) -> None:
         """Stays with a command until its output ends: says RUNNING, brings the log up to date."""
         reader.start()
         reader.join(_RUNNING_AFTER)
@@ -187,11 +174,11 @@ class Runner:
                 result.OutputIncomplete = True
             # First how it ended: the engine remembers that for some minutes only.
             end = self._await_end(result, lambda: _flush_in_between(spool))
-        _complete_log(spool, result)
-        _conclude(command_, result, end)
+        ending.complete_log(spool, result)
+        ending.conclude(command_, result, end)
         if result.OutputIncomplete:
             log.warning("output incomplete", exec_id=result.ID, error=str(error))
-        _store_end(result)
+        ending.store_end(result)
 
     def _runs(self, exec_id: str) -> bool:
         """Whether an engine that failed in the middle of a start has started the exec all the same."""
@@ -208,20 +195,20 @@ class Runner:
         result.OutputIncomplete = True
         try:
             end = self._await_end(result)
-            if _ended_meanwhile(target, owner_seconds):
+            if ending.ended_meanwhile(target, owner_seconds):
                 return
-            command_ = _insist(lambda: command.load(target.job_id, target.executor_id))
+            command_ = ending.insist(lambda: command.load(target.job_id, target.executor_id))
         except NotStarted:
             result.OutputIncomplete = None
             self._execute(target, command.load(target.job_id, target.executor_id), result)
             return
         except SecretsUnreadable as error:
             # Nothing of it can be shown: we could not tell its secrets from the rest.
-            _fail(result, Status.RUNNING_FAILED, Reason.SECRETS_UNREADABLE, error.message)
+            ending.fail(result, Status.RUNNING_FAILED, Reason.SECRETS_UNREADABLE, error.message)
         else:
-            _take_stored_output(target, command_, result)
-            _conclude(command_, result, end)
-        _store_end(result)
+            ending.take_stored_output(target, command_, result)
+            ending.conclude(command_, result, end)
+        ending.store_end(result)
 
     def _await_end(self, result: Result, meanwhile: Callable[[], object] = lambda: None) -> End:
         """How the exec ended, once it has, however long that takes. Raises NotStarted."""
@@ -277,38 +264,6 @@ class Runner:
         return {**inspect, "ExitCode": code}
 
 
-class _Reader(threading.Thread):
-    """Starts an exec and takes its output into the spool as fast as the engine gives it.
-
-    The values of the `hidden` secrets are taken out on the way.
-    """
-
-    def __init__(self, engine: Engine, exec_id: str, spool: Spool, hidden: list[str]) -> None:
-        super().__init__(name=f"read {exec_id[:12]}", daemon=True)
-        self._engine = engine
-        self._exec_id = exec_id
-        self._spool = spool
-        # One for stdout and one for stderr, whose pieces come mixed.
-        self._redactors: dict[int, Redactor] = defaultdict(lambda: Redactor(hidden))
-        # Why the output ended before its end, if it did.
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            self._read()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the target still needs its end
-            self.error = error
-
-    def _read(self) -> None:
-        try:
-            for stream, chunk in self._engine.start(self._exec_id):
-                metrics.OUTPUT.inc(len(chunk))
-                self._spool.write(self._redactors[stream].feed(chunk))
-        finally:
-            for redactor in self._redactors.values():
-                self._spool.write(redactor.flush())
-
-
 def _tell(result: Result) -> None:
     """Stores a status that is only news: whether that works or not, the command runs."""
     try:
@@ -328,93 +283,6 @@ def _flush_in_between(spool: Spool) -> float:
     return max(_FLUSH_SECONDS, _FLUSH_PAUSE * (time.monotonic() - began))
 
 
-def _count_retry(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    log.warning("trying again", attempt=state.attempt_number, error=str(error))
-    metrics.RETRIES.labels("end").inc()
-
-
-def _worth_another_try(error: BaseException) -> bool:
-    """A domain's error is an answer; what is no Exception ends the process."""
-    return isinstance(error, Exception) and not isinstance(error, AppjobsError)
-
-
-# What must not be lost is tried again until it works or this process ends: our message is held meanwhile.
-_insist = Retrying(
-    wait=wait_exponential_jitter(multiplier=0.2, max=20),
-    retry=retry_if_exception(_worth_another_try),
-    before_sleep=_count_retry,
-    reraise=True,
-)
-_insist_on_log = _insist.copy(stop=stop_after_delay(_LOG_SECONDS))
-
-
-def _complete_log(spool: Spool, result: Result) -> None:
-    """Brings the log to its end in S3; where S3 refuses for too long, the result says so."""
-    try:
-        _insist_on_log(spool.flush)
-    except Exception:  # whatever S3 says, how the command ended must not be lost with it
-        log.exception("log given up", exec_id=result.ID)
-        result.OutputIncomplete = True
-    result.OutputSize, result.Output = spool.stored, spool.tail
-
-
-def _take_stored_output(target: TargetMessage, command_: Command, result: Result) -> None:
-    """The output of an adopted target: what its former worker had brought into the log."""
-    key = _log_key(target)
-    try:
-        size = _insist_on_log(lambda: logs.stored(key))
-        if size:
-            result.Output = _insist_on_log(lambda: logs.stored_end(key, command_.tail))
-        result.OutputSize = size
-    except Exception:  # whatever S3 says, how the command ended must not be lost with it
-        log.exception("log not read", exec_id=result.ID)
-
-
-def _ended_meanwhile(target: TargetMessage, seconds: float) -> bool:
-    """Whether the target's owner stores its end within so many seconds."""
-    ids = (target.job_id, target.executor_id, target.container_id)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        result = _insist(lambda: store.get_result(*ids))
-        if result is None or result.Status in TERMINAL:
-            return True
-        time.sleep(_LOOK_LAST)
-    return False
-
-
-def _conclude(command_: Command, result: Result, end: End) -> None:
-    """Puts into the result how the command ended, without secrets."""
-    if isinstance(end, Refusal):
-        _fail(result, Status.RUNNING_FAILED, end.reason, command_.scrub(str(end)))
-    else:
-        result.Inspect = command_.mask(end)
-        result.Status, result.EndTime = Status.FINISHED, time.time()
-
-
-def _store_end(result: Result) -> None:
-    """Stores how a target ended. Its log is complete in S3 by then."""
-    if _insist(lambda: store.move_result(result)):
-        metrics.FINISHED.labels(_outcome(result)).inc()
-    else:
-        log.info("another worker stored this result first", exec_id=result.ID)
-
-
-def _outcome(result: Result) -> str:
-    if result.Status != Status.FINISHED:
-        return str(result.Reason)
-    return "succeeded" if result.Inspect["ExitCode"] == 0 else "exit_code"
-
-
-def _fail(result: Result, status: Status, reason: Reason, message: str) -> None:
-    result.Status, result.Reason, result.E = status, reason, message
-    result.EndTime = time.time()
-
-
 def _created(result: Result) -> float:
     """When the execution was accepted, in seconds."""
     return float(result.Execution.rpartition("/")[2])
-
-
-def _log_key(target: TargetMessage) -> str:
-    return logs.log_key(target.job_id, target.executor_id, target.container_id)

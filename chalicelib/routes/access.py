@@ -43,7 +43,7 @@ def authorize(request: AuthRequest) -> AuthResponse:
 def guard(app: Chalice, authorizer: ChaliceAuthorizer) -> None:
     """Puts the authorizer before every route that the app has so far.
 
-    Raises where a route forgot to say what it `needs`: it would be open to whoever has any token, or none.
+    Raises TypeError where a route does not say what it `needs`: anybody could use it.
     """
     for path, methods in app.routes.items():
         for route in methods.values():

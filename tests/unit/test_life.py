@@ -31,6 +31,7 @@ from chalicelib.models import OPEN, Execution, Node
 from chalicelib.queues import Received, TargetMessage
 from chalicelib.services import executions, upkeep
 from chalicelib.states import TERMINAL, Reason, Status
+from worker import ending
 from worker import run as life
 from worker.engine import AlreadyStarted, Frame, NotStarted, Refusal, UnknownExec, Unreachable
 from worker.output import SpoolDirectory
@@ -109,10 +110,10 @@ class Life(RuleBasedStateMachine):
         self.death: tuple[str, str] | None = None
         self.ends: set[tuple[str, ...]] = set()
         self.directory = Path(tempfile.mkdtemp())
-        for module in (life, upkeep, executions):
+        for module in (life, ending, upkeep, executions):
             self.patch.setattr(module, "time", self.clock)
         self.patch.setattr("tenacity.time", self.clock)
-        for patient in (life._insist, life._insist_on_log):
+        for patient in (ending.insist, ending.insist_on_log):
             self.patch.setattr(patient, "sleep", self.clock.sleep)
         self._mortal(self.engine, "create", "create")
         self._mortal(self.engine, "start", "start")

@@ -15,7 +15,7 @@ from chalicelib.config import settings
 from chalicelib.models import Execution, Result
 from chalicelib.queues import Received, TargetMessage
 from chalicelib.states import Reason, Status
-from worker import command
+from worker import command, ending
 from worker import run as life
 from worker.command import Command
 from worker.engine import (
@@ -28,7 +28,7 @@ from worker.engine import (
     UnknownExec,
     Unreachable,
 )
-from worker.output import SpoolDirectory
+from worker.output import Spool, SpoolDirectory
 from worker.run import Runner
 
 pytestmark = pytest.mark.usefixtures("aws", "clock")
@@ -59,8 +59,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     clock.time, clock.sleep = lambda: NOW, sleep
     clock.monotonic = lambda: time.monotonic() + clock.seconds  # real time passes too
-    monkeypatch.setattr(life, "time", clock)
-    for patient in (life._insist, life._insist_on_log):
+    for module in (life, ending):
+        monkeypatch.setattr(module, "time", clock)
+    for patient in (ending.insist, ending.insist_on_log):
         monkeypatch.setattr(patient, "sleep", sleep)
     return clock
 
@@ -334,7 +335,7 @@ def test_an_output_that_broke_off_is_incomplete_and_the_exit_code_known(
 def test_the_end_is_stored_through_an_outage(
     runner: Runner, message: Received, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    owner, name = (store, failing) if failing == "move_result" else (life.Spool, failing)
+    owner, name = (store, failing) if failing == "move_result" else (Spool, failing)
     real = getattr(owner, name)
     failures = iter([True, True, False])
 
@@ -385,26 +386,26 @@ def test_a_log_that_s3_does_not_take_for_long_does_not_cost_the_exit_code(
     def refuse(spool: Any) -> None:
         raise ConnectionError
 
-    monkeypatch.setattr(life.Spool, "flush", refuse)
+    monkeypatch.setattr(Spool, "flush", refuse)
     monkeypatch.setattr("tenacity.time", clock)
     runner.run(message)
     result = stored(message)
     assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 0)
     assert (result.OutputIncomplete, result.OutputSize, result.Output) == (True, 0, b"hi\n")
-    assert life._LOG_SECONDS <= clock.seconds < 2 * life._LOG_SECONDS
+    assert ending._LOG_SECONDS <= clock.seconds < 2 * ending._LOG_SECONDS
 
 
 def test_how_it_ended_is_asked_before_the_log_is_completed(
     runner: Runner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = []
-    flush = life.Spool.flush
+    flush = Spool.flush
 
     def watched(spool: Any) -> None:
         steps.append("flush")
         flush(spool)
 
-    monkeypatch.setattr(life.Spool, "flush", watched)
+    monkeypatch.setattr(Spool, "flush", watched)
     engine.inspect.side_effect = lambda exec_id: steps.append("inspect") or dict(OVER)
     runner.run(message)
     assert steps == ["inspect", "flush"]

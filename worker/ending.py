@@ -1,0 +1,122 @@
+"""How a target's end is stored: its log first, with patience, and whatever the services say meanwhile."""
+
+import time
+from typing import Any
+
+import structlog
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
+
+from chalicelib import logs, store
+from chalicelib.errors import AppjobsError
+from chalicelib.models import Result
+from chalicelib.queues import TargetMessage
+from chalicelib.states import TERMINAL, Reason, Status
+from worker import metrics
+from worker.command import Command
+from worker.engine import Refusal
+from worker.output import Spool
+
+log = structlog.stdlib.get_logger(__name__)
+
+# A log that S3 does not take for so long is given up, in favour of the exit code.
+_LOG_SECONDS = 900
+# Between two looks for the end that a living owner stores.
+_LOOK = 2.0
+
+# How a command ended: the engine's inspect, or why there is none.
+End = dict[str, Any] | Refusal
+
+
+def _count_retry(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("trying again", attempt=state.attempt_number, error=str(error))
+    metrics.RETRIES.labels("end").inc()
+
+
+def _worth_another_try(error: BaseException) -> bool:
+    """A domain's error is an answer; what is no Exception ends the process."""
+    return isinstance(error, Exception) and not isinstance(error, AppjobsError)
+
+
+# What must not be lost is tried again until it works or this process ends: our message is held meanwhile.
+insist = Retrying(
+    wait=wait_exponential_jitter(multiplier=0.2, max=20),
+    retry=retry_if_exception(_worth_another_try),
+    before_sleep=_count_retry,
+    reraise=True,
+)
+insist_on_log = insist.copy(stop=stop_after_delay(_LOG_SECONDS))
+
+
+def complete_log(spool: Spool, result: Result) -> None:
+    """Brings the log to its end in S3; where S3 refuses for too long, the result says so."""
+    try:
+        insist_on_log(spool.flush)
+    except Exception:  # whatever S3 says, how the command ended must not be lost with it
+        log.exception("log given up", exec_id=result.ID)
+        result.OutputIncomplete = True
+    result.OutputSize, result.Output = spool.stored, spool.tail
+
+
+def take_stored_output(target: TargetMessage, command_: Command, result: Result) -> None:
+    """The output of an adopted target: what its former worker had brought into the log."""
+    key = log_key(target)
+    try:
+        size = insist_on_log(lambda: logs.stored(key))
+        if size:
+            result.Output = insist_on_log(lambda: logs.stored_end(key, command_.tail))
+        result.OutputSize = size
+    except Exception:  # whatever S3 says, how the command ended must not be lost with it
+        log.exception("log not read", exec_id=result.ID)
+
+
+def ended_meanwhile(target: TargetMessage, seconds: float) -> bool:
+    """Whether the target's owner stores its end within so many seconds."""
+    ids = (target.job_id, target.executor_id, target.container_id)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        result = insist(lambda: store.get_result(*ids))
+        if result is None or result.Status in TERMINAL:
+            return True
+        time.sleep(_LOOK)
+    return False
+
+
+def conclude(command_: Command, result: Result, end: End) -> None:
+    """Puts into the result how the command ended, without secrets."""
+    if isinstance(end, Refusal):
+        fail(result, Status.RUNNING_FAILED, end.reason, command_.scrub(str(end)))
+    else:
+        result.Inspect = command_.mask(end)
+        result.Status, result.EndTime = Status.FINISHED, time.time()
+
+
+def store_end(result: Result) -> None:
+    """Stores how a target ended. Its log is complete in S3 by then."""
+    if insist(lambda: store.move_result(result)):
+        metrics.FINISHED.labels(_outcome(result)).inc()
+    else:
+        log.info("another worker stored this result first", exec_id=result.ID)
+
+
+def _outcome(result: Result) -> str:
+    if result.Status != Status.FINISHED:
+        return str(result.Reason)
+    return "succeeded" if result.Inspect["ExitCode"] == 0 else "exit_code"
+
+
+def fail(result: Result, status: Status, reason: Reason, message: str) -> None:
+    """Puts into the result that its target failed, and why."""
+    result.Status, result.Reason, result.E = status, reason, message
+    result.EndTime = time.time()
+
+
+def log_key(target: TargetMessage) -> str:
+    """Where the log of the target lies in the bucket."""
+    return logs.log_key(target.job_id, target.executor_id, target.container_id)
