@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test chaos check swarm bench fuzz docs
+.PHONY: help setup run test chaos check swarm bench fuzz docs deploy settings
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 8
@@ -32,6 +32,12 @@ run: $(STAMP)  ## Start all here, run a sample job, serve (API_PORT=8000 AWS_POR
 
 swarm: $(STAMP)  ## Start a swarm of three nodes in network namespaces, as root
 	@$(PYTHON) -m dev.swarm
+
+deploy: $(STAMP)  ## Put the API on AWS (STAGE=prod PARAMETERS='RetentionDays=60')
+	@$(PYTHON) -m dev.deploy $(or $(STAGE),$(error say which stage: make deploy STAGE=prod)) $(PARAMETERS)
+
+settings: $(STAMP)  ## Print the worker's environment for a deployed API (STAGE=prod)
+	@$(PYTHON) -m dev.deploy --settings $(or $(STAGE),$(error say which stage: make settings STAGE=prod))
 
 test: $(STAMP)  ## Run the tests (unit, contract, swarm)
 	$(PYTHON) -m pytest tests/

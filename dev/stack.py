@@ -31,11 +31,21 @@ _REQUIREMENTS = ROOT / "dev" / "ministack.txt"
 _COMPOSE_FILE = ROOT / "localstack-compose.yml"
 _REGION = "us-east-1"
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+# What a worker must know of the stack that the API belongs to.
+_SETTINGS = (
+    "APPJOBS_PREFIX",
+    "LOG_BUCKET",
+    "DEAD_LETTER_QUEUE_ARN",
+    "RETENTION_DAYS",
+    "DELIVERY_DEADLINE",
+    "AWS_DEFAULT_REGION",
+)
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 # A container takes longer, and its image may have to be pulled.
 _LOCALSTACK_SECONDS = 600.0
-_DEPLOY_SECONDS = 120.0
+# On Amazon's AWS; a local one takes a moment.
+_DEPLOY_SECONDS = 1200.0
 
 
 class StackError(Exception):
@@ -119,24 +129,35 @@ def deploy(endpoint: str, prefix: str = STACK) -> dict[str, str]:
 
     Returns the environment of API and worker. Raises StackError.
     """
-    client = aws_client(endpoint, "cloudformation")
-    stack = {
-        "StackName": prefix,
-        "TemplateBody": TEMPLATE.read_text(encoding="utf-8"),
-        "Parameters": [{"ParameterKey": "Prefix", "ParameterValue": prefix}],
-    }
+    outputs = deploy_stack(
+        aws_client(endpoint, "cloudformation"),
+        {
+            "StackName": prefix,
+            "TemplateBody": TEMPLATE.read_text(encoding="utf-8"),
+            "Parameters": [{"ParameterKey": "Prefix", "ParameterValue": prefix}],
+        },
+    )
+    return {**aws_environment(endpoint), **settings_of(outputs)}
+
+
+def deploy_stack(client: Any, stack: dict[str, Any]) -> dict[str, str]:
+    """Makes or updates a stack of CloudFormation, and returns its outputs. Raises StackError."""
     try:
         _create_or_update(client, stack)
     except ClientError as error:
-        raise StackError(f"deploying {TEMPLATE.name}: {error}") from None
-    outputs = _deployed(client, prefix)
-    return {
-        **aws_environment(endpoint),
-        "APPJOBS_PREFIX": outputs["Prefix"],
-        "LOG_BUCKET": outputs["LogBucket"],
-        "DEAD_LETTER_QUEUE_ARN": outputs["DeadLetterQueueArn"],
-        "RETENTION_DAYS": outputs["RetentionDays"],
-    }
+        raise StackError(f"deploying {stack['StackName']}: {error}") from None
+    return _deployed(client, stack["StackName"])
+
+
+def stack_outputs(client: Any, name: str) -> dict[str, str]:
+    """The outputs of a stack that is there."""
+    stack = client.describe_stacks(StackName=name)["Stacks"][0]
+    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+
+def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
+    """The settings of API and worker among a stack's outputs, whose names know no underscores."""
+    return {name: outputs[name.title().replace("_", "")] for name in _SETTINGS}
 
 
 def aws_environment(endpoint: str) -> dict[str, str]:
@@ -354,7 +375,7 @@ def _deployed(client: Any, name: str) -> dict[str, str]:
     wait_until(over, _DEPLOY_SECONDS, f"the stack {name}")
     if stack["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
         raise StackError(f"the stack {name} is {stack['StackStatus']}: {_reasons(client, name)}")
-    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    return stack_outputs(client, name)
 
 
 def _reasons(client: Any, name: str) -> str:

@@ -1,0 +1,140 @@
+"""`make deploy STAGE=…`: the API, what it runs on and what it keeps, as one CloudFormation stack.
+
+AWS is where botocore finds it: the profile, the region, `AWS_ENDPOINT_URL`.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from dev.package import Package, package
+from dev.stack import LOCAL, ROOT, StackError, deploy_stack, settings_of, stack_outputs
+
+_ARTIFACTS = ROOT / ".chalice" / "artifacts.yaml"
+# Roles and users are made; the template is one that SAM transforms.
+_CAPABILITIES = ["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
+
+
+def deploy(session: Any, prefix: str, given: dict[str, str]) -> dict[str, str]:
+    """Packages and deploys the stack `prefix`; returns its outputs. Raises StackError.
+
+    `given` are parameters of the template; others stay as they were.
+    """
+    built = package(prefix, LOCAL / "package" / prefix, session.region_name)
+    print(f"· the package has {built.code.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
+    cloudformation = session.client("cloudformation")
+    artifacts = {
+        "StackName": "appjobs-artifacts",
+        "TemplateBody": _ARTIFACTS.read_text(encoding="utf-8"),
+    }
+    bucket = deploy_stack(cloudformation, artifacts)["Bucket"]
+    url = _upload(session.client("s3"), bucket, built)
+    print(f"· deploying {prefix}, which may take some minutes", file=sys.stderr)
+    stack = {
+        "StackName": prefix,
+        "TemplateURL": url,
+        "Capabilities": _CAPABILITIES,
+        "Parameters": _parameters(cloudformation, built.template, prefix, given),
+    }
+    return deploy_stack(cloudformation, stack)
+
+
+def _upload(s3: Any, bucket: str, built: Package) -> str:
+    """Stores code and template under their hashes: what did not change is no update.
+
+    Returns the template's URL.
+    """
+    place = {"Bucket": bucket, "Key": _put(s3, bucket, built.code.read_bytes(), "zip")}
+    for resource in built.template["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            resource["Properties"]["CodeUri"] = place
+    key = _put(s3, bucket, json.dumps(built.template).encode(), "json")
+    return f"{s3.meta.endpoint_url}/{bucket}/{key}"
+
+
+def _put(s3: Any, bucket: str, content: bytes, kind: str) -> str:
+    key = f"{hashlib.sha256(content).hexdigest()}.{kind}"
+    s3.put_object(Bucket=bucket, Key=key, Body=content)
+    return key
+
+
+def _parameters(
+    cloudformation: Any, template: dict[str, Any], prefix: str, given: dict[str, str]
+) -> list[dict[str, Any]]:
+    values = {"Prefix": prefix, **given}
+    kept = (_known_parameters(cloudformation, prefix) & template["Parameters"].keys()) - set(values)
+    return [
+        *({"ParameterKey": name, "ParameterValue": value} for name, value in values.items()),
+        *({"ParameterKey": name, "UsePreviousValue": True} for name in sorted(kept)),
+    ]
+
+
+def _known_parameters(cloudformation: Any, name: str) -> set[str]:
+    try:
+        stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+    except cloudformation.exceptions.ClientError:  # there is no stack of this name yet
+        return set()
+    return {parameter["ParameterKey"] for parameter in stack["Parameters"]}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m dev.deploy", description=__doc__)
+    parser.add_argument("--settings", action="store_true", help="only print what a worker needs")
+    parser.add_argument("stage", type=_stage)
+    parser.add_argument("parameters", nargs="*", type=_parameter, metavar="Parameter=value")
+    return parser.parse_args()
+
+
+def _stage(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,19}", text):
+        raise argparse.ArgumentTypeError("a stage has up to 20 of a-z, 0-9 and -")
+    return text
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form Parameter=value")
+    return name, value
+
+
+def main() -> int:
+    """Deploys a stage, or looks at it; prints the worker's environment, one NAME=value a line."""
+    arguments = _arguments()
+    prefix = f"appjobs-{arguments.stage}"
+    session = boto3.Session()
+    if session.region_name is None:
+        return _fail("no region: set AWS_DEFAULT_REGION or AWS_PROFILE")
+    try:
+        if arguments.settings:
+            outputs = stack_outputs(session.client("cloudformation"), prefix)
+        else:
+            outputs = deploy(session, prefix, dict(arguments.parameters))
+            print(_summary(outputs), file=sys.stderr)
+    except (StackError, ClientError, BotoCoreError) as error:
+        return _fail(str(error))
+    print("\n".join(f"{name}={value}" for name, value in settings_of(outputs).items()))
+    return 0
+
+
+def _summary(outputs: dict[str, str]) -> str:
+    return f"""
+The API:              {outputs["EndpointURL"]}api/jobs
+Policy of the workers: {outputs["WorkerPolicyArn"]}
+Settings of the workers:
+"""
+
+
+def _fail(reason: str) -> int:
+    print(f"make deploy: {reason}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
