@@ -13,8 +13,9 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from dev.cloudformation import DeployError, deploy_stack, settings_of, stack_outputs
 from dev.package import Package, package
-from dev.stack import LOCAL, ROOT, StackError, deploy_stack, settings_of, stack_outputs
+from dev.stack import LOCAL, ROOT
 
 _ARTIFACTS = ROOT / ".chalice" / "artifacts.yaml"
 # Roles and users are made; the template is one that SAM transforms.
@@ -22,7 +23,7 @@ _CAPABILITIES = ["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
 
 
 def deploy(session: Any, prefix: str, given: dict[str, str]) -> dict[str, str]:
-    """Packages and deploys the stack `prefix`; returns its outputs. Raises StackError.
+    """Packages and deploys the stack `prefix`; returns its outputs. Raises DeployError.
 
     `given` are parameters of the template; others stay as they were.
     """
@@ -117,7 +118,7 @@ def main() -> int:
         else:
             outputs = deploy(session, prefix, dict(arguments.parameters))
             print(_summary(outputs), file=sys.stderr)
-    except (StackError, ClientError, BotoCoreError) as error:
+    except (DeployError, ClientError, BotoCoreError) as error:
         return _fail(str(error))
     print("\n".join(f"{name}={value}" for name, value in settings_of(outputs).items()))
     return 0

@@ -1,4 +1,4 @@
-"""Packages app.py for Lambda: `chalice package`, its template completed by ours, its archive made small."""
+"""Packages app.py for Lambda: `chalice package`, the template completed and the archive made small."""
 
 import json
 import os
@@ -12,7 +12,8 @@ from typing import Any
 
 from chalice.package import TemplateDeepMerger, YAMLTemplateSerializer
 
-from dev.stack import ROOT, StackError
+from dev.cloudformation import DeployError
+from dev.stack import ROOT
 
 _TEMPLATES = [ROOT / ".chalice" / name for name in ("functions.yaml", "resources.yaml")]
 # botocore describes every service of AWS in 20 MB; these are ours (STS: to assume a role).
@@ -33,7 +34,7 @@ class Package:
 
 
 def package(prefix: str, folder: Path, region: str) -> Package:
-    """Builds the package in `folder`. Raises StackError with what chalice says."""
+    """Builds the package in `folder`. Raises DeployError with what chalice says."""
     folder.mkdir(parents=True, exist_ok=True)
     merge = folder / "merge.json"
     merge.write_text(json.dumps(completion()), encoding="utf-8")
@@ -47,7 +48,7 @@ def package(prefix: str, folder: Path, region: str) -> Package:
         text=True,
     )
     if done.returncode:
-        raise StackError(f"chalice package: {done.stdout}{done.stderr}")
+        raise DeployError(f"chalice package: {done.stdout}{done.stderr}")
     code = folder / "code.zip"
     _shrink(folder / "deployment.zip", code)
     return Package(json.loads((folder / "sam.json").read_text(encoding="utf-8")), code)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore.exceptions import ClientError
 
+from dev.cloudformation import DeployError, deploy_stack, settings_of
 from dev.engine import EngineError, log_tail, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,21 +31,10 @@ _REQUIREMENTS = ROOT / "dev" / "ministack.txt"
 _COMPOSE_FILE = ROOT / "localstack-compose.yml"
 _REGION = "us-east-1"
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-# What a worker must know of the stack that the API belongs to.
-_SETTINGS = (
-    "APPJOBS_PREFIX",
-    "LOG_BUCKET",
-    "DEAD_LETTER_QUEUE_ARN",
-    "RETENTION_DAYS",
-    "DELIVERY_DEADLINE",
-    "AWS_DEFAULT_REGION",
-)
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 # A container takes longer, and its image may have to be pulled.
 _LOCALSTACK_SECONDS = 600.0
-# On Amazon's AWS; a local one takes a moment.
-_DEPLOY_SECONDS = 1200.0
 
 
 class StackError(Exception):
@@ -115,11 +104,30 @@ def start_aws(state_dir: Path, port: int = PORT, bind: str = "127.0.0.1") -> Aws
     if os.environ.get("AWS") == "localstack":
         aws = _start_localstack(bind, port)
     else:
-        aws = _start_ministack(state_dir, bind, port)
+        aws = start_ministack(state_dir, port, bind)
     try:
         aws.environment = deploy(aws.endpoint)
     except BaseException:
         aws.stop()
+        raise
+    return aws
+
+
+def start_ministack(state_dir: Path, port: int, bind: str = "127.0.0.1", **settings: str) -> Aws:
+    """Starts MiniStack with the state it had in `state_dir`, and nothing deployed by us.
+
+    `settings` are more of its own environment. Raises StackError.
+    """
+    python = _ministack_python()
+    log = state_dir.with_suffix(".log")
+    environment = {**_ministack_settings(state_dir.absolute(), bind, port), **settings}
+    # SIGTERM makes it write its state; nothing else does.
+    child = start_child("aws", [str(python), "-m", "ministack"], environment, log, "TERM")
+    aws = Aws(f"http://{'127.0.0.1' if bind == '0.0.0.0' else bind}:{port}", child)
+    try:
+        wait_until(lambda: answers(f"{aws.endpoint}/_ministack/health"), _START_SECONDS, "AWS", aws)
+    except BaseException:
+        child.stop()
         raise
     return aws
 
@@ -129,35 +137,16 @@ def deploy(endpoint: str, prefix: str = STACK) -> dict[str, str]:
 
     Returns the environment of API and worker. Raises StackError.
     """
-    outputs = deploy_stack(
-        aws_client(endpoint, "cloudformation"),
-        {
-            "StackName": prefix,
-            "TemplateBody": TEMPLATE.read_text(encoding="utf-8"),
-            "Parameters": [{"ParameterKey": "Prefix", "ParameterValue": prefix}],
-        },
-    )
-    return {**aws_environment(endpoint), **settings_of(outputs)}
-
-
-def deploy_stack(client: Any, stack: dict[str, Any]) -> dict[str, str]:
-    """Makes or updates a stack of CloudFormation, and returns its outputs. Raises StackError."""
+    stack = {
+        "StackName": prefix,
+        "TemplateBody": TEMPLATE.read_text(encoding="utf-8"),
+        "Parameters": [{"ParameterKey": "Prefix", "ParameterValue": prefix}],
+    }
     try:
-        _create_or_update(client, stack)
-    except ClientError as error:
-        raise StackError(f"deploying {stack['StackName']}: {error}") from None
-    return _deployed(client, stack["StackName"])
-
-
-def stack_outputs(client: Any, name: str) -> dict[str, str]:
-    """The outputs of a stack that is there."""
-    stack = client.describe_stacks(StackName=name)["Stacks"][0]
-    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-
-
-def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
-    """The settings of API and worker among a stack's outputs, whose names know no underscores."""
-    return {name: outputs[name.title().replace("_", "")] for name in _SETTINGS}
+        outputs = deploy_stack(aws_client(endpoint, "cloudformation"), stack)
+    except DeployError as error:
+        raise StackError(str(error)) from None
+    return {**aws_environment(endpoint), **settings_of(outputs)}
 
 
 def aws_environment(endpoint: str) -> dict[str, str]:
@@ -251,21 +240,6 @@ def answers(url: str, headers: Mapping[str, str] | None = None) -> bool:
         return False
 
 
-def _start_ministack(state_dir: Path, bind: str, port: int) -> Aws:
-    python = _ministack_python()
-    log = state_dir.with_suffix(".log")
-    settings = _ministack_settings(state_dir.absolute(), bind, port)
-    # SIGTERM makes it write its state; nothing else does.
-    child = start_child("aws", [str(python), "-m", "ministack"], settings, log, "TERM")
-    aws = Aws(f"http://{'127.0.0.1' if bind == '0.0.0.0' else bind}:{port}", child)
-    try:
-        wait_until(lambda: answers(f"{aws.endpoint}/_ministack/health"), _START_SECONDS, "AWS", aws)
-    except BaseException:
-        child.stop()
-        raise
-    return aws
-
-
 def _ministack_settings(state_dir: Path, bind: str, port: int) -> dict[str, str]:
     temporary = state_dir / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
@@ -345,47 +319,6 @@ def _compose_command() -> list[str]:
     if shutil.which("docker-compose"):
         return ["docker-compose"]
     raise StackError("AWS=localstack needs docker compose: install it, or leave AWS unset")
-
-
-def _create_or_update(client: Any, stack: dict[str, Any]) -> None:
-    try:
-        client.create_stack(**stack)
-    except client.exceptions.AlreadyExistsException:
-        with _no_updates_is_fine():
-            client.update_stack(**stack)
-
-
-@contextlib.contextmanager
-def _no_updates_is_fine() -> Iterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        if "No updates" not in str(error):
-            raise
-
-
-def _deployed(client: Any, name: str) -> dict[str, str]:
-    """The outputs of the stack, once it is there. Raises StackError when it cannot be made."""
-    stack: dict[str, Any] = {}
-
-    def over() -> bool:
-        stack.update(client.describe_stacks(StackName=name)["Stacks"][0])
-        return not str(stack["StackStatus"]).endswith("_IN_PROGRESS")
-
-    wait_until(over, _DEPLOY_SECONDS, f"the stack {name}")
-    if stack["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-        raise StackError(f"the stack {name} is {stack['StackStatus']}: {_reasons(client, name)}")
-    return stack_outputs(client, name)
-
-
-def _reasons(client: Any, name: str) -> str:
-    events = client.describe_stack_events(StackName=name)["StackEvents"]
-    reasons = [
-        f"{event['LogicalResourceId']}: {event['ResourceStatusReason']}"
-        for event in events
-        if event.get("ResourceStatusReason") and "FAILED" in event["ResourceStatus"]
-    ]
-    return "; ".join(reasons) or "see its events"
 
 
 def main() -> None:

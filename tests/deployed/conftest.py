@@ -1,0 +1,218 @@
+"""The API as it is deployed: MiniStack's gateway and Lambdas, each with the rights of its own role.
+
+MiniStack refuses what no policy allows, and records who called what.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from dev.cloudformation import settings_of
+from dev.deploy import deploy
+from dev.stack import Aws, aws_client, aws_environment, start_ministack
+from dev.swarm import Swarm
+from tests.conftest import ALLOWED_ORIGIN, ROOT, free_port
+from tests.contract.backstage import Backstage
+from tests.contract.client import Api, Json
+
+PREFIX = "appjobs-test"
+# By their names in the template; what their calls are recorded under.
+FUNCTIONS = ("APIHandler", "Upkeep")
+WORKER = "worker"
+# Actions of SQS that stand for their batches too.
+BATCHED = ("sqs:SendMessage", "sqs:ChangeMessageVisibility")
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of this folder (the hook is told of all)."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.deployed)
+            # A run of all contract tests is one test here.
+            item.add_marker(pytest.mark.timeout(900))
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A deployed stack, and how to reach it."""
+
+    aws: Aws
+    outputs: dict[str, str]
+
+    @property
+    def api(self) -> Api:
+        """The API behind the gateway, which knows it by the host's name."""
+        return Api(self.url, {"Host": self.host})
+
+    @property
+    def url(self) -> str:
+        return f"{self.aws.endpoint}/v1"
+
+    @property
+    def host(self) -> str:
+        port = self.aws.endpoint.rpartition(":")[2]
+        return f"{self.outputs['RestAPIId']}.execute-api.localhost:{port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What `make settings` prints, and the rights of the account's owner."""
+        return {**aws_environment(self.aws.endpoint), **settings_of(self.outputs)}
+
+    @property
+    def backstage(self) -> Backstage:
+        return Backstage(self.aws.endpoint, self.environment)
+
+    def client(self, service: str) -> Any:
+        """A client with the rights of the account's owner."""
+        return aws_client(self.aws.endpoint, service)
+
+    def physical(self, name: str) -> str:
+        """The id of one of the stack's resources."""
+        detail = self.client("cloudformation").describe_stack_resource(
+            StackName=PREFIX, LogicalResourceId=name
+        )
+        return str(detail["StackResourceDetail"]["PhysicalResourceId"])
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    """The stack, deployed as `make deploy` does it, on an AWS of its own."""
+    aws = start_ministack(
+        tmp_path_factory.mktemp("deployed") / "aws",
+        free_port(),
+        AUTH="true",
+        CLOUDTRAIL_RECORDING="1",
+        CLOUDTRAIL_MAX_EVENTS="1000000",
+    )
+    try:
+        deployed = Deployed(aws, _deploy(aws.endpoint))
+        _loosen_for_ministack(deployed)
+        _name_callers(deployed)
+        yield deployed
+    finally:
+        aws.stop()
+
+
+def _deploy(endpoint: str) -> dict[str, str]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in aws_environment(endpoint).items():
+            patch.setenv(name, value)
+        parameters = {"CorsOrigins": ALLOWED_ORIGIN, "MakeWorkerUser": "true"}
+        return deploy(boto3.Session(), PREFIX, parameters)
+
+
+def _loosen_for_ministack(deployed: Deployed) -> None:
+    """Allows what MiniStack checks in another way than AWS.
+
+    It knows no encryption contexts, takes an alias of a key for a resource of its own, and has actions
+    for the batches of SQS.
+    """
+    iam = deployed.client("iam")
+    role, policy = deployed.physical("ApiRole"), deployed.outputs["WorkerPolicyArn"]
+    inline = iam.get_role_policy(RoleName=role, PolicyName="api")["PolicyDocument"]
+    iam.put_role_policy(RoleName=role, PolicyName="api", PolicyDocument=_loosened(inline))
+    version = iam.get_policy_version(PolicyArn=policy, VersionId="v1")["PolicyVersion"]
+    iam.create_policy_version(
+        PolicyArn=policy, PolicyDocument=_loosened(version["Document"]), SetAsDefault=True
+    )
+
+
+def _loosened(document: Json) -> str:
+    for statement in document["Statement"]:
+        actions = as_list(statement["Action"])
+        statement["Action"] = [
+            *actions,
+            *(f"{action}Batch" for action in actions if action in BATCHED),
+        ]
+        if "Condition" in statement:
+            del statement["Condition"]["Null"]
+            key = statement["Resource"]
+            statement["Resource"] = [key, f"{key.partition(':key/')[0]}:alias/{PREFIX}"]
+    return json.dumps(document)
+
+
+def as_list(value: str | list[str]) -> list[str]:
+    """What a policy has in place of a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+def _name_callers(deployed: Deployed) -> None:
+    """Has each function say its name with every call."""
+    functions = deployed.client("lambda")
+    for name in FUNCTIONS:
+        function = deployed.physical(name)
+        settings = functions.get_function_configuration(FunctionName=function)["Environment"]
+        variables = {**settings["Variables"], "AWS_SDK_UA_APP_ID": name}
+        functions.update_function_configuration(
+            FunctionName=function, Environment={"Variables": variables}
+        )
+
+
+@pytest.fixture(scope="session")
+def contract_run(deployed: Deployed) -> "subprocess.CompletedProcess[str]":
+    """The contract tests, run against the deployed API."""
+    environment = {
+        **os.environ,
+        **deployed.environment,
+        "APPJOBS_API_URL": deployed.url,
+        "APPJOBS_API_HOST": deployed.host,
+        "CORS_ORIGINS": ALLOWED_ORIGIN,
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contract"]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="session")
+def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
+    """A swarm of one node with one container."""
+    with Swarm(tmp_path_factory.mktemp("swarm") / "swarm", nodes=1, tasks=1) as swarm:
+        yield swarm
+
+
+@pytest.fixture(scope="session")
+def start_worker(
+    deployed: Deployed, swarm: Swarm, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], "subprocess.Popen[bytes]"]]:
+    """Starts a worker of the node that has what the stack gives it, and no more; ended after all tests."""
+    directory = tmp_path_factory.mktemp("worker")
+    environment = {
+        **os.environ,
+        **deployed.environment,
+        **_worker_key(deployed),
+        "AWS_SDK_UA_APP_ID": WORKER,
+        "DOCKER_HOSTS": swarm.manager.docker_host,
+        "POLL_SECONDS": "1",
+        "SPOOL_DIR": str(directory / "spool"),
+    }
+    workers: list[subprocess.Popen[bytes]] = []
+
+    def start() -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "worker"]
+        with (directory / "log").open("ab") as log:
+            workers.append(
+                subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            )
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.kill()
+        worker.wait()
+
+
+def _worker_key(deployed: Deployed) -> dict[str, str]:
+    user = deployed.outputs["WorkerUserName"]
+    key = deployed.client("iam").create_access_key(UserName=user)["AccessKey"]
+    return {
+        "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+    }

@@ -1,0 +1,128 @@
+"""All of it on the deployed stack: jobs from end to end, upkeep, the contract."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+import requests
+
+from dev.swarm import Swarm
+from tests.contract.backstage import engine_inspect
+from tests.contract.client import Json, eventually, least, ok, target
+from tests.deployed.conftest import PREFIX, Deployed
+
+StartWorker = Callable[[], "subprocess.Popen[bytes]"]
+# What it prints first is more than a part of a multipart upload must have, so its log grows by one.
+GROWING = "sh -c 'head -c 6000000 /dev/zero; sleep 5; echo; sleep 15'"
+GROWN = 6_000_001
+HOUR = 3600
+SCHEDULED = {
+    "version": "0",
+    "id": "1",
+    "detail-type": "Scheduled Event",
+    "source": "aws.events",
+    "account": "000000000000",
+    "time": "2026-01-01T00:00:00Z",
+    "region": "us-east-1",
+    "resources": [],
+    "detail": {},
+}
+
+
+@pytest.fixture
+def container(deployed: Deployed, swarm: Swarm, start_worker: StartWorker) -> Json:
+    """A target whose node a worker serves."""
+    start_worker()
+    node_id = swarm.manager.node_id
+    eventually(lambda: item(deployed, "nodes", NodeId=node_id), 60)
+    (container_id,) = swarm.manager.containers()
+    return {"ContainerId": container_id, "NodeId": node_id}
+
+
+def item(deployed: Deployed, table: str, **key: str) -> Json:
+    """What DynamoDB has under the key."""
+    typed = {name: {"S": value} for name, value in key.items()}
+    answer = deployed.client("dynamodb").get_item(TableName=f"{PREFIX}-{table}", Key=typed)
+    assert "Item" in answer, f"nothing in {table} for {key}"
+    return dict(answer["Item"])
+
+
+def until(deployed: Deployed, execution: tuple[str, str], status: str) -> Json:
+    """The execution's only result, once it has the status."""
+
+    def reached() -> Json:
+        (result,) = deployed.api.execution(*execution)["Result"]
+        assert result["Status"] == status, result
+        return dict(result)
+
+    return eventually(reached, 120)
+
+
+def test_a_job_from_end_to_end(deployed: Deployed, container: Json) -> None:
+    fields = least(Cmd="sh -c 'echo -n $0 | wc -c'", SecretArgs=["a secret"])
+    job_id = ok(deployed.api.create(fields))["JobId"]
+    execution = (job_id, deployed.api.new_execution(job_id, [container]))
+    result = until(deployed, execution, "FINISHED")
+    assert (result["ExitCode"], result["Output"]) == (0, "8\n")
+
+
+def test_a_dead_workers_command_is_adopted(
+    deployed: Deployed, container: Json, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    job_id = ok(deployed.api.create(least(Cmd=GROWING)))["JobId"]
+    execution = (job_id, deployed.api.new_execution(job_id, [container]))
+    until(deployed, execution, "RUNNING")
+    eventually(lambda: grown(deployed, execution, container), 30)
+    worker.kill()
+    result = until(deployed, execution, "FINISHED")
+    assert (result["ExitCode"], result["OutputSize"]) == (0, GROWN)
+
+
+def grown(deployed: Deployed, execution: tuple[str, str], container: Json) -> None:
+    """Asserts that all that the command prints is in its log."""
+    answer = deployed.api.log(*execution, container["ContainerId"])
+    assert answer.status_code == 302
+    assert len(requests.get(answer.headers["Location"], timeout=30).content) == GROWN
+
+
+def test_upkeep_ends_what_nobody_ends(deployed: Deployed) -> None:
+    backstage = deployed.backstage
+    node = backstage.announce()
+    job_id = ok(deployed.api.create(least()))["JobId"]
+    expired, lost = target(node.node_id), target("a node that is gone")
+    executor_id = deployed.api.new_execution(job_id, [expired, lost])
+    execution = (job_id, aged(deployed, job_id, executor_id))
+    backstage.put_result(execution, lost, "RUNNING", **engine_inspect(lost))
+    upkeep(deployed)
+    results = deployed.api.execution(*execution)["Result"]
+    assert [result["Reason"] for result in results] == ["expired", "lost"]
+    stored = item(deployed, "executions", JobId=job_id, ExecutorId=execution[1])
+    assert "Open" not in stored
+    assert stored["Failed"] == {"N": "2"}
+
+
+def aged(deployed: Deployed, job_id: str, executor_id: str) -> str:
+    """Makes a copy of the execution that was started an hour ago; returns its ExecutorId."""
+    stored = item(deployed, "executions", JobId=job_id, ExecutorId=executor_id)
+    before = f"{time.time() - HOUR:.6f}"
+    # The node was known then.
+    changes = {"ExecutorId": {"S": before}, "UnknownNodes": {"L": []}}
+    deployed.client("dynamodb").put_item(
+        TableName=f"{PREFIX}-executions", Item={**stored, **changes}
+    )
+    return before
+
+
+def upkeep(deployed: Deployed) -> None:
+    """Runs upkeep once, as its schedule does."""
+    answer = deployed.client("lambda").invoke(
+        FunctionName=deployed.physical("Upkeep"), Payload=json.dumps(SCHEDULED)
+    )
+    assert "FunctionError" not in answer, answer["Payload"].read()
+
+
+def test_contract(contract_run: "subprocess.CompletedProcess[str]") -> None:
+    assert contract_run.returncode == 0, contract_run.stdout[-20_000:]
