@@ -42,8 +42,7 @@ def package(prefix: str, folder: Path, region: str) -> Package:
     done = subprocess.run(
         [chalice, "package", "--stage", prefix, "--merge-template", str(merge), str(folder)],
         cwd=ROOT,
-        # Names of queues among the triggers are read from the environment.
-        env={**os.environ, "APPJOBS_PREFIX": prefix, "AWS_DEFAULT_REGION": region},
+        env={**os.environ, "AWS_DEFAULT_REGION": region},
         capture_output=True,
         text=True,
     )

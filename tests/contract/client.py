@@ -67,7 +67,7 @@ class Api:
                 params=params,
                 headers={**self.headers, **(headers or {})},
                 allow_redirects=False,
-                timeout=60,
+                timeout=180,
             )
         conformance.check(path, response)
         return response

@@ -25,7 +25,7 @@ from tests.contract.client import Api, Json
 
 PREFIX = "appjobs-test"
 # By their names in the template; what their calls are recorded under.
-FUNCTIONS = ("APIHandler", "Upkeep")
+FUNCTIONS = ("APIHandler", "Upkeep", "DeadLetters")
 WORKER = "worker"
 # Actions of SQS that stand for their batches too.
 BATCHED = ("sqs:SendMessage", "sqs:ChangeMessageVisibility")
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.deployed)
             # A run of all contract tests is one test here.
-            item.add_marker(pytest.mark.timeout(900))
+            item.add_marker(pytest.mark.timeout(1800))
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _name_callers(deployed: Deployed) -> None:
 
 
 @pytest.fixture(scope="session")
-def contract_run(deployed: Deployed) -> "subprocess.CompletedProcess[str]":
+def contract_run(deployed: Deployed) -> subprocess.CompletedProcess[str]:
     """The contract tests, run against the deployed API."""
     environment = {
         **os.environ,
@@ -167,7 +167,9 @@ def contract_run(deployed: Deployed) -> "subprocess.CompletedProcess[str]":
         "APPJOBS_API_HOST": deployed.host,
         "CORS_ORIGINS": ALLOWED_ORIGIN,
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contract"]
+    # Many requests at once start a Lambda each, which takes a second of a processor.
+    options = ["-q", "-p", "no:cacheprovider", "--timeout=600"]
+    command = [sys.executable, "-m", "pytest", *options, "tests/contract"]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
@@ -181,8 +183,8 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
 @pytest.fixture(scope="session")
 def start_worker(
     deployed: Deployed, swarm: Swarm, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[], "subprocess.Popen[bytes]"]]:
-    """Starts a worker of the node that has what the stack gives it, and no more; ended after all tests."""
+) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts a worker of the node, with what the stack gives it and no more; ended after all tests."""
     directory = tmp_path_factory.mktemp("worker")
     environment = {
         **os.environ,
@@ -191,11 +193,12 @@ def start_worker(
         "AWS_SDK_UA_APP_ID": WORKER,
         "DOCKER_HOSTS": swarm.manager.docker_host,
         "POLL_SECONDS": "1",
+        "HEALTH_PORT": str(free_port()),
         "SPOOL_DIR": str(directory / "spool"),
     }
     workers: list[subprocess.Popen[bytes]] = []
 
-    def start() -> "subprocess.Popen[bytes]":
+    def start() -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "worker"]
         with (directory / "log").open("ab") as log:
             workers.append(

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import requests
@@ -13,7 +13,8 @@ from tests.contract.backstage import engine_inspect
 from tests.contract.client import Json, eventually, least, ok, target
 from tests.deployed.conftest import PREFIX, Deployed
 
-StartWorker = Callable[[], "subprocess.Popen[bytes]"]
+Process = subprocess.Popen[bytes]
+StartWorker = Callable[[], Process]
 # What it prints first is more than a part of a multipart upload must have, so its log grows by one.
 GROWING = "sh -c 'head -c 6000000 /dev/zero; sleep 5; echo; sleep 15'"
 GROWN = 6_000_001
@@ -32,13 +33,19 @@ SCHEDULED = {
 
 
 @pytest.fixture
-def container(deployed: Deployed, swarm: Swarm, start_worker: StartWorker) -> Json:
-    """A target whose node a worker serves."""
-    start_worker()
-    node_id = swarm.manager.node_id
-    eventually(lambda: item(deployed, "nodes", NodeId=node_id), 60)
+def worker(deployed: Deployed, swarm: Swarm, start_worker: StartWorker) -> Iterator[Process]:
+    """A worker that has announced its node; killed after the test."""
+    worker = start_worker()
+    eventually(lambda: item(deployed, "nodes", NodeId=swarm.manager.node_id), 60)
+    yield worker
+    worker.kill()
+
+
+@pytest.fixture
+def container(swarm: Swarm) -> Json:
+    """The only container of the node."""
     (container_id,) = swarm.manager.containers()
-    return {"ContainerId": container_id, "NodeId": node_id}
+    return {"ContainerId": container_id, "NodeId": swarm.manager.node_id}
 
 
 def item(deployed: Deployed, table: str, **key: str) -> Json:
@@ -60,6 +67,7 @@ def until(deployed: Deployed, execution: tuple[str, str], status: str) -> Json:
     return eventually(reached, 120)
 
 
+@pytest.mark.usefixtures("worker")
 def test_a_job_from_end_to_end(deployed: Deployed, container: Json) -> None:
     fields = least(Cmd="sh -c 'echo -n $0 | wc -c'", SecretArgs=["a secret"])
     job_id = ok(deployed.api.create(fields))["JobId"]
@@ -69,16 +77,17 @@ def test_a_job_from_end_to_end(deployed: Deployed, container: Json) -> None:
 
 
 def test_a_dead_workers_command_is_adopted(
-    deployed: Deployed, container: Json, start_worker: StartWorker
+    deployed: Deployed, container: Json, worker: Process, start_worker: StartWorker
 ) -> None:
-    worker = start_worker()
     job_id = ok(deployed.api.create(least(Cmd=GROWING)))["JobId"]
     execution = (job_id, deployed.api.new_execution(job_id, [container]))
     until(deployed, execution, "RUNNING")
     eventually(lambda: grown(deployed, execution, container), 30)
     worker.kill()
+    start_worker()
     result = until(deployed, execution, "FINISHED")
     assert (result["ExitCode"], result["OutputSize"]) == (0, GROWN)
+    assert result["OutputIncomplete"]
 
 
 def grown(deployed: Deployed, execution: tuple[str, str], container: Json) -> None:
@@ -104,10 +113,35 @@ def test_upkeep_ends_what_nobody_ends(deployed: Deployed) -> None:
     assert stored["Failed"] == {"N": "2"}
 
 
+def test_upkeep_sends_lost_messages_again(deployed: Deployed) -> None:
+    node = deployed.backstage.announce()
+    job_id = ok(deployed.api.create(least()))["JobId"]
+    running = target(node.node_id)
+    executor_id = deployed.api.new_execution(job_id, [running])
+    execution = (job_id, aged(deployed, job_id, executor_id))
+    deployed.backstage.put_result(execution, running, "RUNNING", ID="1")
+    deployed.backstage.messages(node, 1)
+    upkeep(deployed)
+    (message,) = deployed.backstage.messages(node, 1)
+    assert (message["JobId"], message["ExecutorId"]) == execution
+
+
+def test_a_dead_letter_ends_its_target(deployed: Deployed) -> None:
+    node = deployed.backstage.announce()
+    job_id = ok(deployed.api.create(least()))["JobId"]
+    running = target(node.node_id)
+    execution = (job_id, deployed.api.new_execution(job_id, [running]))
+    deployed.backstage.put_result(execution, running, "RUNNING", ID="1")
+    (message,) = deployed.backstage.messages(node, 1)
+    queue = deployed.physical("DeadLetterQueue")
+    deployed.client("sqs").send_message(QueueUrl=queue, MessageBody=json.dumps(message))
+    assert until(deployed, execution, "RUNNING_FAILED")["Reason"] == "lost"
+
+
 def aged(deployed: Deployed, job_id: str, executor_id: str) -> str:
-    """Makes a copy of the execution that was started an hour ago; returns its ExecutorId."""
+    """Makes a copy of the execution that was started two hours ago; returns its ExecutorId."""
     stored = item(deployed, "executions", JobId=job_id, ExecutorId=executor_id)
-    before = f"{time.time() - HOUR:.6f}"
+    before = f"{time.time() - 2 * HOUR:.6f}"
     # The node was known then.
     changes = {"ExecutorId": {"S": before}, "UnknownNodes": {"L": []}}
     deployed.client("dynamodb").put_item(
@@ -124,5 +158,5 @@ def upkeep(deployed: Deployed) -> None:
     assert "FunctionError" not in answer, answer["Payload"].read()
 
 
-def test_contract(contract_run: "subprocess.CompletedProcess[str]") -> None:
+def test_contract(contract_run: subprocess.CompletedProcess[str]) -> None:
     assert contract_run.returncode == 0, contract_run.stdout[-20_000:]
