@@ -117,9 +117,11 @@ def _loosen_for_ministack(deployed: Deployed) -> None:
     for the batches of SQS.
     """
     iam = deployed.client("iam")
-    role, policy = deployed.physical("ApiRole"), deployed.outputs["WorkerPolicyArn"]
-    inline = iam.get_role_policy(RoleName=role, PolicyName="api")["PolicyDocument"]
-    iam.put_role_policy(RoleName=role, PolicyName="api", PolicyDocument=_loosened(inline))
+    for role in map(deployed.physical, ("ApiRole", "UpkeepRole")):
+        (name,) = iam.list_role_policies(RoleName=role)["PolicyNames"]
+        inline = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+        iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=_loosened(inline))
+    policy = deployed.outputs["WorkerPolicyArn"]
     version = iam.get_policy_version(PolicyArn=policy, VersionId="v1")["PolicyVersion"]
     iam.create_policy_version(
         PolicyArn=policy, PolicyDocument=_loosened(version["Document"]), SetAsDefault=True

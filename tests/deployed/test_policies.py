@@ -44,7 +44,8 @@ def calls(deployed: Deployed) -> dict[str, set[Grant]]:
     """Who called what."""
     calls: dict[str, set[Grant]] = defaultdict(set)
     for event in recorded(deployed):
-        calls[caller(event)].update(actions(deployed, event))
+        if who := caller(event):
+            calls[who].update(actions(deployed, event))
     return calls
 
 
@@ -136,6 +137,11 @@ def document(deployed: Deployed, owner: str) -> Json:
     role = configuration["Role"].rpartition("/")[2]
     (name,) = iam.list_role_policies(RoleName=role)["PolicyNames"]
     return dict(iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"])
+
+
+def test_every_function_has_a_role_of_its_own(deployed: Deployed) -> None:
+    functions = deployed.client("lambda").list_functions()["Functions"]
+    assert len(functions) == len(FUNCTIONS) == len({function["Role"] for function in functions})
 
 
 @pytest.mark.parametrize("owner", [*FUNCTIONS, WORKER])

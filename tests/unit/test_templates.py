@@ -1,0 +1,49 @@
+"""What must hold of the templates that are deployed."""
+
+from typing import Any
+
+import pytest
+
+from dev.package import completion
+
+RESOURCES: dict[str, Any] = completion()["Resources"]
+
+
+def of_type(kind: str) -> dict[str, Any]:
+    return {
+        name: resource.get("Properties", {})
+        for name, resource in RESOURCES.items()
+        if resource.get("Type") == kind
+    }
+
+
+def statements() -> list[Any]:
+    """Of all policies of roles and of the worker."""
+    documents = [policy["PolicyDocument"] for policy in of_type("AWS::IAM::ManagedPolicy").values()]
+    for role in of_type("AWS::IAM::Role").values():
+        documents += [policy["PolicyDocument"] for policy in role["Policies"]]
+    return [statement for document in documents for statement in document["Statement"]]
+
+
+@pytest.mark.parametrize("statement", statements(), ids=lambda statement: str(statement["Action"]))
+def test_no_policy_is_for_everything(statement: Any) -> None:
+    assert statement["Resource"] != "*"
+    assert "*" not in str(statement["Action"])
+
+
+def test_data_outlives_the_stack() -> None:
+    kept = {"AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::KMS::Key"}
+    for resource in RESOURCES.values():
+        if resource.get("Type") in kept:
+            assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain"
+
+
+def test_tables_can_be_recovered_but_for_what_workers_write_anew() -> None:
+    tables = of_type("AWS::DynamoDB::Table")
+    without = {name for name, table in tables.items() if not recovers(table)}
+    assert without == {"NodesTable"}
+
+
+def recovers(table: Any) -> bool:
+    specification = table.get("PointInTimeRecoverySpecification", {})
+    return bool(specification.get("PointInTimeRecoveryEnabled"))
