@@ -8,7 +8,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 # What a worker must know of the stack that the API belongs to.
-_SETTINGS = (
+SETTINGS = (
     "APPJOBS_PREFIX",
     "LOG_BUCKET",
     "DEAD_LETTER_QUEUE_ARN",
@@ -40,7 +40,7 @@ def stack_outputs(client: Any, name: str) -> dict[str, str]:
 
 def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
     """The settings of API and worker among a stack's outputs, whose names know no underscores."""
-    return {name: outputs[name.title().replace("_", "")] for name in _SETTINGS}
+    return {name: outputs[name.title().replace("_", "")] for name in SETTINGS}
 
 
 def _create_or_update(client: Any, stack: dict[str, Any]) -> None:

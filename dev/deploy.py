@@ -126,14 +126,14 @@ def main() -> int:
 
 def _summary(outputs: dict[str, str]) -> str:
     return f"""
-The API:              {outputs["EndpointURL"]}api/jobs
+The API: {outputs["EndpointURL"]}api/jobs
 Policy of the workers: {outputs["WorkerPolicyArn"]}
 Settings of the workers:
 """
 
 
 def _fail(reason: str) -> int:
-    print(f"make deploy: {reason}", file=sys.stderr)
+    print(f"dev.deploy: {reason}", file=sys.stderr)
     return 1
 
 

@@ -3,8 +3,11 @@
 from typing import Any
 
 import pytest
+import yaml
 
+from dev.cloudformation import SETTINGS
 from dev.package import completion
+from dev.stack import ROOT
 
 RESOURCES: dict[str, Any] = completion()["Resources"]
 
@@ -47,3 +50,9 @@ def test_tables_can_be_recovered_but_for_what_workers_write_anew() -> None:
 def recovers(table: Any) -> bool:
     specification = table.get("PointInTimeRecoverySpecification", {})
     return bool(specification.get("PointInTimeRecoveryEnabled"))
+
+
+def test_the_workers_stack_file_takes_what_the_stack_gives() -> None:
+    service = yaml.safe_load((ROOT / "worker/stack.yml").read_text())["services"]["worker"]
+    assert service["environment"].keys() >= set(SETTINGS)
+    assert completion()["Outputs"].keys() >= {name.title().replace("_", "") for name in SETTINGS}
