@@ -39,7 +39,7 @@ deploy: $(STAMP)  ## Put the API on AWS (STAGE=prod PARAMETERS='RetentionDays=60
 settings: $(STAMP)  ## Print the worker's environment for a deployed API (STAGE=prod)
 	@$(PYTHON) -m dev.deploy --settings $(or $(STAGE),$(error say which stage: make settings STAGE=prod))
 
-test: $(STAMP)  ## Run the tests (unit, contract, swarm)
+test: $(STAMP)  ## Run the tests (unit, contract, swarm, deployed, dev)
 	$(PYTHON) -m pytest tests/
 
 fuzz: $(STAMP)  ## Send the API thousands of generated requests (FUZZ=450 of each kind)
