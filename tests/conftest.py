@@ -3,7 +3,8 @@
 Where `APPJOBS_API_URL` is set, the tests speak to that API instead and start nothing; what a worker
 would write goes to the AWS that the usual variables name (`AWS_ENDPOINT_URL`, `APPJOBS_PREFIX`,
 `LOG_BUCKET`, …), and so do the tokens that they make. `APPJOBS_TOKEN` is an administrator's token with
-the right to run as root; one is made where it is not set.
+the right to run as root; one is made where it is not set. `APPJOBS_TEST_THREADS` bounds how many requests
+are sent at the same time.
 """
 
 import os

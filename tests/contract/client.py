@@ -1,6 +1,7 @@
 """A plain HTTP client of the API and what the tests say about its answers."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -90,7 +91,7 @@ class Api:
 
     def _connect(self, session: requests.Session) -> None:
         try:
-            session.get(f"{self.base}/api/jobs/connect", headers=self.headers, timeout=60)
+            session.get(f"{self.base}/api/jobs/connect", headers=self.headers, timeout=180)
         except requests.ConnectionError as error:
             raise AssertionError(f"no connection: {error}") from error
 
@@ -234,5 +235,6 @@ def eventually(check: Callable[[], A], seconds: float = 10) -> A:
 
 def at_once(call: Callable[[A], B], items: Iterable[A], threads: int = 32) -> list[B]:
     """The answers to concurrent calls, in the order of the items."""
-    with ThreadPoolExecutor(threads) as pool:
+    at_most = int(os.environ.get("APPJOBS_TEST_THREADS", threads))
+    with ThreadPoolExecutor(min(threads, at_most)) as pool:
         return list(pool.map(call, items))

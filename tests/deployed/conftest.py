@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from dev.cloudformation import settings_of
 from dev.deploy import deploy
 from dev.stack import Aws, aws_client, aws_environment, start_ministack
 from dev.swarm import Swarm
-from tests.conftest import ALLOWED_ORIGIN, ROOT, free_port
+from dev.tokens import bearer
+from tests.conftest import ALLOWED_ORIGIN, ROOT, admin_token, free_port
 from tests.contract.backstage import Backstage
 from tests.contract.client import Api, Json
 
 PREFIX = "appjobs-test"
 # By their names in the template; what their calls are recorded under.
-FUNCTIONS = ("APIHandler", "Upkeep", "DeadLetters")
+FUNCTIONS = ("APIHandler", "Authorizer", "Upkeep", "DeadLetters")
 WORKER = "worker"
 # Actions of SQS that stand for their batches too.
 BATCHED = ("sqs:SendMessage", "sqs:ChangeMessageVisibility")
@@ -48,10 +50,10 @@ class Deployed:
     aws: Aws
     outputs: dict[str, str]
 
-    @property
+    @cached_property
     def api(self) -> Api:
-        """The API behind the gateway, which knows it by the host's name."""
-        return Api(self.url, {"Host": self.host})
+        """The API to an administrator, behind the gateway, which knows it by the host's name."""
+        return Api(self.url, {"Host": self.host, **bearer(admin_token(self.environment))})
 
     @property
     def url(self) -> str:
@@ -162,14 +164,17 @@ def _name_callers(deployed: Deployed) -> None:
 @pytest.fixture(scope="session")
 def contract_run(deployed: Deployed) -> subprocess.CompletedProcess[str]:
     """The contract tests, run against the deployed API."""
+    # They leave many executions open: upkeep would be busy with them all the time.
+    deployed.client("events").disable_rule(Name=deployed.physical("UpkeepUpkeepEvent"))
     environment = {
         **os.environ,
         **deployed.environment,
         "APPJOBS_API_URL": deployed.url,
         "APPJOBS_API_HOST": deployed.host,
         "CORS_ORIGINS": ALLOWED_ORIGIN,
+        # Requests at the same time start a Lambda each, which takes a second of a processor.
+        "APPJOBS_TEST_THREADS": "8",
     }
-    # Many requests at once start a Lambda each, which takes a second of a processor.
     options = ["-q", "-p", "no:cacheprovider", "--timeout=600"]
     command = [sys.executable, "-m", "pytest", *options, "tests/contract"]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
