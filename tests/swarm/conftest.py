@@ -178,6 +178,20 @@ def serve(cluster: Cluster) -> None:
     wait_until(lambda: announced(cluster), END_SECONDS, lambda: "a worker is missing")
 
 
+def worker_answer(node: Node, path: str, port: int = 9464) -> tuple[int, str]:
+    """Status and text of the worker's own HTTP server, which listens on the node's loopback alone."""
+    script = (
+        "import sys, urllib.request as u, urllib.error as e\n"
+        "try: answer = u.urlopen(sys.argv[1], timeout=10)\n"
+        "except e.HTTPError as error: answer = error\n"
+        "print(answer.status); print(answer.read().decode(), end='')"
+    )
+    command = [sys.executable, "-c", script, f"http://127.0.0.1:{port}{path}"]
+    done = subprocess.run(node.run_command(command), capture_output=True, text=True, check=True)
+    status, _, text = done.stdout.partition("\n")
+    return int(status), text
+
+
 def announced(cluster: Cluster) -> bool:
     """Whether every node has a worker: a start on it is not refused."""
     job_id = cluster.create("true")

@@ -5,8 +5,6 @@ Each result ends, and says the truth about how. `OUTAGE_SECONDS` sets how long t
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +16,7 @@ from dev import sample
 from dev.engine import docker
 from dev.swarm import Swarm
 from dev.swarm_node import Node
-from tests.swarm.conftest import Cluster, wait_until
+from tests.swarm.conftest import Cluster, wait_until, worker_answer
 from tests.swarm.cuttable import CuttableSocket
 
 # Longer than a message stays invisible when nobody extends that.
@@ -245,22 +243,8 @@ def test_a_third_sigterm_ends_the_worker_even_where_aws_hangs(
     assert runs(node, target) == 1
 
 
-def fetch(node: Node, path: str) -> tuple[int, str]:
-    """Status and text of the worker's own HTTP server, which listens on the node's loopback alone."""
-    script = (
-        "import sys, urllib.request as u, urllib.error as e\n"
-        "try: answer = u.urlopen(sys.argv[1], timeout=10)\n"
-        "except e.HTTPError as error: answer = error\n"
-        "print(answer.status); print(answer.read().decode(), end='')"
-    )
-    command = [sys.executable, "-c", script, f"http://127.0.0.1:9464{path}"]
-    done = subprocess.run(node.run_command(command), capture_output=True, text=True, check=True)
-    status, _, text = done.stdout.partition("\n")
-    return int(status), text
-
-
 def health(node: Node) -> tuple[int, str]:
-    return fetch(node, "/healthz")
+    return worker_answer(node, "/healthz")
 
 
 def test_a_worker_tells_its_health_and_what_it_did(cluster: Cluster) -> None:
@@ -280,10 +264,10 @@ def test_a_worker_tells_its_health_and_what_it_did(cluster: Cluster) -> None:
     label = f'{{node="{node.node_id}"}}'
     assert samples(node)[f"appjobs_in_flight{label}"] == 0
     assert 0 <= samples(node)[f"appjobs_last_poll_age_seconds{label}"] < 60
-    assert fetch(node, "/other")[0] == 404
+    assert worker_answer(node, "/other")[0] == 404
 
 
 def samples(node: Node) -> dict[str, float]:
     """The metrics, by name and labels."""
-    lines = [line for line in fetch(node, "/metrics")[1].splitlines() if line[:1] != "#"]
+    lines = [line for line in worker_answer(node, "/metrics")[1].splitlines() if line[:1] != "#"]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
