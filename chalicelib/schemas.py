@@ -287,7 +287,8 @@ class AuditRequest(Struct, kw_only=True):
     """Which entries of the audit are asked for; times are seconds since 1970."""
 
     AppName: str | None = None
-    JobId: str | None = None
+    # DynamoDB refuses to look for a key of more than 2 KB.
+    JobId: Annotated[str, Meta(max_length=36)] | None = None
     Since: _Seconds | None = None
     Until: _Seconds | None = None
     # Where the page before ended.

@@ -226,6 +226,7 @@ def test_entries_expire_after_the_audits_own_retention() -> None:
         ("Since", "inf"),
         ("Until", "-1"),
         ("Until", "1e300"),
+        ("JobId", "x" * 37),
         ("Next", "x"),
         ("Next", "1496318400000000-0000000g"),
         ("Next", "1496318400000000-00000000\n"),
