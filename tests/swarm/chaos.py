@@ -19,10 +19,15 @@ FILE = "/tmp/chaos"
 # Seconds before a kill, and between two starts, on average. With more starts, the engine's 256 events
 # reach back no longer than the minute until an adoption.
 KILL_PAUSE, START_PAUSE = 1.5, 2.5
+# Where the machine is slower than that, starts wait until others are over: messages in a queue that
+# grows and grows are adopted when the engine has forgotten their execs.
+OPEN_AT_MOST = 40
 LONGEST_COMMAND = 5
 # A worker takes two, and longer on a machine with much else to do.
 UP_SECONDS = 180
 RECORDED_EVENTS = 256
+# An engine keeps an exec that is over for at least so many seconds.
+EXEC_MEMORY = 300
 KILLED = -9
 
 Event = dict[str, Any]
@@ -50,8 +55,9 @@ class End:
     """What an engine's event said of an exec's end."""
 
     exit_code: int
-    # When the engine dropped the event, in seconds.
-    forgotten: float
+    # When it came and when the engine dropped it, in seconds.
+    told: float
+    dropped: float
 
 
 class Witness(threading.Thread):
@@ -73,14 +79,15 @@ class Witness(threading.Thread):
     def ends(self) -> dict[str, End]:
         """How each exec ended, by its id."""
         return {
-            attributes["execID"]: End(int(attributes["exitCode"]), self._forgotten(index))
+            attributes["execID"]: End(
+                int(attributes["exitCode"]), self._time(index), self._time(index + RECORDED_EVENTS)
+            )
             for index, event in enumerate(self._seen)
             if event["Action"] == "exec_die" and (attributes := event["Actor"]["Attributes"])
         }
 
-    def _forgotten(self, index: int) -> float:
-        successor = index + RECORDED_EVENTS
-        return self._seen[successor]["timeNano"] / 1e9 if successor < len(self._seen) else inf
+    def _time(self, index: int) -> float:
+        return self._seen[index]["timeNano"] / 1e9 if index < len(self._seen) else inf
 
 
 class Chaos:
@@ -149,6 +156,8 @@ class Chaos:
 
     def _start_until(self, enough: threading.Event) -> None:
         while not enough.wait(_pause(START_PAUSE)):
+            if self._system.open() >= OPEN_AT_MOST:
+                continue
             for _ in range(random.choice((1, 1, 1, 3))):
                 self.starts.append(self._start(f"start-{len(self.starts)}"))
 

@@ -15,7 +15,7 @@ import pytest
 
 from chalicelib.states import Reason, Status
 from dev.engine import docker
-from tests.swarm.chaos import FILE, KILL_PAUSE, Chaos, End, Start, Witness
+from tests.swarm.chaos import EXEC_MEMORY, FILE, KILL_PAUSE, Chaos, End, Start, Witness
 from tests.swarm.conftest import (
     Cluster,
     serve,
@@ -37,7 +37,7 @@ class Judge:
 
     def __init__(self, ends: dict[str, End], lines: dict[str, Counter[str]]) -> None:
         self.numbers: Counter[str] = Counter()
-        self.lost: list[str] = []
+        self.without_code: list[str] = []
         self.violations: list[str] = []
         self._ends = ends
         self._lines = lines
@@ -45,7 +45,7 @@ class Judge:
     def hear(self, start: Start, result: Result) -> None:
         """Judges one result."""
         self.numbers["targets"] += 1
-        self.numbers[result["Status"]] += 1
+        self.numbers[result.get("Reason") or result["Status"]] += 1
         self.numbers["output incomplete"] += bool(result.get("OutputIncomplete"))
         if wrong := self._wrong(start, result):
             self.violations.append(f"{wrong}: {start} {result}")
@@ -56,16 +56,22 @@ class Judge:
         if ran > 1:
             return f"ran {ran} times"
         if result["Status"] != Status.FINISHED:
-            return None if self._excusable(start, result, end) else f"no exit code, but {end}"
+            return self._wrong_without_code(start, result, ran, end)
         if ran == 0:
             return "finished, and never ran"
         return None if end and end.exit_code == result["ExitCode"] else f"not the code of {end}"
 
-    def _excusable(self, start: Start, result: Result, end: End | None) -> bool:
-        """Whether an exit code is lost because the engine itself did not have it any more."""
-        self.lost.append(f"{result.get('E')} {start} {end}")
-        forgotten = end is not None and end.forgotten < result["EndTime"]
-        return result.get("Reason") == Reason.LOST and start.may_be_cut_off and forgotten
+    def _wrong_without_code(
+        self, start: Start, result: Result, ran: int, end: End | None
+    ) -> str | None:
+        """An exit code may be missing only where there was none, or the engine had it no more."""
+        self.without_code.append(f"{result.get('E')}: {end}, at {result['EndTime']}")
+        if result.get("Reason") == Reason.EXPIRED:
+            return "expired, but it ran" if ran or end else None
+        cut_off = end is not None and start.may_be_cut_off and end.dropped < result["EndTime"]
+        forgotten = end is not None and end.told + EXEC_MEMORY < result["EndTime"]
+        lost = result.get("Reason") == Reason.LOST and (cut_off or forgotten)
+        return None if lost else f"no exit code, but {end}"
 
     def close(self, start: Start, results: list[Result], stored: dict[str, int]) -> None:
         """Judges the counters with which the execution was closed."""
@@ -146,7 +152,10 @@ def test_whatever_is_killed_nothing_runs_twice_and_nothing_is_lost(system: Clust
             chaos.end()
     judge = judged(system, chaos, witnesses)
     print(
-        f"{time.monotonic() - began:.0f} s", *sorted(judge.numbers.items()), *judge.lost, sep="\n"
+        f"{time.monotonic() - began:.0f} s",
+        *sorted(judge.numbers.items()),
+        *judge.without_code,
+        sep="\n",
     )
     assert not judge.violations, "\n".join(judge.violations)
     assert judge.numbers["dead letters"] == 0
