@@ -1,6 +1,7 @@
 """Makes the boto3 clients: one per service and process, made when first needed."""
 
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import boto3
@@ -13,9 +14,19 @@ ANSWER_SECONDS = 10
 TRIES = 4
 
 
-@cache
+_making = Lock()
+
+
 def client(service: str, answer_seconds: int = ANSWER_SECONDS) -> Any:
     """The process's client of an AWS service; safe to use from several threads."""
+    # Making one is not safe, and takes 10 MB: threads that need the same one wait for it.
+    with _making:
+        return make_client(service, answer_seconds)
+
+
+@cache
+def make_client(service: str, answer_seconds: int) -> Any:
+    """What `client` makes once."""
     config = Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=answer_seconds,

@@ -26,6 +26,15 @@ _CONDITION_FAILED = "ConditionalCheckFailedException"
 _LOST_RACES = (_CONDITION_FAILED, "TransactionConflictException")
 
 
+def connect() -> None:
+    """Makes the clients of those tables that several threads are about to use.
+
+    PynamoDB makes one when it is first needed: many threads at that moment make as many, of 10 MB each.
+    """
+    for model in (Execution, Result, Node):
+        _ = model._get_connection().connection.client
+
+
 # --- jobs ---------------------------------------------------------------------------------------
 
 

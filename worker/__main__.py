@@ -12,7 +12,7 @@ from types import FrameType
 
 import structlog
 
-from chalicelib import telemetry
+from chalicelib import store, telemetry
 from chalicelib.config import settings
 from worker.config import load
 from worker.consumer import Consumer
@@ -55,6 +55,7 @@ def main() -> int:
         log.error("wrong setting", error=str(error))
         return 2
     signals = Signals()
+    store.connect()
     health = Health()
     lease = Lease(worker.worker_id, health.pulse("lease"))
     lease.start()

@@ -34,6 +34,7 @@ class UpkeepFailed(Exception):
 
 def turn() -> None:
     """Looks at each open execution once. Raises UpkeepFailed after all the others were looked at."""
+    store.connect()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         failures = list(pool.map(_failed_to_look_after, store.open_executions())).count(True)
     if failures:

@@ -50,7 +50,7 @@ def aws(fresh_clients: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def forget() -> None:
     """Clients and caches made under another AWS."""
-    clients.client.cache_clear()
+    clients.make_client.cache_clear()
     transactions._connection.cache_clear()
     command.load.cache_clear()
     for model in (Job, JobName, Execution, Result, Node, Token, AuditEntry):
