@@ -54,7 +54,7 @@ def test_put_keeps_the_executors(api: Api, node: Node) -> None:
     assert ok(api.put(job["JobId"], {**job, "Cmd": "uptime"}))["Executors"] == [executor]
 
 
-ABSENT = object()
+ABSENT = ...
 KEPT: list[tuple[list[str], Any, list[str]]] = [
     (["a", "bb"], ABSENT, ["a", "bb"]),
     (["a", "bb"], None, ["a", "bb"]),
