@@ -1,0 +1,70 @@
+"""Liveness is about our own loops; what they count is there for Prometheus."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from worker import health
+from worker.health import Health
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    clock = SimpleNamespace(now=1000.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(health, "time", clock)
+    return clock
+
+
+def get(of: Health, path: str) -> tuple[str, str]:
+    """Status and text of the answer."""
+    statuses: list[str] = []
+
+    def respond(status: str, headers: Any) -> None:
+        statuses.append(status)
+
+    environ = {"PATH_INFO": path, "REQUEST_METHOD": "GET"}
+    body = b"".join(of._answer(environ, respond)).decode()
+    return statuses[0], body
+
+
+def test_loops_that_turn_are_healthy(clock: SimpleNamespace) -> None:
+    worker = Health()
+    lease, poll = worker.pulse("lease"), worker.pulse("poll")
+    for _ in range(20):
+        clock.now += 100
+        lease.beat()
+        poll.beat()
+        assert get(worker, "/healthz") == ("200 OK", "ok\n")
+
+
+def test_a_loop_that_stands_still_is_named(clock: SimpleNamespace) -> None:
+    worker = Health()
+    lease, poll = worker.pulse("lease"), worker.pulse("poll")
+    clock.now += health._STALLED
+    lease.beat()
+    assert get(worker, "/healthz")[0] == "200 OK"
+    clock.now += 1
+    assert get(worker, "/healthz") == ("503 Service Unavailable", "stalled: poll\n")
+    poll.beat()
+    assert get(worker, "/healthz")[0] == "200 OK"
+
+
+def test_a_loop_that_ended_as_it_should_is_no_matter(clock: SimpleNamespace) -> None:
+    worker = Health()
+    worker.pulse("poll")
+    worker.ended("poll")
+    clock.now += 10 * health._STALLED
+    assert get(worker, "/healthz")[0] == "200 OK"
+
+
+def test_metrics_are_in_prometheus_form() -> None:
+    status, text = get(Health(), "/metrics")
+    assert status == "200 OK"
+    for name in ("appjobs_adopted_total", "appjobs_output_bytes_total"):
+        assert f"\n{name} " in text
+
+
+def test_other_paths_say_what_there_is() -> None:
+    assert get(Health(), "/") == ("404 Not Found", "there are /healthz and /metrics\n")
