@@ -191,23 +191,29 @@ class Runner:
         """Goes on from where another worker, or this one before it was started anew, left it."""
         log.info("adopting", exec_id=result.ID, status=result.Status)
         metrics.ADOPTED.inc()
+        try:
+            self._bring_to_end(target, result, owner_seconds)
+        except SecretsUnreadable as error:
+            # Nothing of it can be shown: we could not tell its secrets from the rest.
+            reason = Reason.SECRETS_UNREADABLE
+            ending.fail(result, Status.RUNNING_FAILED, reason, error.message)
+            ending.store_end(result)
+
+    def _bring_to_end(self, target: TargetMessage, result: Result, owner_seconds: float) -> None:
+        ids = (target.job_id, target.executor_id)
         # Nobody can attach again to an exec's output, so the log has what was uploaded before.
         result.OutputIncomplete = True
         try:
             end = self._await_end(result)
-            if ending.ended_meanwhile(target, owner_seconds):
-                return
-            command_ = ending.insist(lambda: command.load(target.job_id, target.executor_id))
         except NotStarted:
             result.OutputIncomplete = None
-            self._execute(target, command.load(target.job_id, target.executor_id), result)
+            self._execute(target, command.load(*ids), result)
             return
-        except SecretsUnreadable as error:
-            # Nothing of it can be shown: we could not tell its secrets from the rest.
-            ending.fail(result, Status.RUNNING_FAILED, Reason.SECRETS_UNREADABLE, error.message)
-        else:
-            ending.take_stored_output(target, command_, result)
-            ending.conclude(command_, result, end)
+        if ending.ended_meanwhile(target, owner_seconds):
+            return
+        command_ = ending.insist(lambda: command.load(*ids))
+        ending.take_stored_output(target, command_, result)
+        ending.conclude(command_, result, end)
         ending.store_end(result)
 
     def _await_end(self, result: Result, meanwhile: Callable[[], object] = lambda: None) -> End:

@@ -583,11 +583,13 @@ def test_secrets_that_do_not_open_fail_the_target_before_the_engine(
     assert engine.mock_calls == []
 
 
+@pytest.mark.parametrize("code", [0, None])
 def test_an_adopted_exec_whose_secrets_do_not_open_shows_nothing(
-    runner: Runner, engine: Any, message: Received
+    runner: Runner, engine: Any, message: Received, code: int | None
 ) -> None:
     unreadable(message)
     claimed(message, Status.RUNNING)
+    engine.inspect.return_value = {**OVER, "ExitCode": code}
     runner.run(again(message))
     result = stored(message)
     assert (result.Status, result.Reason) == (Status.RUNNING_FAILED, Reason.SECRETS_UNREADABLE)
