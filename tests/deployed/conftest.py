@@ -69,6 +69,11 @@ class Deployed:
         """What `make settings` prints, and the rights of the account's owner."""
         return {**aws_environment(self.aws.endpoint), **settings_of(self.outputs)}
 
+    @cached_property
+    def key(self) -> str:
+        """The id of the key of the secrets."""
+        return self.physical("Key")
+
     @property
     def backstage(self) -> Backstage:
         return Backstage(self.aws.endpoint, self.environment)
