@@ -75,9 +75,13 @@ def _bring_on(execution: Execution, results: list[Result]) -> None:
                 f"node {result.NodeId} has been silent for {NODE_GONE} s; how it ended is lost",
             )
     due = [result for result in results if _is_due(execution, result)]
-    if due:
+    idle = {
+        node_id for node_id in {result.NodeId for result in due} if _is_idle(nodes.get(node_id))
+    }
+    lost = [result for result in due if result.NodeId in idle]
+    if lost:
         log.info("sending again", job_id=execution.JobId, executor_id=execution.ExecutorId)
-        executions.send(execution, map(_target, due), nodes)
+        executions.send(execution, map(_target, lost), nodes)
         store.note_resent(execution, time.time())
 
 
@@ -94,6 +98,11 @@ def _is_due(execution: Execution, result: Result) -> bool:
     sent = execution.ResentTime or float(execution.ExecutorId)
     patience = _TAKEN_UP_RESEND if _taken_up(result) else settings.delivery_deadline / _RESENDS
     return result.Status not in TERMINAL and time.time() > sent + patience
+
+
+def _is_idle(node: Node | None) -> bool:
+    """Whether no message waits for the node: where some do, more would make its backlog longer."""
+    return node is not None and queues.waiting(node.QueueUrl) == 0
 
 
 def _is_gone(node: Node | None) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from chalicelib import queues, store
 from chalicelib.config import settings
 from chalicelib.models import OPEN, Execution, Node, Result
-from chalicelib.services import upkeep
+from chalicelib.services import executions, upkeep
 from chalicelib.states import Reason, Status
 
 NOW = 1_800_000_000.0
@@ -196,6 +196,18 @@ def test_what_was_taken_up_is_sent_again_each_hour(clock: Any, status: Status) -
         url = heartbeat(clock.now)
         upkeep.turn()
         assert sent(url) == expected
+
+
+def test_what_waits_in_a_backlog_is_not_sent_again(clock: Any) -> None:
+    url = heartbeat(NOW)
+    execution = accepted("c1", "c2")
+    executions.send(execution, execution.Target, {"n1": Node.get("n1")})
+    clock.now += settings.delivery_deadline / 5 + 1
+    upkeep.turn()
+    assert sent(url) == ["c1", "c2"]
+    # Both are off the queue now, and nobody took them up.
+    upkeep.turn()
+    assert sent(url) == ["c1", "c2"]
 
 
 def test_an_execution_whose_messages_cannot_be_sent_fails_the_turn(
