@@ -14,8 +14,9 @@ from tests.deployed.conftest import PREFIX, Deployed
 
 Process = subprocess.Popen[bytes]
 StartWorker = Callable[[], Process]
-# What it prints first is more than a part of a multipart upload must have, so its log grows by one.
-GROWING = "sh -c 'head -c 6000000 /dev/zero; sleep 5; echo; sleep 15'"
+# What it prints first is more than a part of a multipart upload must have, so its log grows by one. It
+# lasts longer than its message is invisible, so that who adopts it has to hold the message.
+GROWING = "sh -c 'head -c 6000000 /dev/zero; sleep 5; echo; sleep 100'"
 GROWN = 6_000_001
 HOUR = 3600
 SCHEDULED = {
@@ -63,7 +64,7 @@ def until(deployed: Deployed, execution: tuple[str, str], status: str) -> Json:
         assert result["Status"] == status, result
         return dict(result)
 
-    return eventually(reached, 120)
+    return eventually(reached, 240)
 
 
 @pytest.mark.usefixtures("worker")
