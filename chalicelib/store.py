@@ -250,8 +250,13 @@ def move_result(result: Result) -> bool:
 
 
 def _is_same(result: Result) -> Any:
-    same_status = Result.Status == result.Status
-    return same_status if result.ID is None else same_status & (Result.ID == result.ID)
+    """What is stored is this very write: an exec has its ID, a failure without one its time."""
+    same = Result.Status == result.Status
+    if result.ID:
+        return same & (Result.ID == result.ID)
+    ended = Result.EndTime
+    same_end = ended.does_not_exist() if result.EndTime is None else ended == result.EndTime
+    return same & (Result.Reason == result.Reason) & same_end
 
 
 def _put(result: Result, condition: Condition) -> bool:

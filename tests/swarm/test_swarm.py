@@ -198,7 +198,7 @@ def test_a_paused_command_goes_on_when_its_container_does(
     cluster: Cluster, throwaway: Callable[[], Throwaway]
 ) -> None:
     host, container, target = throwaway()
-    job_id = cluster.create("sh -c 'sleep 1; echo done'")
+    job_id = cluster.create("sh -c 'sleep 5; echo done'")
     executor_id = cluster.start(job_id, [target])
     until_running(cluster, job_id, executor_id)
     docker(host, "pause", container)

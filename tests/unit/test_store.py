@@ -62,7 +62,9 @@ def start(job_id: str, make: Callable[[Job], Execution], oldest: float) -> tuple
 
 
 def result(status: Status, exec_id: str | None = "e1") -> Result:
-    return Result("j1/1", "c1", NodeId="n1", Status=status, ID=exec_id, ExpiresAt=1)
+    reason = "expired" if status == Status.CREATE_FAILED else None
+    ids = {"NodeId": "n1", "ID": exec_id, "Reason": reason}
+    return Result("j1/1", "c1", Status=status, ExpiresAt=1, **ids)
 
 
 def test_a_name_belongs_to_one_job_of_its_application() -> None:
@@ -334,6 +336,17 @@ def test_a_failed_create_stored_again_counts_as_ours() -> None:
     assert store.add_result(failed)
     assert store.add_result(failed)
     assert not store.add_result(result(Status.CREATED, "e1"))
+
+
+@pytest.mark.parametrize("name", ["EndTime", "Reason"])
+def test_another_failure_does_not_replace_the_first(name: str) -> None:
+    first, second = (result(Status.CREATE_FAILED, None) for _ in range(2))
+    for failure in (first, second):
+        failure.EndTime = 5.25
+    setattr(second, name, {"EndTime": 6.5, "Reason": "engine_error"}[name])
+    assert store.add_result(first)
+    assert not store.add_result(second)
+    assert store.add_result(first)
 
 
 def test_a_claim_does_not_undo_what_came_after_it() -> None:
