@@ -25,7 +25,6 @@ from dev.stack import (
     Child,
     StackError,
     answers,
-    aws_client,
     check_port,
     start_aws,
     start_child,
@@ -128,7 +127,7 @@ class System:
 
     def announce(self) -> None:
         """Tells other tools where everything is."""
-        pids = {name: _pid(process) for name, process in self.watched}
+        pids = {name: process.pid for name, process in self.watched}
         state = {
             "ApiUrl": self.api_url,
             "Token": self.token,
@@ -198,7 +197,7 @@ class System:
         command = [sys.executable, "-m", "worker"]
         worker = start_child("worker", command, environment, LOCAL / "worker.log")
         self._started("worker", worker, lambda: drain(worker, self.signals))
-        nodes = aws_client(aws.endpoint, "dynamodb")
+        nodes = aws.client("dynamodb")
         table = f"{aws.environment['APPJOBS_PREFIX']}-nodes"
         key = {"NodeId": {"S": self.node}}
 
@@ -380,11 +379,6 @@ def _quoted(value: str) -> str:
 
 def _shown(path: Path) -> str:
     return os.path.relpath(path)
-
-
-def _pid(process: Child | Aws) -> int | None:
-    child = process.child if isinstance(process, Aws) else process
-    return child.pid if child else None
 
 
 def _port(name: str, default: int) -> int:

@@ -1,6 +1,7 @@
 """AWS on this machine, with the deployed template in it; and the child processes that make it up.
 
-MiniStack by default; LocalStack, in a container, where the environment says `AWS=localstack`.
+MiniStack by default; LocalStack where the environment says `AWS=localstack` (in a container) or
+`AWS=localstack-pypi` (as a process).
 """
 
 import contextlib
@@ -27,7 +28,6 @@ LOCAL = ROOT / ".local"
 STACK = "appjobs-dev"
 PORT = 4566
 TEMPLATE = ROOT / ".chalice" / "resources.yaml"
-_REQUIREMENTS = ROOT / "dev" / "ministack.txt"
 _COMPOSE_FILE = ROOT / "localstack-compose.yml"
 _REGION = "us-east-1"
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -53,6 +53,10 @@ class Child:
     def pid(self) -> int:
         return self.process.pid
 
+    @property
+    def logs(self) -> list[Path]:
+        return [self.log]
+
     def check(self) -> None:
         """Raises StackError with the end of its log when the process is over."""
         code = self.process.poll()
@@ -75,24 +79,39 @@ class Aws:
     """A local AWS with the template deployed; `environment` is for the API and the worker."""
 
     endpoint: str
-    child: Child | None = None
+    # The first has the endpoint; none where it is a container.
+    children: list[Child] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
-    def log(self) -> Path | None:
-        return self.child.log if self.child else None
+    def logs(self) -> list[Path]:
+        return [child.log for child in self.children]
+
+    @property
+    def pid(self) -> int | None:
+        return self.children[0].pid if self.children else None
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of the service, wherever the environment says that it is."""
+        own = self.environment.get(f"AWS_ENDPOINT_URL_{service.upper()}")
+        return aws_client(own or self.endpoint, service)
 
     def check(self) -> None:
-        """Raises StackError when its process is over."""
-        if self.child:
-            self.child.check()
+        """Raises StackError when one of its processes is over."""
+        for child in self.children:
+            child.check()
 
     def stop(self) -> None:
         """Stops it; its state stays in the state directory (LocalStack keeps none)."""
-        if self.child:
-            self.child.stop()
-        else:
-            _compose("down")
+        for child in self.children:
+            child.stop()
+
+
+class _Composed(Aws):
+    """LocalStack in a container."""
+
+    def stop(self) -> None:
+        _compose("down")
 
 
 def start_aws(state_dir: Path, port: int = PORT, bind: str = "127.0.0.1") -> Aws:
@@ -101,8 +120,14 @@ def start_aws(state_dir: Path, port: int = PORT, bind: str = "127.0.0.1") -> Aws
     It listens on `bind` (`0.0.0.0`: all interfaces). Raises StackError.
     """
     check_port(bind, port)
-    if os.environ.get("AWS") == "localstack":
-        aws = _start_localstack(bind, port)
+    kind = os.environ.get("AWS")
+    if kind == "localstack-pypi":
+        # It is made of what is in this module.
+        from dev.localstack import start_localstack
+
+        return start_localstack(state_dir, port, bind)
+    if kind == "localstack":
+        aws = _start_container(bind, port)
     else:
         aws = start_ministack(state_dir, port, bind)
     try:
@@ -118,12 +143,12 @@ def start_ministack(state_dir: Path, port: int, bind: str = "127.0.0.1", **setti
 
     `settings` are more of its own environment. Raises StackError.
     """
-    python = _ministack_python()
+    python = python_of("ministack", "MiniStack")
     log = state_dir.with_suffix(".log")
     environment = {**_ministack_settings(state_dir.absolute(), bind, port), **settings}
     # SIGTERM makes it write its state; nothing else does.
     child = start_child("aws", [str(python), "-m", "ministack"], environment, log, "TERM")
-    aws = Aws(f"http://{'127.0.0.1' if bind == '0.0.0.0' else bind}:{port}", child)
+    aws = Aws(reachable_at(bind, port), [child])
     try:
         wait_until(lambda: answers(f"{aws.endpoint}/_ministack/health"), _START_SECONDS, "AWS", aws)
     except BaseException:
@@ -132,14 +157,14 @@ def start_ministack(state_dir: Path, port: int, bind: str = "127.0.0.1", **setti
     return aws
 
 
-def deploy(endpoint: str, prefix: str = STACK) -> dict[str, str]:
-    """Deploys the template as the stack `prefix`, which is made or updated.
+def deploy(endpoint: str, prefix: str = STACK, template: str | None = None) -> dict[str, str]:
+    """Deploys the template, or the given one, as the stack `prefix`, which is made or updated.
 
     Returns the environment of API and worker. Raises StackError.
     """
     stack = {
         "StackName": prefix,
-        "TemplateBody": TEMPLATE.read_text(encoding="utf-8"),
+        "TemplateBody": template or TEMPLATE.read_text(encoding="utf-8"),
         "Parameters": [{"ParameterKey": "Prefix", "ParameterValue": prefix}],
     }
     try:
@@ -147,6 +172,11 @@ def deploy(endpoint: str, prefix: str = STACK) -> dict[str, str]:
     except DeployError as error:
         raise StackError(str(error)) from None
     return {**aws_environment(endpoint), **settings_of(outputs)}
+
+
+def reachable_at(bind: str, port: int) -> str:
+    """The URL of what listens there."""
+    return f"http://{'127.0.0.1' if bind == '0.0.0.0' else bind}:{port}"
 
 
 def aws_environment(endpoint: str) -> dict[str, str]:
@@ -219,7 +249,7 @@ def wait_until(
     try:
         wait_for(holds, seconds, what)
     except EngineError as error:
-        logs = "".join(f"; {tail(process.log)}" for process in watched if process.log)
+        logs = "".join(f"; {tail(log)}" for process in watched for log in process.logs)
         raise StackError(f"{error}{logs}") from None
 
 
@@ -259,38 +289,43 @@ def _ministack_settings(state_dir: Path, bind: str, port: int) -> dict[str, str]
     }
 
 
-def _ministack_python() -> Path:
-    """The interpreter of MiniStack's environment, which is made when missing or out of date."""
-    folder = LOCAL / "ministack"
+def python_of(name: str, title: str) -> Path:
+    """The interpreter of the environment of dev/<name>.txt, made when missing or out of date.
+
+    Raises StackError.
+    """
+    folder = LOCAL / name
     stamp = folder / "requirements.txt"
-    wanted = _REQUIREMENTS.read_text(encoding="utf-8")
-    with _locked(LOCAL / "ministack.lock"):
+    requirements = ROOT / "dev" / f"{name}.txt"
+    wanted = requirements.read_text(encoding="utf-8")
+    with locked(LOCAL / f"{name}.lock"):
         if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-            _install_ministack(folder)
+            _install(folder, requirements, title)
             stamp.write_text(wanted, encoding="utf-8")
     return folder / "bin" / "python"
 
 
-def _install_ministack(folder: Path) -> None:
-    print("installing MiniStack", flush=True)
+def _install(folder: Path, requirements: Path, title: str) -> None:
+    print(f"installing {title}", flush=True)
     venv.create(folder, clear=True, with_pip=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    done = subprocess.run([*pip, "-r", str(_REQUIREMENTS)], capture_output=True, text=True)
+    done = subprocess.run([*pip, "-r", str(requirements)], capture_output=True, text=True)
     if done.returncode:
-        raise StackError(f"installing MiniStack failed: {done.stderr.strip()}")
+        raise StackError(f"installing {title} failed: {done.stderr.strip()}")
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock of that file, against other processes, until the end of the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _start_localstack(bind: str, port: int) -> Aws:
+def _start_container(bind: str, port: int) -> Aws:
     _compose("up", "--detach", LOCALSTACK_BIND=bind, LOCALSTACK_PORT=str(port))
-    aws = Aws(f"http://{'127.0.0.1' if bind == '0.0.0.0' else bind}:{port}")
+    aws = _Composed(reachable_at(bind, port))
     try:
         health = f"{aws.endpoint}/_localstack/health"
         wait_until(lambda: answers(health), _LOCALSTACK_SECONDS, "LocalStack")

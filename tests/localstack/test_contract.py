@@ -1,0 +1,18 @@
+"""The contract on LocalStack and Amazon's DynamoDB Local."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.mark.timeout(900)  # All contract tests, and before them an installation.
+def test_contract() -> None:
+    options = ["-q", "-p", "no:cacheprovider", "--timeout=600"]
+    command = [sys.executable, "-m", "pytest", *options, "tests/contract"]
+    environment = {**os.environ, "AWS": "localstack-pypi"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-20_000:]
