@@ -40,7 +40,7 @@ settings: $(STAMP)  ## Print the worker's environment for a deployed API (STAGE=
 	@$(PYTHON) -m dev.deploy --settings $(or $(STAGE),$(error say which stage: make settings STAGE=prod))
 
 # Most tests wait for something most of the time: three files at once, each with servers of its own.
-test: $(STAMP)  ## Run the tests (unit, contract, swarm, deployed, dev)
+test: $(STAMP)  ## Run the tests (unit, contract, localstack, swarm, deployed, dev)
 	$(PYTHON) -m pytest -n 3 --dist loadgroup --durations 25 tests/
 
 fuzz: $(STAMP)  ## Send the API thousands of generated requests (FUZZ=450 of each kind)

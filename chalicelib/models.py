@@ -31,15 +31,25 @@ class _Meta:
     max_pool_connections = 64
 
 
+class _OptionalText(UnicodeAttribute):
+    """A text that is absent where it is empty: not every DynamoDB stores the empty string."""
+
+    def __init__(self) -> None:
+        super().__init__(null=True, default="")
+
+    def serialize(self, value: str) -> str | None:
+        return value or None
+
+
 class _Command(Model):
     """What a job runs: the attributes that an execution copies from its job."""
 
     AppName = UnicodeAttribute()
-    ServiceName = UnicodeAttribute()
+    ServiceName = _OptionalText()
     Name = UnicodeAttribute()
     Cmd = UnicodeAttribute()
     Privileged = BooleanAttribute()
-    User = UnicodeAttribute()
+    User = _OptionalText()
     Env: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
     # `secrets.pack`ed; absent where there are none.
     Sealed = BinaryAttribute(legacy_encoding=False, null=True)

@@ -4,8 +4,9 @@ PynamoDB's errors end here: what a caller can act on becomes a domain error, all
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
+from pynamodb.attributes import Attribute
 from pynamodb.exceptions import DoesNotExist, PutError, UpdateError
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
@@ -22,6 +23,7 @@ MAX_EXECUTORS = 10_000
 _PRUNED = 50
 # DynamoDB refuses to look for a longer key. Emulators do not: they find nothing.
 _KEY_BYTES = 2048
+_T = TypeVar("_T")
 _CONDITION_FAILED = "ConditionalCheckFailedException"
 _LOST_RACES = (_CONDITION_FAILED, "TransactionConflictException")
 
@@ -99,15 +101,22 @@ def _command_of(job: Job) -> list[Action]:
     """Update actions that set all but the Executors, which starts append to at any time."""
     actions: list[Action] = [
         Job.AppName.set(job.AppName),
-        Job.ServiceName.set(job.ServiceName),
         Job.Name.set(job.Name),
         Job.Cmd.set(job.Cmd),
         Job.Privileged.set(job.Privileged),
-        Job.User.set(job.User),
         Job.Env.set(job.Env),
         Job.Revision.set(job.Revision),
     ]
-    return [*actions, Job.Sealed.set(job.Sealed) if job.Sealed else Job.Sealed.remove()]
+    return [
+        *actions,
+        _set_or_remove(Job.ServiceName, job.ServiceName),
+        _set_or_remove(Job.User, job.User),
+        _set_or_remove(Job.Sealed, job.Sealed),
+    ]
+
+
+def _set_or_remove(attribute: Attribute[_T], value: _T | None) -> Action:
+    return attribute.set(value) if value else attribute.remove()
 
 
 @until_settled

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
+import boto3
 import pytest
 from pynamodb.exceptions import QueryError
 
@@ -140,6 +141,18 @@ def test_an_edit_that_lost_a_race_sees_the_other_and_goes_on() -> None:
     edit("j1", change)
     assert seen == ["true", "other"]
     assert (store.get_job("j1").Cmd, store.get_job("j1").User) == ("other", "me")
+
+
+def test_an_empty_text_is_stored_as_none() -> None:
+    create(job())
+    edit("j1", lambda stored: setattr(stored, "User", "me"))
+    edit("j1", lambda stored: setattr(stored, "User", ""))
+    stored = store.get_job("j1")
+    assert (stored.ServiceName, stored.User) == ("", "")
+    client = boto3.client("dynamodb")
+    item = client.get_item(TableName=Job.Meta.table_name, Key={"JobId": {"S": "j1"}})["Item"]
+    assert not {"ServiceName", "User"} & item.keys()
+
 
 
 def test_a_deleted_job_leaves_its_name_and_its_executions() -> None:
