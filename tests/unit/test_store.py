@@ -154,7 +154,6 @@ def test_an_empty_text_is_stored_as_none() -> None:
     assert not {"ServiceName", "User"} & item.keys()
 
 
-
 def test_a_deleted_job_leaves_its_name_and_its_executions() -> None:
     create(job())
     start("j1", lambda stored: execution(stored, "1.000000"), oldest=0)
