@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 
 
-@pytest.mark.timeout(900)  # All contract tests, and before them an installation.
+@pytest.mark.timeout(1800)  # All contract tests, and before them an installation.
 def test_contract() -> None:
     options = ["-q", "-p", "no:cacheprovider", "--timeout=600"]
     command = [sys.executable, "-m", "pytest", *options, "tests/contract"]
