@@ -143,10 +143,12 @@ def test_an_edit_that_lost_a_race_sees_the_other_and_goes_on() -> None:
     assert (store.get_job("j1").Cmd, store.get_job("j1").User) == ("other", "me")
 
 
-def test_an_empty_text_is_stored_as_none() -> None:
+@pytest.mark.parametrize("emptied", [False, True])
+def test_an_empty_text_is_absent(emptied: bool) -> None:
     create(job())
-    edit("j1", lambda stored: setattr(stored, "User", "me"))
-    edit("j1", lambda stored: setattr(stored, "User", ""))
+    if emptied:
+        edit("j1", lambda stored: setattr(stored, "User", "me"))
+        edit("j1", lambda stored: setattr(stored, "User", ""))
     stored = store.get_job("j1")
     assert (stored.ServiceName, stored.User) == ("", "")
     client = boto3.client("dynamodb")
