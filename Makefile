@@ -41,7 +41,9 @@ settings: $(STAMP)  ## Print the worker's environment for a deployed API (STAGE=
 
 # Most tests wait for something most of the time: three files at once, each with servers of its own.
 test: $(STAMP)  ## Run the tests (unit, contract, localstack, swarm, deployed, dev)
-	$(PYTHON) -m pytest -n 3 --dist loadgroup --durations 25 tests/
+	$(PYTHON) -m pytest -n 3 --dist loadfile --durations 25 --ignore tests/deployed tests/
+	@# Its files belong together: the second judges what the first has called.
+	$(PYTHON) -m pytest tests/deployed
 
 fuzz: $(STAMP)  ## Send the API thousands of generated requests (FUZZ=450 of each kind)
 	FUZZ=$(or $(FUZZ),450) $(PYTHON) -m pytest --timeout=0 tests/contract/test_openapi.py

@@ -46,14 +46,6 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests share servers, and those of `deployed` what they did there: one process has them."""
-    for item in items:
-        path = item.path.relative_to(ROOT / "tests")
-        group = path.parts[0] if path.parts[0] == "deployed" else str(path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 class Aws(Protocol):
     """Where AWS is, and the environment that the API and a worker need for it."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from worker import health
+from worker import health, metrics
 from worker.health import Health
 
 
@@ -62,6 +62,7 @@ def test_a_loop_that_ended_as_it_should_is_no_matter(clock: SimpleNamespace) -> 
 def test_metrics_are_in_prometheus_form() -> None:
     status, text = get(Health(), "/metrics")
     assert status == "200 OK"
+    metrics.ADOPTED.inc()
     for name in ("appjobs_adopted_total", "appjobs_output_bytes_total"):
         assert f"\n{name} " in text
 
