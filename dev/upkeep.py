@@ -34,7 +34,7 @@ def main() -> None:
         if time.monotonic() >= due:
             due = time.monotonic() + interval
             _attempt(upkeep.turn)
-        _attempt(lambda: _end_dead_letters(queue_url))
+        _attempt(lambda: _end_dead_letters(queue_url, min(_POLL_SECONDS, interval)))
 
 
 def _dead_letter_queue() -> str:
@@ -50,8 +50,7 @@ def _attempt(step: Callable[[], None]) -> None:
         time.sleep(1)
 
 
-def _end_dead_letters(queue_url: str) -> None:
-    seconds = min(_POLL_SECONDS, whole_number(os.environ, "UPKEEP_SECONDS", 60))
+def _end_dead_letters(queue_url: str, seconds: int) -> None:
     answer = client("sqs", 20).receive_message(QueueUrl=queue_url, WaitTimeSeconds=seconds)
     for message in answer.get("Messages", []):
         upkeep.end_dead_letter(message["Body"])
