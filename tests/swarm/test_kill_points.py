@@ -5,8 +5,10 @@ All of them die first, each over a job of its own. Then plain processes bring al
 
 import json
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +148,26 @@ def workers_die(system: Cluster, node: Node) -> list[Run]:
     return runs
 
 
+@contextmanager
+def messages_taken(system: Cluster, node: Node) -> Iterator[None]:
+    """Somebody takes the node's messages and does nothing: upkeep finds none waiting and sends more."""
+    sqs = system.client("sqs")
+    url = sqs.get_queue_url(QueueName=f"appjobs-dev-node-{node.node_id}")["QueueUrl"]
+    over = threading.Event()
+
+    def take() -> None:
+        while not over.is_set():
+            sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+
+    with ThreadPoolExecutor(1) as pool:
+        taking = pool.submit(take)
+        try:
+            yield
+        finally:
+            over.set()
+            taking.result()
+
+
 def upkeep_dies(system: Cluster, run: Run) -> None:
     """Upkeep dies over a job that was started before."""
     settings = {**kills({run.job_id: run.death}), "UPKEEP_SECONDS": "1"}
@@ -173,16 +195,16 @@ def api_dies(system: Cluster, death: Death, node: Node) -> Run:
 
 
 def all_die(system: Cluster) -> list[Run]:
-    """Lets them all die; those that have work to do on the third node find nobody who does it."""
-    served, _, unserved = system.swarm.nodes
+    """Lets them all die; those that have work to do on the other two nodes find nobody who does it."""
+    served, idle, unserved = system.swarm.nodes
     over = start(system, {create(system, d): d for d in deaths("upkeep", "close")}, served)
     for run in over:
         system.end(run.job_id, run.executor_id)
     stop_workers(system)
     apis = [api_dies(system, death, unserved) for death in deaths("API", "send")]
     waiting = {create(system, d): d for d in deaths("upkeep", "resend", "note")}
-    ready = over + start(system, waiting, unserved)
-    with ThreadPoolExecutor() as pool:
+    ready = over + start(system, waiting, idle)
+    with messages_taken(system, idle), ThreadPoolExecutor() as pool:
         upkeeps = pool.map(lambda run: upkeep_dies(system, run), ready)
         runs = [*apis, *ready, *workers_die(system, served)]
         list(upkeeps)
