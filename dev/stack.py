@@ -11,8 +11,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import urllib.request
-import venv
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -289,29 +289,29 @@ def _ministack_settings(state_dir: Path, bind: str, port: int) -> dict[str, str]
     }
 
 
-def python_of(name: str, title: str) -> Path:
-    """The interpreter of the environment of dev/<name>.txt, made when missing or out of date.
+def python_of(name: str, title: str, base: str = sys.executable) -> Path:
+    """The interpreter of the environment of dev/<name>.txt, made of `base` when missing or out of date.
 
     Raises StackError.
     """
     folder = LOCAL / name
-    stamp = folder / "requirements.txt"
+    stamp = folder / "made-of"
     requirements = ROOT / "dev" / f"{name}.txt"
-    wanted = requirements.read_text(encoding="utf-8")
+    wanted = f"{base}\n{requirements.read_text(encoding='utf-8')}"
     with locked(LOCAL / f"{name}.lock"):
         if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-            _install(folder, requirements, title)
+            _install(folder, requirements, title, base)
             stamp.write_text(wanted, encoding="utf-8")
     return folder / "bin" / "python"
 
 
-def _install(folder: Path, requirements: Path, title: str) -> None:
+def _install(folder: Path, requirements: Path, title: str, base: str) -> None:
     print(f"installing {title}", flush=True)
-    venv.create(folder, clear=True, with_pip=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    done = subprocess.run([*pip, "-r", str(requirements)], capture_output=True, text=True)
-    if done.returncode:
-        raise StackError(f"installing {title} failed: {done.stderr.strip()}")
+    for command in ([base, "-m", "venv", "--clear", str(folder)], [*pip, "-r", str(requirements)]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise StackError(f"installing {title} failed: {done.stdout}{done.stderr}".strip())
 
 
 @contextlib.contextmanager
