@@ -113,7 +113,12 @@ def _deploy(endpoint: str) -> dict[str, str]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in aws_environment(endpoint).items():
             patch.setenv(name, value)
-        parameters = {"CorsOrigins": ALLOWED_ORIGIN, "MakeWorkerUser": "true"}
+        parameters = {
+            "CorsOrigins": ALLOWED_ORIGIN,
+            "MakeWorkerUser": "true",
+            # For the search for secrets in what the functions log.
+            "LogLevel": "debug",
+        }
         return deploy(boto3.Session(), PREFIX, parameters)
 
 

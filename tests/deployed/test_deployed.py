@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from dev.swarm import Swarm
-from tests.contract.client import Json, eventually, least, ok, target
+from tests.contract.client import Json, eventually, least, ok, target, unique
 from tests.deployed.conftest import PREFIX, Deployed
 
 Process = subprocess.Popen[bytes]
@@ -157,6 +157,33 @@ def upkeep(deployed: Deployed) -> None:
         FunctionName=deployed.physical("Upkeep"), Payload=json.dumps(SCHEDULED)
     )
     assert "FunctionError" not in answer, answer["Payload"].read()
+
+
+def test_the_functions_log_no_secret_and_no_token(deployed: Deployed) -> None:
+    marker = unique("m4rk3r")
+    job = ok(deployed.api.create(least(SecretArgs=[marker])))
+    masked = {**least(SecretArgs=[job["SecretArgs"][0], f"2 {marker}"]), "AppName": job["AppName"]}
+    ok(deployed.api.put(job["JobId"], masked))
+    ok(deployed.api.start(job["JobId"], [target("a node")]))
+    wrong = deployed.api.create({**least(SecretArgs=[marker, "***"]), "Cmd": "'"})
+    assert wrong.status_code == 400
+    token = deployed.api.headers["Authorization"].removeprefix("Bearer ")
+    upkeep(deployed)
+    logs = {name: logged(deployed, name) for name in ("api", "authorizer", "upkeep")}
+    assert f"/api/jobs/{job['JobId']}/start" in logs["api"]
+    for name, text in logs.items():
+        assert "START RequestId" in text, f"{name} logged nothing"
+        assert marker not in text, f"a secret stands in the log of {name}"
+        assert token not in text, f"a token stands in the log of {name}"
+
+
+def logged(deployed: Deployed, function: str) -> str:
+    """All that a function logged."""
+    pages = deployed.client("logs").get_paginator("filter_log_events")
+    group = f"/appjobs/{PREFIX}/{function}"
+    return "\n".join(
+        event["message"] for page in pages.paginate(logGroupName=group) for event in page["events"]
+    )
 
 
 def test_contract(contract_run: subprocess.CompletedProcess[str]) -> None:
