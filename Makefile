@@ -39,11 +39,11 @@ deploy: $(STAMP)  ## Put the API on AWS (STAGE=prod PARAMETERS='RetentionDays=60
 settings: $(STAMP)  ## Print the worker's environment for a deployed API (STAGE=prod)
 	@$(PYTHON) -m dev.deploy --settings $(or $(STAGE),$(error say which stage: make settings STAGE=prod))
 
-# Most tests wait for something most of the time: three files at once, each with servers of its own.
-test: $(STAMP)  ## Run the tests (unit, contract, localstack, swarm, deployed, dev)
-	$(PYTHON) -m pytest -n 3 --dist loadfile --durations 25 --ignore tests/deployed tests/
-	@# Its files belong together: the second judges what the first has called.
-	$(PYTHON) -m pytest tests/deployed
+# Most tests wait for something most of the time: three files at once, each with servers of its own, the longest
+# ones first.
+TESTS := $(addprefix tests/,deployed localstack swarm contract dev unit)
+test: $(STAMP)  ## Run the tests (deployed, localstack, swarm, contract, dev, unit)
+	$(PYTHON) -m pytest -n 3 --no-loadscope-reorder --durations 25 $(TESTS)
 
 fuzz: $(STAMP)  ## Send the API thousands of generated requests (FUZZ=450 of each kind)
 	FUZZ=$(or $(FUZZ),450) $(PYTHON) -m pytest --timeout=0 tests/contract/test_openapi.py

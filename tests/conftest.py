@@ -16,10 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 import requests
+from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED_ORIGIN = "https://console.example"
@@ -44,6 +45,20 @@ ENGINE_KEYS = {
 # The tests run with and without `python -m`; `dev` is found from the root of the project.
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+
+
+class Scheduling(LoadFileScheduling):
+    """Each process of `pytest -n` runs whole files."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        # The second of its files judges what the first has called.
+        together = "tests/deployed/"
+        return together if nodeid.startswith(together) else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Who runs what, whatever `--dist` says."""
+    return Scheduling(config, log)
 
 
 class Aws(Protocol):

@@ -180,8 +180,8 @@ def test_what_was_sent_again_waits_as_long_until_the_next_time(clock: Any) -> No
     url = heartbeat(NOW)
     accepted("c1")
     counts = []
-    for _ in range(int(settings.delivery_deadline)):
-        clock.now += 1
+    for _ in range(0, int(settings.delivery_deadline), 10):
+        clock.now += 10
         upkeep.turn()
         counts += sent(url)
     assert counts == ["c1"] * 4
