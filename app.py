@@ -38,7 +38,10 @@ def look_after_executions(event: Any) -> None:
     upkeep.turn()
 
 
-@app.on_sqs_message(queue=f"{settings.prefix}-dead-letters", name="dead_letters")
+# The deployed stack puts its own queue in its place.
+@app.on_sqs_message(
+    queue_arn="arn:aws:sqs:us-east-1:000000000000:dead-letters", name="dead_letters"
+)
 def end_dead_letters(event: SQSEvent) -> None:
     """Ends the targets of messages that failed too often."""
     for record in event:

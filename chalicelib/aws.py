@@ -33,7 +33,9 @@ def make_client(service: str, answer_seconds: int) -> Any:
         max_pool_connections=64,
         retries={"mode": "standard", "total_max_attempts": TRIES},
         tcp_keepalive=True,
-        # Links to logs need it: the older signature covers no response headers.
+        # Links to logs need both: the older signature covers no response headers, and S3's global address
+        # sends whoever follows a link to a new bucket on to a region for which it is not signed.
         signature_version="v4",
+        s3={"addressing_style": "virtual"},
     )
     return boto3.client(service, config=config)

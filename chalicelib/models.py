@@ -114,6 +114,8 @@ class Execution(_Command):
     Target = JSONAttribute()
     # Nodes among the targets' that no worker had announced when the execution was accepted.
     UnknownNodes: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
+    # Whether who started it had the right to run as root.
+    MayRunAsRoot = BooleanAttribute(null=True)
     ExpiresAt = NumberAttribute()
     # OPEN until it is closed, then absent: only open executions are in the index.
     Open = UnicodeAttribute(null=True)
@@ -227,5 +229,7 @@ class AuditEntry(Model):
     Targets = NumberAttribute(null=True)
     # The names of the fields that an edit changed.
     Fields: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute, null=True)
+    # Which token was made or revoked: {Id, Role, Apps, MayRunAsRoot}.
+    Token: JSONAttribute = JSONAttribute(null=True)
     ExpiresAt = NumberAttribute()
     by_job = AuditByJob()

@@ -25,9 +25,11 @@ _ENV = re.compile(r"[^=\s\x00]+=[^\x00]*")
 
 _NodeId = Annotated[
     str,
+    # A thousand of the longest targets must fit into one item of DynamoDB.
     Meta(
         min_length=1,
-        max_length=128,
+        max_length=80,
+        pattern=r"^[ -~]+$(?!\n)",
         description="The Swarm NodeID, or the engine's ID where it is in no swarm.",
     ),
 ]
@@ -295,6 +297,15 @@ class AuditRequest(Struct, kw_only=True):
     Next: Annotated[str, Meta(pattern=r"^[0-9]{16}-[0-9a-f]{8}$(?!\n)")] | None = None
 
 
+class TokenRights(Struct):
+    """Which token was made or revoked, and what it is good for."""
+
+    Id: str
+    Role: str
+    Apps: list[str]
+    MayRunAsRoot: bool
+
+
 class AuditAnswer(Struct, kw_only=True, omit_defaults=True):
     """One entry of the audit; what does not apply is left out."""
 
@@ -311,6 +322,7 @@ class AuditAnswer(Struct, kw_only=True, omit_defaults=True):
     ExecutorId: str | None = None
     Targets: int | None = None
     Fields: list[str] | None = None
+    Token: TokenRights | None = None
 
 
 class AuditPage(Struct):

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     CONTAINER_PAUSED = "container_paused"
     CONTAINER_GONE = "container_gone"
     SECRETS_UNREADABLE = "secrets_unreadable"
+    FORBIDDEN = "forbidden"
     ENGINE_ERROR = "engine_error"
     LOST = "lost"
 

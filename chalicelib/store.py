@@ -6,6 +6,7 @@ PynamoDB's errors end here: what a caller can act on becomes a domain error, all
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+import structlog
 from pynamodb.attributes import Attribute
 from pynamodb.exceptions import DoesNotExist, PutError, UpdateError
 from pynamodb.expressions.condition import Condition
@@ -15,6 +16,8 @@ from chalicelib.errors import ExecutionNotFound, JobNotFound, NameTaken
 from chalicelib.models import OPEN, AuditEntry, Execution, Job, JobName, Node, Result
 from chalicelib.states import Status, sources
 from chalicelib.transactions import Conflict, note, transaction, until_settled
+
+log = structlog.stdlib.get_logger(__name__)
 
 # The starts that a job lists at the most: one every four minutes of the default retention period. It
 # bounds the item to half of what DynamoDB allows.
@@ -175,17 +178,16 @@ def _prune(job: Job, oldest: float) -> None:
     try:
         Job(job.JobId).update([Job.Executors[i].remove() for i in range(_PRUNED)], unchanged)
     except UpdateError as error:
-        # Another start pruned it first, or will: an overlong list harms nobody.
+        # The start is stored. An overlong list harms nobody, and another start prunes it.
         if error.cause_response_code not in _LOST_RACES:
-            raise
+            log.warning("list of starts not pruned", job_id=job.JobId, exc_info=True)
 
 
 def get_execution(job_id: str, executor_id: str) -> Execution:
-    """One start of a job, also of a job deleted since. Raises JobNotFound, ExecutionNotFound."""
+    """One start of a job, also of a job deleted since. Raises ExecutionNotFound."""
     try:
         return Execution.get(job_id, executor_id, consistent_read=True)
     except DoesNotExist:
-        get_job(job_id)
         raise ExecutionNotFound(executor_id) from None
 
 

@@ -95,6 +95,9 @@ def _arguments() -> argparse.Namespace:
 def _stage(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,19}", text):
         raise argparse.ArgumentTypeError("a stage has up to 20 of a-z, 0-9 and -")
+    if "-node" in text:
+        # The workers of the stage before it may use all queues that begin like those of their nodes.
+        raise argparse.ArgumentTypeError("a stage must not hold -node")
     return text
 
 

@@ -7,7 +7,8 @@ become visible for the next worker to adopt, commands run on. The third exits at
 import os
 import signal
 import sys
-import threading
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 import structlog
@@ -17,6 +18,7 @@ from chalicelib.config import settings
 from worker.config import load
 from worker.consumer import Consumer
 from worker.health import Health
+from worker.heartbeat import Heartbeat
 from worker.lease import Lease
 from worker.output import SpoolDirectory
 
@@ -30,20 +32,21 @@ class Signals:
 
     def __init__(self) -> None:
         self.count = 0
-        self._changed = threading.Event()
+        # A handler may interrupt whoever waits: of the ways to wake it, this one is made for that.
+        self._wake: SimpleQueue[None] = SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
-        self._changed.set()
         if self.count > _LET_GO:
             os._exit(1)
+        self._wake.put(None)
 
     def wait(self, seconds: float | None = None) -> None:
         """Until the next signal, or so many seconds."""
-        self._changed.wait(seconds)
-        self._changed.clear()
+        with suppress(Empty):
+            self._wake.get(timeout=seconds)
 
 
 def main() -> int:
@@ -57,10 +60,12 @@ def main() -> int:
     signals = Signals()
     store.connect()
     health = Health()
-    lease = Lease(worker.worker_id, health.pulse("lease"))
+    lease = Lease(health.pulse("lease"))
     lease.start()
+    heartbeat = Heartbeat(worker.worker_id, health.pulse("heartbeat"))
+    heartbeat.start()
     spools = SpoolDirectory(worker.spool_dir, worker.spool_bytes)
-    consumers = [Consumer(url, worker, lease, health, spools) for url in worker.engines]
+    consumers = [Consumer(url, worker, lease, heartbeat, health, spools) for url in worker.engines]
     health.serve(worker.health_port)
     for consumer in consumers:
         consumer.start()

@@ -21,6 +21,7 @@ class Command:
     env: list[str]
     user: str
     privileged: bool
+    may_run_as_root: bool
     created: float
     expires: int
     tail: int
@@ -45,7 +46,7 @@ class Command:
 # Many targets of one execution come in a row: its item, which lists all of them, is read once.
 @lru_cache(maxsize=64)
 def load(job_id: str, executor_id: str) -> Command:
-    """What to run. Raises JobNotFound, ExecutionNotFound, SecretsUnreadable."""
+    """What to run. Raises ExecutionNotFound, SecretsUnreadable."""
     execution = store.get_execution(job_id, executor_id)
     return Command(
         words=shlex.split(execution.Cmd),
@@ -53,6 +54,7 @@ def load(job_id: str, executor_id: str) -> Command:
         env=list(execution.Env),
         user=execution.User,
         privileged=execution.Privileged,
+        may_run_as_root=bool(execution.MayRunAsRoot),
         created=float(executor_id),
         expires=int(execution.ExpiresAt),
         tail=min(_TAIL, _ALL_TAILS // len(execution.Target)),

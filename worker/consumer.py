@@ -12,7 +12,8 @@ from worker import metrics
 from worker.config import WorkerSettings
 from worker.engine import Engine
 from worker.health import Health
-from worker.lease import Lease, ServedNode
+from worker.heartbeat import Heartbeat, ServedNode
+from worker.lease import Lease
 from worker.output import SpoolDirectory
 from worker.run import Runner
 
@@ -30,12 +31,14 @@ class Consumer(threading.Thread):
         url: str,
         settings: WorkerSettings,
         lease: Lease,
+        heartbeat: Heartbeat,
         health: Health,
         spools: SpoolDirectory,
     ) -> None:
         super().__init__(name=f"consumer {url}", daemon=True)
         self._settings = settings
         self._lease = lease
+        self._heartbeat = heartbeat
         self._health = health
         self._pulse = health.pulse(self.name)
         self._spools = spools
@@ -60,8 +63,8 @@ class Consumer(threading.Thread):
         with ThreadPoolExecutor(self._settings.max_commands, "run") as pool:
             while not self._draining.is_set():
                 self._pulse.beat()
-                for message in self._poll(node.queue_url):
-                    pool.submit(self._handle, runner, node, message)
+                for message in self._poll(node):
+                    self._submit(pool, runner, node, message)
             # The pool now waits for the commands, however long they take.
             self._health.ended(self.name)
 
@@ -72,7 +75,7 @@ class Consumer(threading.Thread):
             try:
                 node_id, hostname = self._engine.connect()
                 node = ServedNode(node_id, hostname, queues.ensure_queue(node_id))
-                self._lease.serve(node)
+                self._heartbeat.serve(node)
             except Exception as error:  # noqa: BLE001 - engine and AWS may come up after us
                 log.warning("node not announced yet", engine=self._engine.url, error=str(error))
                 self._draining.wait(_PAUSE)
@@ -82,17 +85,30 @@ class Consumer(threading.Thread):
         self._health.ended(self.name)
         return None
 
-    def _poll(self, queue_url: str) -> list[Received]:
+    def _submit(
+        self, pool: ThreadPoolExecutor, runner: Runner, node: ServedNode, message: Received
+    ) -> None:
+        try:
+            pool.submit(self._handle, runner, node, message)
+        except RuntimeError:  # no more threads for now: the message comes again
+            log.exception("message not taken up")
+            metrics.RETRIES.labels("target").inc()
+            self._lease.release(node.queue_url, message.target)
+            self._free.release()
+
+    def _poll(self, node: ServedNode) -> list[Received]:
         """The next messages, no more than there are free places, each with its place taken."""
         places = self._take_places()
         messages: list[Received] = []
         try:
             if places:
-                messages = self._receive(queue_url, places)
+                messages = self._receive(node.queue_url, places)
         except Exception:  # whatever it was, the next poll may work
             log.warning("poll failed", exc_info=True)
             metrics.RETRIES.labels("poll").inc()
             self._draining.wait(_PAUSE)
+            with metrics.tolerated("poll"):  # somebody may have deleted the queue
+                queues.ensure_queue(node.node_id)
         finally:
             for _ in range(places - len(messages)):
                 self._free.release()

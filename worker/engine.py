@@ -1,11 +1,13 @@
 """One Docker Engine: the only importer of docker. Engine errors become `Refusal`s or `Unreachable`."""
 
 import io
+import json
 import socket
 import struct
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 import docker
@@ -18,6 +20,10 @@ from chalicelib.states import Reason
 _TIMEOUT = 30
 _FRAME_HEADER = struct.Struct(">BxxxL")
 _READ = 256 * 1024
+# Where an engine listens beside the address that we have of it.
+_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
+# What the engine's event says of an exec whose end it did not follow any more.
+_GIVEN_UP = 127
 # The number of a stream (1: stdout, 2: stderr), and some of what was written to it.
 Frame = tuple[int, bytes]
 # A command may be silent for hours, so the read of its output has no time-out. Where the engine is on
@@ -77,6 +83,21 @@ class Engine:
             info = self._api.info()
         return info.get("Swarm", {}).get("NodeID") or info["ID"], info["Name"]
 
+    def is_reached_from(self, container_id: str) -> bool:
+        """Whether the container has the engine's socket, or a folder that holds it, among its mounts.
+
+        Raises Refusal, Unreachable.
+        """
+        with _engine_errors():
+            mounts = self._client.inspect_container(container_id)["Mounts"]
+        sockets = {*_SOCKETS, self.url.removeprefix("unix://")}
+        return any(
+            PurePosixPath(socket).is_relative_to(mount["Source"])
+            for socket in sockets
+            for mount in mounts
+            if mount["Type"] == "bind"
+        )
+
     def create(
         self, container_id: str, command: list[str], env: list[str], user: str, privileged: bool
     ) -> str:
@@ -87,7 +108,7 @@ class Engine:
             )
         return str(created["Id"])
 
-    def start(self, exec_id: str) -> Iterator[Frame]:
+    def start(self, exec_id: str) -> Generator[Frame, None, None]:
         """Starts the exec and yields its stdout (1) and stderr (2) as they come, until both are closed.
 
         Raises AlreadyStarted, Refusal, Unreachable, OutputCut.
@@ -98,8 +119,10 @@ class Engine:
                 _wait_for_ever(stream)
         except Refusal as refusal:
             raise _start_refused(refusal) from None
-        with stream:
+        try:
             yield from _unless_started(exec_id, _frames(_buffered(stream)))
+        finally:
+            _hang_up(stream)
 
     def inspect(self, exec_id: str) -> dict[str, Any]:
         """What the engine says of the exec. Raises UnknownExec, Refusal, Unreachable."""
@@ -112,20 +135,42 @@ class Engine:
     def recorded_exit(self, exec_id: str, since: float) -> int | None:
         """The exit code in the engine's event of the exec's end, None where it has none (any more).
 
-        The engine remembers its last 256 events. Raises Refusal, Unreachable.
+        The engine remembers its last 256 events. It says 127 of an exec that it had given up by then:
+        that is no code of the command's. Raises Refusal, Unreachable.
+        """
+        for event in self._events(since):
+            attributes = event["Actor"]["Attributes"]
+            if attributes.get("execID") == exec_id:
+                code = int(attributes["exitCode"])
+                return None if code == _GIVEN_UP else code
+        return None
+
+    def _events(self, since: float) -> list[dict[str, Any]]:
+        """The ends of execs until now, by the engine's clock."""
+        api = self._client
+        with _engine_errors():
+            now = datetime.fromisoformat(api.info()["SystemTime"])
+            asked = {
+                "since": str(int(since)),
+                "until": str(int(now.timestamp()) + 1),
+                "filters": '{"event": ["exec_die"]}',
+            }
+            # docker-py's own call would wait for the answer without end.
+            url = f"{api.base_url}/v{api.api_version}/events"
+            answer = api.get(url, params=asked, timeout=_TIMEOUT)
+        if not answer.ok:
+            raise Refusal(Reason.ENGINE_ERROR, answer.text)
+        return [json.loads(line) for line in answer.text.splitlines()]
+
+    def is_alive(self, container_id: str, pid: int) -> bool:
+        """Whether the container has this process, by its number on the engine's machine.
+
+        Raises Refusal, Unreachable.
         """
         with _engine_errors():
-            events = self._client.events(
-                since=int(since),
-                until=int(time.time()) + 1,
-                filters={"event": ["exec_die"]},
-                decode=True,
-            )
-            for event in events:
-                attributes = event["Actor"]["Attributes"]
-                if attributes.get("execID") == exec_id:
-                    return int(attributes["exitCode"])
-        return None
+            top = self._client.top(container_id)
+        column = top["Titles"].index("PID")
+        return str(pid) in (process[column] for process in top["Processes"] or [])
 
     @property
     def _client(self) -> docker.APIClient:
@@ -174,10 +219,25 @@ def _unless_started(exec_id: str, output: Iterator[Frame]) -> Iterator[Frame]:
         yield stream, chunk
 
 
+def _connection(stream: Any) -> socket.socket:
+    """Over TLS docker-py hands out the socket itself, else a file object around it."""
+    connection: socket.socket = getattr(stream, "_sock", stream)
+    return connection
+
+
+def _hang_up(stream: Any) -> None:
+    """Ends the connection now; closing the stream would leave that to the garbage collector.
+
+    A command that still prints would wait for its reader until then.
+    """
+    with suppress(OSError):  # the engine was first
+        _connection(stream).shutdown(socket.SHUT_RDWR)
+    stream.close()
+
+
 def _wait_for_ever(stream: Any) -> None:
     """Takes the calls' time-out off the connection that the output comes by."""
-    # Over TLS docker-py hands out the socket itself, else a file object around it.
-    connection: socket.socket = getattr(stream, "_sock", stream)
+    connection = _connection(stream)
     connection.settimeout(None)
     if connection.family != socket.AF_UNIX:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -52,14 +52,12 @@ class SpoolDirectory:
             if count < 0:
                 self._changed.notify_all()
 
-    def wait_for_room(self, spool: "Spool") -> float:
-        """Waits while the spool has more than its share; returns for how many seconds."""
+    def wait_for_room(self, spool: "Spool") -> None:
+        """Waits while the spool has more than its share."""
         if self._has_room(spool):
-            return 0
-        began = time.monotonic()
+            return
         with self._changed:
             self._changed.wait_for(lambda: self._has_room(spool))
-        return time.monotonic() - began
 
     def _has_room(self, spool: "Spool") -> bool:
         return spool.waiting < self._limit - self._waiting
@@ -122,16 +120,25 @@ class Spool:
         """Adds output, if any, at the end; waits while the spool is full."""
         if not chunk:
             return
-        if self._room.wait_for_room(self) > _PATIENCE:
-            self._held_at = self.size
+        began, before = time.monotonic(), self.size
+        self._room.wait_for_room(self)
         with self._lock:
-            self._file.write(chunk)
-            self._length += len(chunk)
-            self.size += len(chunk)
-            self._wait(len(chunk))
-            self._tail += chunk
-            if len(self._tail) > self._tail_size + _TAIL_SLACK:
-                del self._tail[: -self._tail_size]
+            self._write(memoryview(chunk))
+        # The disk may have been slow, too.
+        if time.monotonic() - began > _PATIENCE:
+            self._held_at = before
+
+    def _write(self, left: memoryview) -> None:
+        while left:
+            # A disk that is nearly full takes a part and does not complain before the next time.
+            count = self._file.write(left)
+            self._length += count
+            self.size += count
+            self._wait(count)
+            self._tail += left[:count]
+            left = left[count:]
+        if len(self._tail) > self._tail_size + _TAIL_SLACK:
+            del self._tail[: -self._tail_size]
 
     def _wait(self, count: int) -> None:
         """So many bytes more wait for their upload, or fewer where it is negative."""
@@ -156,10 +163,17 @@ class Spool:
 
     def flush(self) -> None:
         """Brings the log in S3 up to date, if something came since; safe to repeat after a failure."""
+        while self.flush_some():
+            pass
+
+    def flush_some(self) -> bool:
+        """Uploads a closed segment, or else what the last one has; whether more of it waits."""
         self._close_segment()
-        while self._closed:
-            self._upload_closed(self._closed[0])
-        self._upload_current()
+        if not self._closed:
+            self._upload_current()
+            return False
+        self._upload_closed(self._closed[0])
+        return True
 
     def _close_segment(self) -> None:
         with self._lock:

@@ -2,6 +2,7 @@
 
 import threading
 from collections import defaultdict
+from contextlib import closing
 
 from worker import metrics
 from worker.engine import Engine
@@ -33,9 +34,10 @@ class Reader(threading.Thread):
 
     def _read(self) -> None:
         try:
-            for stream, chunk in self._engine.start(self._exec_id):
-                metrics.OUTPUT.inc(len(chunk))
-                self._spool.write(self._redactors[stream].feed(chunk))
+            with closing(self._engine.start(self._exec_id)) as output:
+                for stream, chunk in output:
+                    metrics.OUTPUT.inc(len(chunk))
+                    self._spool.write(self._redactors[stream].feed(chunk))
         finally:
             for redactor in self._redactors.values():
                 self._spool.write(redactor.flush())

@@ -12,7 +12,7 @@ import structlog
 
 from chalicelib import logs, store
 from chalicelib.config import settings
-from chalicelib.errors import ExecutionNotFound, JobNotFound, SecretsUnreadable
+from chalicelib.errors import ExecutionNotFound, SecretsUnreadable
 from chalicelib.models import Result
 from chalicelib.queues import Received, TargetMessage
 from chalicelib.states import TERMINAL, Reason, Status, expired_message
@@ -49,6 +49,11 @@ _START_GRACE = 60
 # Who adopts by a second message, while the first one may be in living hands, gives those so many seconds
 # to store the end themselves: they have all of the output.
 _OWNER_SECONDS = 30
+# The same by a message that came again: its owner is dead, or could not hold it while SQS was away.
+_OWNER_IN_DOUBT_SECONDS = 5
+# An engine that did not answer for so many seconds will not tell any more how an exec ended: it has
+# forgotten it by the time it comes back.
+_ENGINE_GONE = 3600
 
 # Clocks of worker, API and engine differ by no more than this, in seconds.
 _CLOCKS = 300
@@ -70,18 +75,22 @@ class Runner:
         """
         try:
             self._run(message.target, message.first)
-        except (JobNotFound, ExecutionNotFound) as error:
+        except ExecutionNotFound as error:
             log.warning("dropped a message of an unknown execution", error=error.message)
 
     def _run(self, target: TargetMessage, first: bool) -> None:
         # A first delivery has no result, but for rare duplicates that the claim finds out.
         if first and self._claim_and_run(target):
             return
-        result = store.get_result(target.job_id, target.executor_id, target.container_id)
+        ids = (target.job_id, target.executor_id, target.container_id)
+        result = store.get_result(*ids)
         if result is None:
-            self._claim_and_run(target)
-        elif result.Status not in TERMINAL:
-            self._adopt(target, result, _OWNER_SECONDS if first else 0)
+            if self._claim_and_run(target):
+                return
+            # Another claimed it meanwhile: our message may be the only one.
+            result = store.get_result(*ids)
+        if result and result.Status not in TERMINAL:
+            self._adopt(target, result, _OWNER_SECONDS if first else _OWNER_IN_DOUBT_SECONDS)
 
     def _claim_and_run(self, target: TargetMessage) -> bool:
         """False where another was first."""
@@ -116,6 +125,10 @@ class Runner:
             ending.fail(result, Status.CREATE_FAILED, Reason.EXPIRED, expired_message(deadline))
             return
         try:
+            if not command_.may_run_as_root and self._engine.is_reached_from(result.ContainerId):
+                message = "it can reach the engine's socket: that takes the right to run as root"
+                ending.fail(result, Status.CREATE_FAILED, Reason.FORBIDDEN, message)
+                return
             result.ID = self._engine.create(
                 result.ContainerId,
                 command_.words + command_.secrets,
@@ -157,11 +170,13 @@ class Runner:
         if not reader.is_alive():
             return
         result.Status = Status.RUNNING
-        _tell(result)
-        pause = _FLUSH_SECONDS
+        told, pause = _tell(result), _FLUSH_SECONDS
         while reader.is_alive():
             reader.join(pause)
-            pause = _flush_in_between(spool)
+            # How it ended is asked before the rest is uploaded: the engine forgets that in some minutes.
+            if reader.is_alive():
+                pause = _flush_in_between(spool)
+                told = told or _tell(result)
 
     def _end(
         self, command_: Command, result: Result, spool: Spool, error: Exception | None
@@ -181,10 +196,12 @@ class Runner:
         ending.store_end(result)
 
     def _runs(self, exec_id: str) -> bool:
-        """Whether an engine that failed in the middle of a start has started the exec all the same."""
+        """Whether an engine that failed in the middle of a start has, or may have, started the exec."""
         try:
             return bool(self._engine.inspect(exec_id)["Running"])
-        except (Refusal, UnknownExec, Unreachable):
+        except Unreachable:
+            return True
+        except (Refusal, UnknownExec):
             return False
 
     def _adopt(self, target: TargetMessage, result: Result, owner_seconds: float) -> None:
@@ -219,17 +236,26 @@ class Runner:
     def _await_end(self, result: Result, meanwhile: Callable[[], object] = lambda: None) -> End:
         """How the exec ended, once it has, however long that takes. Raises NotStarted."""
         began, pause = time.monotonic(), _LOOK_FIRST
+        answered = began
         while True:
             try:
                 if end := self._look(result, time.monotonic() - began):
                     return end
+                answered = time.monotonic()
             except UnknownExec:
                 result.OutputIncomplete = True
                 message = "the engine does not know this exec any more; how it ended is lost"
                 return Refusal(Reason.LOST, message)
             except Unreachable as error:
+                # The output that ended may have been cut together with this.
+                result.OutputIncomplete = True
                 log.warning("engine unreachable", error=str(error))
                 metrics.RETRIES.labels("inspect").inc()
+                if time.monotonic() - answered > _ENGINE_GONE:
+                    message = (
+                        f"the engine has been silent for {_ENGINE_GONE} s; how it ended is lost"
+                    )
+                    return Refusal(Reason.LOST, message)
             time.sleep(pause)
             meanwhile()
             pause = min(pause * 2, _LOOK_LAST)
@@ -249,40 +275,49 @@ class Runner:
             return None
         if inspect["ExitCode"] is None:
             raise NotStarted("the start did not reach the engine; the next delivery starts it")
-        if inspect["ExitCode"] == _CUT_OFF and result.OutputIncomplete:
-            return self._with_recorded_exit(inspect, result)
+        if inspect["ExitCode"] == _CUT_OFF:
+            return self._after_cut(inspect, result)
         return inspect
 
-    def _with_recorded_exit(self, inspect: dict[str, Any], result: Result) -> End:
-        """The end of a command that lost its reader.
+    def _after_cut(self, inspect: dict[str, Any], result: Result) -> End | None:
+        """The end of a command that may have lost its reader; None while it runs.
 
-        What it prints from then on makes the engine (20.10) report 126 for it, whatever it ended with.
-        The engine's event of its end has the true code. Raises Unreachable.
+        What it prints from then on makes the engine (20.10) report 126 for it, whatever it ended with,
+        and where it prints to both of its streams even before it ends. The engine's event of its end
+        has the true code. Raises Unreachable.
         """
         try:
             code = self._engine.recorded_exit(result.ID, _created(result) - _CLOCKS)
+            if code is None and self._engine.is_alive(result.ContainerId, inspect["Pid"]):
+                result.OutputIncomplete = True
+                return None
         except Refusal as refusal:
-            log.warning("no events", error=str(refusal))
+            log.warning("no events, or no processes", error=str(refusal))
             code = None
-        if code is None:
+        if code is None and result.OutputIncomplete:
             message = "the command is over; its exit code was lost with its output"
             return Refusal(Reason.LOST, message)
-        return {**inspect, "ExitCode": code}
+        if code not in (None, _CUT_OFF):
+            result.OutputIncomplete = True
+        return {**inspect, "ExitCode": _CUT_OFF if code is None else code}
 
 
-def _tell(result: Result) -> None:
+def _tell(result: Result) -> bool:
     """Stores a status that is only news: whether that works or not, the command runs."""
     try:
         store.move_result(result)
     except Exception:  # the end of the command is stored with more patience
         log.warning("status not stored", status=result.Status, exc_info=True)
+        return False
+    return True
 
 
 def _flush_in_between(spool: Spool) -> float:
-    """Flushes; returns how long to wait for the next. A failure waits for the next flush too."""
+    """Uploads a piece; returns how long to wait for the next. A failure waits as long too."""
     began = time.monotonic()
     try:
-        spool.flush()
+        if spool.flush_some():
+            return 0
     except Exception:  # the output waits in the spool for the next flush
         log.warning("log not stored for now", exc_info=True)
         metrics.RETRIES.labels("log").inc()

@@ -31,6 +31,7 @@ _SHOWN = (
     "ExecutorId",
     "Targets",
     "Fields",
+    "Token",
 )
 
 
@@ -60,9 +61,15 @@ def of_job(caller: Caller, action: Action, job: Job, **more: Any) -> AuditEntry:
     )
 
 
-def of_token(actor: str, action: Action, token: Token) -> AuditEntry:
+def of_token(actor: str, action: Action, token: Token, token_id: str) -> AuditEntry:
     """The entry that someone does this to the token, on the command line."""
-    return _entry(Action=action, Actor=actor, Name=token.Name)
+    rights = {
+        "Id": token_id,
+        "Role": token.Role,
+        "Apps": list(token.Apps),
+        "MayRunAsRoot": token.MayRunAsRoot,
+    }
+    return _entry(Action=action, Actor=actor, Name=token.Name, Token=rights)
 
 
 def _entry(**what: Any) -> AuditEntry:

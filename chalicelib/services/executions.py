@@ -27,6 +27,7 @@ _SECOND = 1_000_000  # microseconds
 # A worker claims nothing after the deadline. A claim begun just before it, and clocks that differ, may
 # take so many seconds more; then a target without a result will never get one.
 _EXPIRY_GRACE = 120
+_WITHOUT_LOG = (Status.STARTING, Status.CREATE_FAILED)
 _COPIED = ("AppName", "ServiceName", "Name", "Cmd", "Privileged", "User", "Env", "Sealed")
 
 
@@ -43,6 +44,7 @@ def start(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
         jobs.seen(caller, job)
         caller.require_root(job.Privileged, job.User)
         execution = _execution(job, request, nodes)
+        execution.MayRunAsRoot = caller.may_run_as_root
         what = {"ExecutorId": execution.ExecutorId, "Targets": len(execution.Target)}
         return execution, audit.of_job(caller, Action.START_JOB, job, **what)
 
@@ -140,9 +142,10 @@ def log(
 
 
 def _has_log(result: Result, key: str) -> bool:
-    if result.Status in TERMINAL:
+    if result.Status in TERMINAL and not result.OutputIncomplete:
         return bool(result.OutputSize)
-    return result.Status == Status.RUNNING and logs.stored(key) > 0
+    # Of an incomplete output more may be stored than the result knows of.
+    return result.Status not in _WITHOUT_LOG and logs.stored(key) > 0
 
 
 def _filename(executor_id: str, container_id: str) -> str:
@@ -167,7 +170,11 @@ def _get(caller: Caller, job_id: str, executor_id: str) -> Execution:
 def _stored(job_id: str, executor_id: str) -> Execution:
     if not _EXECUTOR_ID.fullmatch(executor_id):
         raise ExecutionNotFound(executor_id)
-    return store.get_execution(job_id, executor_id)
+    execution = store.get_execution(job_id, executor_id)
+    # DynamoDB deletes what expired some days later, results and executions in any order.
+    if execution.ExpiresAt < time.time():
+        raise ExecutionNotFound(executor_id)
+    return execution
 
 
 def results_of(execution: Execution) -> list[Result]:

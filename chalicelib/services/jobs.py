@@ -79,9 +79,11 @@ def _allow(caller: Caller, request: JobRequest) -> None:
 def checked(job_id: str) -> str:
     """The id, if it can be one; raises JobNotFound without a request if not."""
     try:
-        uuid.UUID(job_id)
+        canonical = str(uuid.UUID(job_id))
     except ValueError:
         raise JobNotFound(job_id) from None
+    if job_id != canonical:
+        raise JobNotFound(job_id)
     return job_id
 
 

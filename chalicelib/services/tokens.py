@@ -12,7 +12,7 @@ from msgspec import Struct
 from chalicelib import token_store
 from chalicelib.access import Caller, Role
 from chalicelib.errors import Forbidden, InvalidRequest, Unauthorized
-from chalicelib.models import Token
+from chalicelib.models import AuditEntry, Token
 from chalicelib.services import audit
 from chalicelib.services.audit import Action
 
@@ -64,7 +64,7 @@ def create(actor: str, new: NewToken) -> str:
         CreateTime=now,
         ExpiresAt=int(now) + new.days * _DAY,
     )
-    token_store.add_token(token, audit.of_token(actor, Action.CREATE_TOKEN, token))
+    token_store.add_token(token, _entry(actor, Action.CREATE_TOKEN, token))
     return plain
 
 
@@ -77,7 +77,11 @@ def find(name_or_id: str) -> list[Token]:
 
 def revoke(actor: str, token: Token) -> None:
     """Makes a token worthless: it is gone from the table, and soon from the gateway's cache."""
-    token_store.delete_token(token, audit.of_token(actor, Action.REVOKE_TOKEN, token))
+    token_store.delete_token(token, _entry(actor, Action.REVOKE_TOKEN, token))
+
+
+def _entry(actor: str, action: Action, token: Token) -> AuditEntry:
+    return audit.of_token(actor, action, token, id_of(token))
 
 
 def caller_of(header: str) -> Caller:

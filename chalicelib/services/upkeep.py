@@ -69,7 +69,7 @@ def _bring_on(execution: Execution, results: list[Result]) -> None:
     """Fails those that ran on a node that is gone, and sends the messages of the others again in time."""
     nodes = store.get_nodes({result.NodeId for result in results})
     for result in results:
-        if _taken_up(result) and _is_gone(nodes.get(result.NodeId)):
+        if _taken_up(result) and _is_gone(nodes.get(result.NodeId), execution):
             _fail_lost(
                 result,
                 f"node {result.NodeId} has been silent for {NODE_GONE} s; how it ended is lost",
@@ -105,8 +105,10 @@ def _is_idle(node: Node | None) -> bool:
     return node is not None and queues.waiting(node.QueueUrl) == 0
 
 
-def _is_gone(node: Node | None) -> bool:
-    return node is None or time.time() - node.Heartbeat > NODE_GONE
+def _is_gone(node: Node | None, execution: Execution) -> bool:
+    # A node that is not listed was there when the execution began.
+    seen = float(execution.ExecutorId) if node is None else node.Heartbeat
+    return time.time() - seen > NODE_GONE
 
 
 def _fail_lost(result: Result, message: str) -> None:

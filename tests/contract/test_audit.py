@@ -130,6 +130,9 @@ def test_tokens_made_and_revoked(api: Api, aws: Any) -> None:
     found = [entry for entry in entries(api) if entry["Name"] == name]
     assert [entry["Action"] for entry in found] == ["token.revoke", "token.create"]
     assert all("@" in entry["Actor"] for entry in found)
+    revoked, made = [entry["Token"] for entry in found]
+    assert revoked == made
+    assert (made["Role"], made["Apps"], made["MayRunAsRoot"]) == ("viewer", [], False)
 
 
 def test_no_secret_is_in_the_audit(api: Api, backstage: Backstage) -> None:

@@ -308,6 +308,8 @@ def test_concurrent_deletes(api: Api) -> None:
 UNKNOWN_IDS = [
     "7d4f6ad2-6fd7-4a0a-8b1b-0c6f3a1f9a11",
     "not-a-uuid",
+    "7d4f6ad26fd74a0a8b1b0c6f3a1f9a11",
+    "-" * 3000 + "7d4f6ad26fd74a0a8b1b0c6f3a1f9a11",
     "x" * 3000,
     "1496287694.460088",
     "a.b~c_d",

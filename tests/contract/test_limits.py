@@ -159,7 +159,9 @@ def test_full_limits_together_can_be_started(api: Api) -> None:
         Env=["A=" + "x" * 160] * 100,
         SecretArgs=["x" * 96] * 32,
     )
-    api.new_execution(job["JobId"], [{"ContainerId": "c", "NodeId": "n"}])
+    nodes = [f"{number:080}" for number in range(1000)]
+    targets = [{"ContainerId": f"{node:0>128}", "NodeId": node} for node in nodes]
+    api.new_execution(job["JobId"], targets)
 
 
 def test_every_start_body_that_is_wrong(api: Api) -> None:
@@ -185,6 +187,8 @@ def test_every_start_body_that_is_wrong(api: Api) -> None:
         [{"ContainerId": "c", "NodeId": ["n"]}],
         [{"ContainerId": "", "NodeId": "n"}],
         [{"ContainerId": "c", "NodeId": ""}],
+        [{"ContainerId": "c", "NodeId": "n" * 81}],
+        [{"ContainerId": "c", "NodeId": "节点"}],
         [good, good],
         [good, {"ContainerId": "c", "NodeId": "other"}],
     ]

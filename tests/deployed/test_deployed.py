@@ -2,12 +2,15 @@
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import requests
 
+from dev.stack import LOCAL
 from dev.swarm import Swarm
 from tests.contract.client import Json, eventually, least, ok, target, unique
 from tests.deployed.conftest import PREFIX, Deployed
@@ -65,6 +68,15 @@ def until(deployed: Deployed, execution: tuple[str, str], status: str) -> Json:
         return dict(result)
 
     return eventually(reached, 240)
+
+
+@pytest.mark.usefixtures("deployed")
+def test_the_template_is_as_cloudformation_wants_it() -> None:
+    """MiniStack takes what Amazon's does not."""
+    lint = str(Path(sys.executable).with_name("cfn-lint"))
+    template = LOCAL / "package" / PREFIX / "sam.json"
+    done = subprocess.run([lint, str(template)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.usefixtures("worker")

@@ -88,6 +88,8 @@ def unserved(cluster: Cluster) -> Iterator[Callable[[Node], Node]]:
         worker = cluster.workers[node.name].process
         worker.kill()
         worker.wait()
+        # SQS gives the next message to a poll whose sender is dead, until that poll is over.
+        time.sleep(2)
         cluster.start_worker(node)
 
 
@@ -199,6 +201,24 @@ def test_a_connection_cut_in_the_middle_costs_output_and_no_exit_code(
         result = ended(cluster, job_id, executor_id)
         assert (result["Status"], result["ExitCode"]) == ("FINISHED", 6)
         assert (result["Output"], result["OutputIncomplete"]) == ("begun\n", True)
+        assert runs(node, target) == 1
+
+
+def test_a_command_that_prints_to_both_streams_without_a_reader_is_not_over_before_its_end(
+    cluster: Cluster, container: Container, unserved: Callable[[Node], Node]
+) -> None:
+    """The engine gives such an exec up: it says 126 while it runs, and has no code when it ends."""
+    node = unserved(cluster.swarm.nodes[1])
+    with CuttableSocket(node.run_dir / f"{uuid4().hex}.sock", node.docker_host) as way:
+        cluster.start_worker(node, DOCKER_HOSTS=way.url)
+        target = container(node)
+        script = "sleep 3; echo unheard; echo unheard >&2; sleep 6; exit 6"
+        job_id, executor_id = started(cluster, target, script)
+        way.cut()
+        result = ended(cluster, job_id, executor_id)
+        assert (result["Status"], result["Reason"]) == ("RUNNING_FAILED", "lost")
+        assert result["EndTime"] - result["StartTime"] > 9
+        assert result["OutputIncomplete"] is True
         assert runs(node, target) == 1
 
 

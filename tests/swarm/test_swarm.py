@@ -3,16 +3,20 @@
 import hashlib
 import shlex
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dev.engine import docker
+from dev.swarm_node import Node
+from dev.tokens import make_token
 from tests.conftest import ENGINE_KEYS
-from tests.swarm.conftest import Cluster, wait_until
+from tests.swarm.conftest import SERVING, Cluster, wait_until
 from worker.engine import AlreadyStarted, Engine
 
 # awk prints numbered lines fast: 300 MB in some seconds.
@@ -43,13 +47,14 @@ Throwaway = tuple[str, str, dict[str, str]]
 
 
 @pytest.fixture
-def throwaway(cluster: Cluster) -> Iterator[Callable[[], Throwaway]]:
+def throwaway(cluster: Cluster) -> Iterator[Callable[..., Throwaway]]:
     """Makes containers of the test's own on one node: (docker host, id, target) of each."""
     node = cluster.swarm.nodes[1]
     made: list[str] = []
 
-    def make() -> Throwaway:
-        made.append(docker(node.docker_host, "run", "-d", "appjobs-sample:1", "sleep", "600"))
+    def make(*options: str) -> Throwaway:
+        command = ("run", "-d", *options, "appjobs-sample:1", "sleep", "600")
+        made.append(docker(node.docker_host, *command))
         return node.docker_host, made[-1], {"ContainerId": made[-1], "NodeId": node.node_id}
 
     yield make
@@ -214,6 +219,21 @@ def peak_memory(pid: int) -> int:
     return int(line.split()[1]) // 1024
 
 
+def test_a_container_with_the_engines_socket_takes_the_right_to_run_as_root(
+    cluster: Cluster, throwaway: Callable[..., Throwaway]
+) -> None:
+    socket = cluster.swarm.nodes[1].docker_host.removeprefix("unix://")
+    _, _, target = throwaway("-v", f"{socket}:/var/run/docker.sock")
+    operator = make_token(cluster.aws.environment, "an operator", "--role", "operator")
+    job_id = cluster.create("echo here")
+    refused = replace(cluster, token=operator)
+    result = the(cluster.end(job_id, refused.start(job_id, [target])))
+    assert (result["Status"], result["Reason"]) == ("CREATE_FAILED", "forbidden")
+    assert the(cluster.end(job_id, cluster.start(job_id, [target])))["Output"] == "here\n"
+    elsewhere = the(cluster.end(job_id, refused.start(job_id, one(cluster))))
+    assert elsewhere["Output"] == "here\n"
+
+
 def test_a_300_mb_log_is_complete_to_the_byte(cluster: Cluster) -> None:
     lines = 3_000_000
     target = one(cluster)
@@ -281,6 +301,43 @@ def test_a_first_sigterm_drains(cluster: Cluster) -> None:
     assert meanwhile["Output"] == "meanwhile\n"
     assert the(cluster.end(job_id, executor_id))["Output"] == "done\n"
     assert old.process.wait(20) == 0
+
+
+def update(cluster: Cluster, node: Node) -> None:
+    """Starts a new worker on the node, and drains the old one once the new one serves."""
+    old = cluster.workers[node.name]
+    before = old.log.read_text().count(SERVING)
+    cluster.start_worker(node)
+    wait_until(lambda: old.log.read_text().count(SERVING) > before, 30, old.log.read_text)
+    old.process.terminate()
+    assert old.process.wait(30) == 0
+
+
+def test_a_rolling_update_under_load_loses_nothing(cluster: Cluster) -> None:
+    job_id = cluster.create("sh -c 'echo ran >> /tmp/update; sleep 2; echo done'")
+    targets = cluster.targets()
+    updated = threading.Event()
+
+    def start_until_updated() -> list[str]:
+        executions = []
+        while not updated.wait(0.5):
+            executions.append(cluster.start(job_id, targets))
+        return executions
+
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(start_until_updated)
+        try:
+            for node in cluster.swarm.nodes:
+                update(cluster, node)
+        finally:
+            updated.set()
+        executions = starting.result()
+    for executor_id in executions:
+        for result in cluster.end(job_id, executor_id):
+            assert (result["Status"], result["ExitCode"]) == ("FINISHED", 0), result
+            assert (result["Output"], "OutputIncomplete" in result) == ("done\n", False)
+    for result in cluster.run("cat /tmp/update"):
+        assert result["Output"] == "ran\n" * len(executions)
 
 
 def test_a_killed_workers_target_is_adopted_and_runs_once(cluster: Cluster) -> None:

@@ -13,7 +13,8 @@ from worker.config import load
 from worker.consumer import Consumer
 from worker.engine import Engine
 from worker.health import Health, Pulse
-from worker.lease import Lease, ServedNode
+from worker.heartbeat import Heartbeat, ServedNode
+from worker.lease import Lease
 from worker.output import SpoolDirectory
 from worker.run import Runner
 
@@ -27,49 +28,51 @@ def received(number: int) -> Received:
 @pytest.fixture
 def sqs(monkeypatch: pytest.MonkeyPatch) -> Any:
     fake = create_autospec(queues)
-    for name in ("receive", "delete", "hold"):
+    for name in ("receive", "delete", "hold", "ensure_queue"):
         monkeypatch.setattr(queues, name, getattr(fake, name))
     return fake
 
 
 @pytest.fixture
 def lease() -> Lease:
-    return Lease("w", Pulse())
+    return Lease(Pulse())
 
 
 @pytest.fixture
 def consumer(lease: Lease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Consumer:
     monkeypatch.setattr(module, "_PAUSE", 0)
     settings = load({"MAX_COMMANDS": "12", "POLL_SECONDS": "1"})
-    return Consumer("unix:///e", settings, lease, Health(), SpoolDirectory(tmp_path, 100))
+    heartbeat = Heartbeat("w", Pulse())
+    spools = SpoolDirectory(tmp_path, 100)
+    return Consumer("unix:///e", settings, lease, heartbeat, Health(), spools)
 
 
 def test_a_poll_takes_no_more_than_there_are_places(consumer: Consumer, sqs: Any) -> None:
     sqs.receive.side_effect = lambda url, at_most, wait: [received(n) for n in range(at_most)]
-    assert len(consumer._poll("q")) == 10
+    assert len(consumer._poll(NODE)) == 10
     sqs.receive.side_effect = lambda url, at_most, wait: [
         received(n) for n in range(10, 10 + at_most)
     ]
-    assert len(consumer._poll("q")) == 2
+    assert len(consumer._poll(NODE)) == 2
     assert consumer._free._value == 0
 
 
 def test_places_that_got_no_message_are_free_again(consumer: Consumer, sqs: Any) -> None:
     sqs.receive.return_value = [received(1)]
-    assert len(consumer._poll("q")) == 1
+    assert len(consumer._poll(NODE)) == 1
     assert consumer._free._value == 11
 
 
 def test_a_target_in_our_hands_is_not_taken_twice(consumer: Consumer, sqs: Any) -> None:
     sqs.receive.return_value = [received(1)]
-    consumer._poll("q")
-    assert consumer._poll("q") == []
+    consumer._poll(NODE)
+    assert consumer._poll(NODE) == []
     assert consumer._free._value == 11
 
 
 def test_a_failed_poll_gives_its_places_back(consumer: Consumer, sqs: Any) -> None:
     sqs.receive.side_effect = ConnectionError
-    assert consumer._poll("q") == []
+    assert consumer._poll(NODE) == []
     assert consumer._free._value == 12
 
 
@@ -79,7 +82,7 @@ def test_what_comes_while_it_drains_goes_back_at_once(consumer: Consumer, sqs: A
         return [received(1), received(2)]
 
     sqs.receive.side_effect = told_to_drain
-    assert consumer._poll("q") == []
+    assert consumer._poll(NODE) == []
     sqs.hold.assert_called_once_with("q", ["r1", "r2"], 0)
     assert consumer._free._value == 12
 
@@ -126,6 +129,7 @@ def test_an_engine_that_is_not_there_yet_is_asked_again(
     monkeypatch.setattr(
         queues, "ensure_queue", create_autospec(queues.ensure_queue, return_value="q")
     )
-    monkeypatch.setattr(consumer._lease, "serve", create_autospec(consumer._lease.serve))
+    serve = create_autospec(consumer._heartbeat.serve)
+    monkeypatch.setattr(consumer._heartbeat, "serve", serve)
     assert consumer._announce() == NODE
     assert engine.connect.call_count == 3

@@ -1,7 +1,9 @@
 """The engine's multiplexed stream, and what its refusals mean."""
 
 import io
+import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
@@ -192,9 +194,58 @@ def test_an_engine_never_reached_is_unreachable() -> None:
 
 
 def test_the_recorded_exit_is_that_of_this_exec(connected: Engine, api: Any) -> None:
-    def event(exec_id: str, code: str) -> dict[str, Any]:
-        return {"Actor": {"Attributes": {"execID": exec_id, "exitCode": code}}}
+    def event(exec_id: str, code: str) -> str:
+        return json.dumps({"Actor": {"Attributes": {"execID": exec_id, "exitCode": code}}})
 
-    api.events.side_effect = lambda **asked: iter([event("e0", "1"), event("e1", "7")])
+    events = [event("e0", "1"), event("e1", "7"), event("e3", "127")]
+    api.base_url, api.api_version = "http://engine", "1.41"
+    api.info.return_value = {"SystemTime": "1970-01-01T00:01:40.123456789Z"}
+    api.get.return_value = SimpleNamespace(ok=True, text="\n".join(events) + "\n")
     assert connected.recorded_exit("e1", since=1.5) == 7
     assert connected.recorded_exit("e2", since=1.5) is None
+    # The engine had given that one up.
+    assert connected.recorded_exit("e3", since=1.5) is None
+    (url,), asked = api.get.call_args
+    assert url == "http://engine/v1.41/events"
+    assert asked["params"]["until"] == "101"
+    api.get.return_value = SimpleNamespace(ok=False, text="no")
+    with pytest.raises(Refusal):
+        connected.recorded_exit("e1", since=1.5)
+
+
+def test_a_process_is_found_in_its_container(connected: Engine, api: Any) -> None:
+    api.top.return_value = {"Titles": ["UID", "PID"], "Processes": [["root", "7"], ["7", "71"]]}
+    assert connected.is_alive("c1", 7)
+    assert not connected.is_alive("c1", 1)
+
+
+@pytest.mark.parametrize(
+    ("mount", "reached"),
+    [
+        ({"Type": "bind", "Source": "/var/run/docker.sock"}, True),
+        ({"Type": "bind", "Source": "/run/docker.sock"}, True),
+        ({"Type": "bind", "Source": "/run"}, True),
+        ({"Type": "bind", "Source": "/"}, True),
+        ({"Type": "bind", "Source": "/srv/engine/other.sock"}, True),
+        ({"Type": "bind", "Source": "/srv/engine/other.socket"}, False),
+        ({"Type": "bind", "Source": "/run/docker.sock.d"}, False),
+        ({"Type": "volume", "Name": "data", "Source": "/var/lib/docker/volumes/data/_data"}, False),
+        ({"Type": "tmpfs", "Source": "", "Destination": "/run"}, False),
+    ],
+    ids=str,
+)
+def test_a_container_with_the_engines_socket_is_known(
+    api: Any, mount: dict[str, str], reached: bool
+) -> None:
+    api.info.return_value = {"ID": "AB:CD", "Name": "host"}
+    made = Engine("unix:///srv/engine/other.sock", pool=1)
+    made.connect()
+    api.inspect_container.return_value = {"Mounts": [{"Type": "volume", "Source": "x"}, mount]}
+    assert made.is_reached_from("c1") is reached
+
+
+def test_a_container_that_is_not_there_cannot_be_looked_at(api: Any, connected: Engine) -> None:
+    api.inspect_container.side_effect = refused(404, "No such container: c1")
+    with pytest.raises(Refusal) as refusal:
+        connected.is_reached_from("c1")
+    assert refusal.value.reason == Reason.CONTAINER_NOT_FOUND

@@ -17,7 +17,7 @@ from chalicelib.schemas import JobRequest, StartRequest, Target
 from chalicelib.services import executions, jobs
 from chalicelib.services.executions import _next_executor_id, _whole_characters
 from chalicelib.states import Reason, Status
-from tests.unit.callers import ADMIN
+from tests.unit.callers import ADMIN, caller
 
 NOW = 1_496_287_694.460088
 
@@ -205,6 +205,23 @@ def test_starts_older_than_the_retention_are_not_listed(job_id: str, clock: Any)
     assert jobs.get_job(ADMIN, job_id).Executors == [second]
 
 
+def test_an_execution_is_gone_after_the_retention(job_id: str, clock: Any) -> None:
+    """DynamoDB may have deleted its results and not yet itself."""
+    executor_id = start(job_id, ("c1", "n1"))
+    clock.now += settings.retention - 1
+    only(job_id, executor_id)
+    clock.now += 2
+    with pytest.raises(ExecutionNotFound):
+        only(job_id, executor_id)
+
+
+def test_it_is_stored_whether_who_started_it_may_run_as_root(job_id: str) -> None:
+    request = StartRequest([Target("c1", "n1")])
+    for who, may in ((ADMIN, True), (caller(may_run_as_root=False), False)):
+        executor_id = executions.start(who, job_id, request).Executors[-1]
+        assert store.get_execution(job_id, executor_id).MayRunAsRoot is may
+
+
 def test_a_log_is_named_after_container_and_start(job_id: str) -> None:
     name, link, text = executions.log(ADMIN, job_id, start(job_id, ("c1", "n1")), "c1")
     assert name == "job-container-c1-2017-06-01-03:28:14.log"
@@ -223,9 +240,20 @@ def test_the_log_of_no_target_is_not_found(job_id: str) -> None:
         executions.log(ADMIN, job_id, start(job_id, ("c1", "n1")), "c2")
 
 
-def test_a_running_command_has_a_log_once_some_is_stored(job_id: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "fields"),
+    [
+        (Status.CREATED, {}),
+        (Status.RUNNING, {}),
+        # More than who adopted it knew of.
+        (Status.FINISHED, {"OutputIncomplete": True, "OutputSize": 0}),
+    ],
+)
+def test_a_command_has_a_log_once_some_is_stored(
+    job_id: str, status: Status, fields: dict[str, Any]
+) -> None:
     executor_id = start(job_id, ("c1", "n1"))
-    write(job_id, executor_id, Status.RUNNING, ID="e1")
+    write(job_id, executor_id, status, ID="e1", **fields)
     assert executions.log(ADMIN, job_id, executor_id, "c1")[1] is None
     key = logs.log_key(job_id, executor_id, "c1")
     client("s3").put_object(Bucket=settings.log_bucket, Key=key, Body=b"so far")

@@ -6,11 +6,10 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from chalicelib import queues, store
-from chalicelib.models import Node
+from chalicelib import queues
 from chalicelib.queues import VISIBILITY, Received, TargetMessage
 from worker.health import Pulse
-from worker.lease import Lease, ServedNode
+from worker.lease import Lease
 
 TARGET = TargetMessage("j1", "1.000000", "c1")
 OTHER = TargetMessage("j1", "1.000000", "c2")
@@ -21,7 +20,7 @@ def received(receipt: str, target: TargetMessage = TARGET, id: str = "m1") -> Re
 
 
 def new_lease() -> Lease:
-    return Lease("w", Pulse())
+    return Lease(Pulse())
 
 
 class Stop(BaseException):
@@ -32,20 +31,6 @@ class Stop(BaseException):
 def hold(monkeypatch: pytest.MonkeyPatch) -> Any:
     fake = create_autospec(queues.hold, return_value=[])
     monkeypatch.setattr(queues, "hold", fake)
-    return fake
-
-
-@pytest.fixture
-def announce(monkeypatch: pytest.MonkeyPatch) -> Any:
-    fake = create_autospec(store.announce)
-    monkeypatch.setattr(store, "announce", fake)
-    return fake
-
-
-@pytest.fixture(autouse=True)
-def waiting(monkeypatch: pytest.MonkeyPatch) -> Any:
-    fake = create_autospec(queues.waiting, return_value=7)
-    monkeypatch.setattr(queues, "waiting", fake)
     return fake
 
 
@@ -152,12 +137,8 @@ def test_a_failed_turn_does_not_end_the_lease(hold: Any, monkeypatch: pytest.Mon
     assert hold.call_count == 2
 
 
-def test_a_queue_that_fails_holds_up_no_other_and_no_heartbeat(
-    hold: Any, announce: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_queue_that_fails_holds_up_no_other(hold: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lease = new_lease()
-    lease.serve(ServedNode("n1", "host", "good"))
-    announce.reset_mock()
     lease.hold("gone", received("r1"))
     lease.hold("good", received("r2"))
 
@@ -169,18 +150,6 @@ def test_a_queue_that_fails_holds_up_no_other_and_no_heartbeat(
     hold.side_effect = answer
     turns(lease, monkeypatch, 1)
     assert [call.args[0] for call in hold.call_args_list] == ["gone", "good"]
-    announce.assert_called_once()
-
-
-@pytest.mark.usefixtures("aws")
-def test_a_served_node_is_announced_at_once_and_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.lease.time", SimpleNamespace(time=lambda: 5.0))
-    lease = new_lease()
-    lease.serve(ServedNode("n1", "host", "q"))
-    first = Node.get("n1")
-    assert (first.Hostname, first.QueueUrl, first.Worker, first.Heartbeat) == ("host", "q", "w", 5)
-    turns(lease, monkeypatch, 1)
-    assert Node.get("n1").Heartbeat == 1000 + VISIBILITY / 3
 
 
 @pytest.mark.usefixtures("aws")

@@ -74,6 +74,10 @@ class ModelEngine:
         if not self.reachable:
             raise Unreachable("away")
 
+    def is_reached_from(self, container_id: str) -> bool:
+        self._answer()
+        return False
+
     def create(self, *arguments: object) -> str:
         self._answer()
         exec_id = uuid4().hex
@@ -130,7 +134,7 @@ class Life(RuleBasedStateMachine):
                 raise Death
             answer = call(*arguments)
             if step == "start":
-                answer = iter(list(answer))
+                answer = (frame for frame in list(answer))
             if self.death == (step, "after"):
                 raise Death
             return answer

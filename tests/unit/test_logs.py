@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from chalicelib import logs
+from chalicelib.aws import make_client
 from chalicelib.config import settings
 from chalicelib.logs import MAX_PART, MIN_PART, GrowingObject
 
@@ -140,6 +141,16 @@ def test_copied_parts_cover_the_base_and_are_sizes_that_s3_takes(size: int) -> N
 
 def test_a_part_as_large_as_we_copy_at_once_is_not_split() -> None:
     assert logs._ranges(MAX_PART) == [(1, 0, MAX_PART - 1)]
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_link_leads_to_the_buckets_own_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3's global address would send whoever follows it on to another one, for which it is not signed."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    make_client.cache_clear()
+    url = urlsplit(logs.link("logs/j/1/c.log", "job.log"))
+    make_client.cache_clear()
+    assert url.netloc == f"{settings.log_bucket}.s3.eu-central-1.amazonaws.com"
 
 
 @pytest.mark.usefixtures("aws")

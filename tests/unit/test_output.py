@@ -69,7 +69,8 @@ def test_a_failed_upload_is_made_good_by_the_next(tmp_path: Path) -> None:
 def test_a_full_spool_holds_the_writer_until_a_flush_and_says_if_that_was_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, after: int, in_doubt: bool
 ) -> None:
-    clock = iter([0, seconds])
+    # At the beginning and the end of each of the two writes.
+    clock = iter([0, 0, 0, seconds])
     monkeypatch.setattr("worker.output.time", SimpleNamespace(monotonic=lambda: next(clock)))
     spool = open_spool(tmp_path, create_autospec(GrowingObject, instance=True), limit=20)
     spool.write(b"x" * 10)
@@ -82,6 +83,21 @@ def test_a_full_spool_holds_the_writer_until_a_flush_and_says_if_that_was_long(
     assert not writer.is_alive()
     assert spool.size == 10 + after
     assert spool.end_in_doubt == in_doubt
+
+
+def test_a_disk_that_takes_a_part_at_a_time_gets_all(tmp_path: Path, log: Any) -> None:
+    spool = open_spool(tmp_path, log)
+    disk = spool._file
+
+    class NearlyFull:
+        def write(self, chunk: memoryview) -> int:
+            return disk.write(chunk[:3])
+
+    spool._file = NearlyFull()  # type: ignore[assignment]
+    spool.write(b"0123456789")
+    assert (spool.size, spool.tail) == (10, b"6789")
+    spool.flush()
+    assert log.parts == [b"0123456789"]
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ OVER = {
     "ID": "e1",
     "Running": False,
     "ExitCode": 0,
+    "Pid": 7,
     "ProcessConfig": {"entrypoint": "echo", "arguments": ["hi", SECRET]},
 }
 
@@ -69,8 +70,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def engine() -> Any:
     fake = create_autospec(Engine, instance=True)
+    fake.is_reached_from.return_value = False
+    fake.recorded_exit.return_value = None
+    fake.is_alive.return_value = False
     fake.create.return_value = "e1"
-    fake.start.side_effect = lambda exec_id: iter([(1, b"hi\n")])
+    fake.start.side_effect = lambda exec_id: (frame for frame in [(1, b"hi\n")])
     fake.inspect.return_value = dict(OVER)
     return fake
 
@@ -80,7 +84,7 @@ def message() -> Received:
     return accepted(NOW)
 
 
-def accepted(when: float) -> Received:
+def accepted(when: float, **fields: Any) -> Received:
     """An execution that was stored then, and its message."""
     executor_id = f"{when:.6f}"
     Execution(
@@ -97,6 +101,7 @@ def accepted(when: float) -> Received:
         Target=[{"ContainerId": "c1", "NodeId": "n1"}],
         UnknownNodes=[],
         ExpiresAt=int(when) + 1000,
+        **fields,
     ).save()
     return Received(TargetMessage("j1", executor_id, "c1"), "m1", "receipt", first=True)
 
@@ -120,6 +125,20 @@ def claimed(message: Received, status: Status = Status.CREATED) -> None:
 @pytest.fixture
 def runner(engine: Any, tmp_path: Path) -> Runner:
     return Runner(engine, "n1", SpoolDirectory(tmp_path, 10**6), True)
+
+
+def test_where_the_engine_can_be_reached_jobs_run_with_the_right_to_root_alone(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    engine.is_reached_from.return_value = True
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Reason) == (Status.CREATE_FAILED, Reason.FORBIDDEN)
+    engine.is_reached_from.assert_called_once_with("c1")
+    engine.create.assert_not_called()
+    of_root = accepted(NOW + 1, MayRunAsRoot=True)
+    runner.run(of_root)
+    assert stored(of_root).Status == Status.FINISHED
 
 
 def test_a_target_runs_and_its_secrets_are_masked(
@@ -226,6 +245,98 @@ def test_126_of_a_command_without_a_reader_is_not_believed(
     result = stored(message)
     assert result.Status == status
     assert result.Inspect["ExitCode"] == 7 if recorded else result.Reason == Reason.LOST
+
+
+def test_126_of_a_command_that_runs_is_not_its_end(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    """The engine says so of a command that printed to both of its streams without a reader."""
+    claimed(message, Status.RUNNING)
+    engine.inspect.return_value = {**OVER, "ExitCode": 126}
+    engine.is_alive.side_effect = [True, True, False]
+    engine.recorded_exit.side_effect = [None, None, 7]
+    runner.run(again(message))
+    assert stored(message).Inspect["ExitCode"] == 7
+    engine.is_alive.assert_called_with("c1", 7)
+
+
+@pytest.mark.parametrize(("recorded", "code", "cut"), [(None, 126, None), (7, 7, True)])
+def test_126_of_a_command_with_a_reader_is_believed_unless_the_event_says_otherwise(
+    runner: Runner,
+    engine: Any,
+    message: Received,
+    recorded: int | None,
+    code: int,
+    cut: bool | None,
+) -> None:
+    engine.inspect.return_value = {**OVER, "ExitCode": 126}
+    engine.recorded_exit.return_value = recorded
+    runner.run(message)
+    result = stored(message)
+    assert (result.Inspect["ExitCode"], result.OutputIncomplete) == (code, cut)
+
+
+def test_what_ended_while_the_engine_was_away_may_have_been_cut(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    engine.inspect.side_effect = [Unreachable, OVER]
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.OutputIncomplete) == (Status.FINISHED, True)
+
+
+def test_an_engine_that_is_gone_for_good_ends_its_targets(
+    runner: Runner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "_ENGINE_GONE", 60)
+    claimed(message, Status.RUNNING)
+    engine.inspect.side_effect = [{**OVER, "Running": True}, *[Unreachable] * 100]
+    runner.run(again(message))
+    result = stored(message)
+    assert (result.Status, result.Reason) == (Status.RUNNING_FAILED, Reason.LOST)
+    assert engine.inspect.call_count < 50
+
+
+def test_who_loses_the_claim_by_the_only_message_adopts(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    """Another worker took the target up by the same message, which it could not hold."""
+
+    def create(*arguments: Any) -> str:
+        claimed(message, Status.RUNNING)
+        return "e2"
+
+    engine.create.side_effect = create
+    engine.inspect.return_value = {**OVER, "ExitCode": 5}
+    runner.run(again(message))
+    result = stored(message)
+    assert (result.ID, result.Status, result.Inspect["ExitCode"]) == ("e1", Status.FINISHED, 5)
+    engine.start.assert_not_called()
+
+
+def test_an_output_that_cannot_be_kept_is_hung_up(
+    runner: Runner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that goes on printing would wait for its reader for ever."""
+    hung_up = threading.Event()
+
+    def start(exec_id: str) -> Iterator[Frame]:
+        try:
+            while True:
+                yield 1, b"more"
+        finally:
+            hung_up.set()
+
+    def full(spool: Spool, chunk: bytes) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Spool, "write", full)
+    engine.start.side_effect = start
+    ended = iter([{**OVER, "Running": True}] * 3)
+    engine.inspect.side_effect = lambda exec_id: OVER if hung_up.is_set() else next(ended)
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.OutputIncomplete) == (Status.FINISHED, True)
 
 
 def test_an_exec_that_the_engine_forgot_is_lost(
@@ -355,7 +466,7 @@ def test_secrets_are_taken_out_of_each_stream_of_the_output(
 ) -> None:
     half = len(SECRET) // 2
     frames = [(1, b"<" + SECRET[:half].encode()), (2, b"!"), (1, SECRET[half:].encode() + b">s3")]
-    engine.start.side_effect = lambda exec_id: iter(frames)
+    engine.start.side_effect = lambda exec_id: (frame for frame in frames)
     Runner(engine, "n1", SpoolDirectory(tmp_path, 10**6), redact).run(message)
     raw = f"<{SECRET[:half]}!{SECRET[half:]}>s3".encode()
     assert stored(message).Output == (b"<!***>s3" if redact else raw)
@@ -604,7 +715,7 @@ def test_of_many_targets_each_keeps_a_shorter_end(message: Received) -> None:
 
 
 def with_secrets(*secrets_: str) -> Command:
-    return Command(["echo"], list(secrets_), [], "", False, NOW, 0, 1)
+    return Command(["echo"], list(secrets_), [], "", False, False, NOW, 0, 1)
 
 
 @pytest.mark.parametrize("secrets_", [(), ("",), ("a", "", "b b")])
@@ -631,7 +742,7 @@ def test_a_start_that_never_reached_the_engine_is_made_at_the_next_delivery(
     engine.inspect.return_value = {**OVER, "ExitCode": None}
     with pytest.raises(NotStarted):
         runner.run(message)
-    engine.start.side_effect = lambda exec_id: iter([(1, b"hi\n")])
+    engine.start.side_effect = lambda exec_id: (frame for frame in [(1, b"hi\n")])
     engine.inspect.side_effect = [{**OVER, "ExitCode": None}, OVER]
     runner.run(again(message))
     assert (stored(message).Status, stored(message).Output) == (Status.FINISHED, b"hi\n")

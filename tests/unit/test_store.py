@@ -162,10 +162,9 @@ def test_a_deleted_job_leaves_its_name_and_its_executions() -> None:
     delete("j1")
     create(job("j2"))
     assert store.get_execution("j1", "1.000000").Cmd == "true"
-    with pytest.raises(JobNotFound):
-        store.get_execution("j1", "2.000000")
-    with pytest.raises(ExecutionNotFound):
-        store.get_execution("j2", "1.000000")
+    for missing in (("j1", "2.000000"), ("j2", "1.000000")):
+        with pytest.raises(ExecutionNotFound):
+            store.get_execution(*missing)
 
 
 def test_a_taken_executor_id_is_chosen_anew() -> None:

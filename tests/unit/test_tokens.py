@@ -140,6 +140,13 @@ def test_making_and_revoking_is_in_the_audit() -> None:
     tokens.revoke(ACTOR, found)
     entries = [(entry.Action, entry.Actor, entry.Name) for entry in AuditEntry.scan()]
     assert sorted(entries) == [("token.create", ACTOR, "ci"), ("token.revoke", ACTOR, "ci")]
+    rights = {
+        "Id": tokens.id_of(found),
+        "Role": found.Role,
+        "Apps": found.Apps,
+        "MayRunAsRoot": found.MayRunAsRoot,
+    }
+    assert [entry.Token for entry in AuditEntry.scan()] == [rights, rights]
 
 
 @pytest.mark.parametrize(

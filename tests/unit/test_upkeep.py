@@ -119,17 +119,21 @@ def test_a_target_that_nobody_took_up_stays_until_its_deadline_and_then_expires(
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_what_ran_on_a_node_that_is_gone_is_lost(known: bool) -> None:
+def test_what_ran_on_a_node_that_is_gone_is_lost(clock: Any, known: bool) -> None:
     execution = accepted("c1")
-    write(execution, "c1", Status.RUNNING, StartTime=NOW - 9)
+    write(execution, "c1", Status.RUNNING, StartTime=NOW)
     if known:
-        heartbeat(NOW - upkeep.NODE_GONE - 1)
+        heartbeat(NOW)
+    clock.now += upkeep.NODE_GONE
+    upkeep.turn()
+    assert result(execution, "c1").Status == Status.RUNNING
+    clock.now += 1
     upkeep.turn()
     stored = result(execution, "c1")
     assert stored
     assert (stored.Status, stored.Reason) == (Status.RUNNING_FAILED, Reason.LOST)
     upkeep.turn()
-    assert counters(execution) == (1, 0, 1, NOW)
+    assert counters(execution) == (1, 0, 1, clock.now)
 
 
 def test_a_worker_that_ends_a_target_meanwhile_is_right(monkeypatch: pytest.MonkeyPatch) -> None:

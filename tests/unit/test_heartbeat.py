@@ -1,0 +1,73 @@
+"""Served nodes are announced again and again, whatever fails."""
+
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import create_autospec
+
+import pytest
+
+from chalicelib import queues, store
+from chalicelib.models import Node
+from worker.health import Pulse
+from worker.heartbeat import Heartbeat, ServedNode
+
+pytestmark = pytest.mark.usefixtures("aws")
+
+
+class Stop(BaseException):
+    """Ends the endless loop."""
+
+
+@pytest.fixture(autouse=True)
+def waiting(monkeypatch: pytest.MonkeyPatch) -> Any:
+    fake = create_autospec(queues.waiting, return_value=7)
+    monkeypatch.setattr(queues, "waiting", fake)
+    return fake
+
+
+def turn(heartbeat: Heartbeat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs one turn, 20 s after 1000."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) > 1:
+            raise Stop
+
+    clock = SimpleNamespace(sleep=sleep, time=lambda: 1000.0 + sum(slept))
+    monkeypatch.setattr("worker.heartbeat.time", clock)
+    with pytest.raises(Stop):
+        heartbeat.run()
+
+
+def test_a_served_node_is_announced_at_once_and_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.heartbeat.time", SimpleNamespace(time=lambda: 5.0))
+    heartbeat = Heartbeat("w", Pulse())
+    heartbeat.serve(ServedNode("n1", "host", "q"))
+    first = Node.get("n1")
+    assert (first.Hostname, first.QueueUrl, first.Worker, first.Heartbeat) == ("host", "q", "w", 5)
+    turn(heartbeat, monkeypatch)
+    assert Node.get("n1").Heartbeat == 1020
+
+
+def test_a_node_that_fails_holds_up_no_other(monkeypatch: pytest.MonkeyPatch, waiting: Any) -> None:
+    heartbeat = Heartbeat("w", Pulse())
+    for node in ("n1", "n2"):
+        heartbeat.serve(ServedNode(node, "host", node))
+    announced: list[str] = []
+
+    def announce(node: Node) -> None:
+        announced.append(node.NodeId)
+        raise ConnectionError
+
+    monkeypatch.setattr(store, "announce", announce)
+    turn(heartbeat, monkeypatch)
+    assert announced == ["n1", "n2"]
+    assert [call.args for call in waiting.call_args_list] == [("n1",), ("n2",)]
+
+
+def test_it_is_alive_before_a_node_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While engine or AWS are away, a new start would not help."""
+    pulse = create_autospec(Pulse, instance=True)
+    turn(Heartbeat("w", pulse), monkeypatch)
+    pulse.beat.assert_called_once()

@@ -1,0 +1,67 @@
+"""Says which nodes are served, again and again. One thread per process."""
+
+import threading
+import time
+from dataclasses import dataclass
+
+from chalicelib import queues, store
+from chalicelib.models import Node
+from worker import metrics
+from worker.health import Pulse
+
+_INTERVAL = 20
+
+
+@dataclass(frozen=True)
+class ServedNode:
+    """A node that this worker has announced."""
+
+    node_id: str
+    hostname: str
+    queue_url: str
+
+
+class Heartbeat(threading.Thread):
+    """Renews the nodes' heartbeats, and looks at their queues' lengths, every 20 s.
+
+    Apart from the lease: where DynamoDB hangs, messages must be held all the same.
+    """
+
+    def __init__(self, worker_id: str, pulse: Pulse) -> None:
+        super().__init__(name="heartbeat", daemon=True)
+        self._worker_id = worker_id
+        self._pulse = pulse
+        self._lock = threading.Lock()
+        self._nodes: dict[str, ServedNode] = {}
+
+    def serve(self, node: ServedNode) -> None:
+        """Announces a node now, and again and again from now on."""
+        self._announce(node)
+        with self._lock:
+            self._nodes[node.node_id] = node
+
+    def run(self) -> None:
+        while True:
+            time.sleep(_INTERVAL)
+            self._pulse.beat()
+            for node in self._served():
+                self._pulse.beat()
+                with metrics.tolerated("heartbeat", node_id=node.node_id):
+                    self._announce(node)
+                with metrics.tolerated("count of waiting messages", node_id=node.node_id):
+                    metrics.WAITING.labels(node.node_id).set(queues.waiting(node.queue_url))
+
+    def _served(self) -> list[ServedNode]:
+        with self._lock:
+            return list(self._nodes.values())
+
+    def _announce(self, node: ServedNode) -> None:
+        store.announce(
+            Node(
+                node.node_id,
+                Hostname=node.hostname,
+                QueueUrl=node.queue_url,
+                Worker=self._worker_id,
+                Heartbeat=time.time(),
+            )
+        )
