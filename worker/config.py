@@ -65,6 +65,7 @@ def _engines(environ: Mapping[str, str]) -> tuple[str, ...]:
         if not engine.startswith(("unix://", "tcp://")):
             raise ValueError(
                 f"an engine must be unix://… or tcp://…, not {engine!r}; where it is reached by ssh, "
-                "forward its socket: ssh -nNT -L /run/engine.sock:/var/run/docker.sock HOST"
+                "forward its socket: ssh -nNT -o ServerAliveInterval=20 -L /run/engine.sock:"
+                "/var/run/docker.sock HOST"
             )
     return engines

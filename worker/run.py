@@ -127,8 +127,7 @@ class Runner:
         try:
             if not command_.may_run_as_root and self._engine.is_reached_from(result.ContainerId):
                 message = "it can reach the engine's socket: that takes the right to run as root"
-                ending.fail(result, Status.CREATE_FAILED, Reason.FORBIDDEN, message)
-                return
+                raise Refusal(Reason.FORBIDDEN, message)
             result.ID = self._engine.create(
                 result.ContainerId,
                 command_.words + command_.secrets,
