@@ -20,7 +20,7 @@ from dev.tokens import bearer
 from tests.conftest import free_port
 from tests.swarm.conftest import Cluster, emptied, reaching_aws_at, wait_until
 
-TARGETS = int(os.environ.get("CHAOS_TARGETS") or 500)
+TARGETS = int(os.environ.get("CHAOS_TARGETS") or 300)
 # Messages whose receipt was cut off come again after a minute, and may be cut off once more.
 END_SECONDS = 300 + TARGETS
 # Every command appends its execution's line to this file of its container.
