@@ -50,7 +50,7 @@ _START_GRACE = 60
 # to store the end themselves: they have all of the output.
 _OWNER_SECONDS = 30
 # The same by a message that came again: its owner is dead, or could not hold it while SQS was away.
-_OWNER_IN_DOUBT_SECONDS = 5
+_DOUBTFUL_OWNER_SECONDS = 5
 # An engine that did not answer for so many seconds will not tell any more how an exec ended: it has
 # forgotten it by the time it comes back.
 _ENGINE_GONE = 3600
@@ -90,7 +90,7 @@ class Runner:
             # Another claimed it meanwhile: our message may be the only one.
             result = store.get_result(*ids)
         if result and result.Status not in TERMINAL:
-            self._adopt(target, result, _OWNER_SECONDS if first else _OWNER_IN_DOUBT_SECONDS)
+            self._adopt(target, result, owner_lives=first)
 
     def _claim_and_run(self, target: TargetMessage) -> bool:
         """False where another was first."""
@@ -156,7 +156,7 @@ class Runner:
             reader = Reader(self._engine, result.ID, spool, hidden)
             self._accompany(reader, spool, result)
             if isinstance(reader.error, AlreadyStarted):
-                self._adopt(target, result, _OWNER_SECONDS)
+                self._adopt(target, result, owner_lives=True)
                 return
             self._end(command_, result, spool, reader.error)
         finally:
@@ -203,20 +203,20 @@ class Runner:
         except (Refusal, UnknownExec):
             return False
 
-    def _adopt(self, target: TargetMessage, result: Result, owner_seconds: float) -> None:
+    def _adopt(self, target: TargetMessage, result: Result, owner_lives: bool) -> None:
         """Goes on from where another worker, or this one before it was started anew, left it."""
         log.info("adopting", exec_id=result.ID, status=result.Status)
         metrics.ADOPTED.inc()
         try:
-            self._bring_to_end(target, result, owner_seconds)
+            self._bring_to_end(target, result, owner_lives)
         except SecretsUnreadable as error:
             # Nothing of it can be shown: we could not tell its secrets from the rest.
             reason = Reason.SECRETS_UNREADABLE
             ending.fail(result, Status.RUNNING_FAILED, reason, error.message)
             ending.store_end(result)
 
-    def _bring_to_end(self, target: TargetMessage, result: Result, owner_seconds: float) -> None:
-        ids = (target.job_id, target.executor_id)
+    def _bring_to_end(self, target: TargetMessage, result: Result, owner_lives: bool) -> None:
+        ids, began = (target.job_id, target.executor_id), time.monotonic()
         # Nobody can attach again to an exec's output, so the log has what was uploaded before.
         result.OutputIncomplete = True
         try:
@@ -225,7 +225,8 @@ class Runner:
             result.OutputIncomplete = None
             self._execute(target, command.load(*ids), result)
             return
-        if ending.ended_meanwhile(target, owner_seconds):
+        watched = time.monotonic() - began > _CUT_AFTER
+        if ending.ended_meanwhile(target, _owner_seconds(owner_lives, watched)):
             return
         command_ = ending.insist(lambda: command.load(*ids))
         ending.take_stored_output(target, command_, result)
@@ -299,6 +300,13 @@ class Runner:
         if code not in (None, _CUT_OFF):
             result.OutputIncomplete = True
         return {**inspect, "ExitCode": _CUT_OFF if code is None else code}
+
+
+def _owner_seconds(lives: bool, watched: bool) -> float:
+    """How long to leave an end to its owner; one that is older than our look at it, nobody stores."""
+    if lives:
+        return _OWNER_SECONDS
+    return _DOUBTFUL_OWNER_SECONDS if watched else 0
 
 
 def _tell(result: Result) -> bool:

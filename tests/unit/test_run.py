@@ -339,6 +339,18 @@ def test_an_output_that_cannot_be_kept_is_hung_up(
     assert (result.Status, result.OutputIncomplete) == (Status.FINISHED, True)
 
 
+@pytest.mark.parametrize(("looks", "patience"), [(0, 0), (8, life._DOUBTFUL_OWNER_SECONDS)])
+def test_an_end_that_comes_while_it_is_watched_is_left_to_an_owner_that_may_live(
+    runner: Runner, engine: Any, message: Received, clock: Any, looks: int, patience: float
+) -> None:
+    claimed(message, Status.RUNNING)
+    engine.inspect.side_effect = [*[{**OVER, "Running": True}] * looks, OVER]
+    runner.run(again(message))
+    assert stored(message).Status == Status.FINISHED
+    pauses = [min(life._LOOK_FIRST * 2**look, life._LOOK_LAST) for look in range(looks)]
+    assert patience <= clock.seconds - sum(pauses) <= patience + ending._LOOK
+
+
 def test_an_exec_that_the_engine_forgot_is_lost(
     runner: Runner, engine: Any, message: Received
 ) -> None:
