@@ -297,9 +297,10 @@ class Runner:
         if code is None and result.OutputIncomplete:
             message = "the command is over; its exit code was lost with its output"
             return Refusal(Reason.LOST, message)
-        if code not in (None, _CUT_OFF):
-            result.OutputIncomplete = True
-        return {**inspect, "ExitCode": _CUT_OFF if code is None else code}
+        if code in (None, _CUT_OFF):
+            return inspect
+        result.OutputIncomplete = True
+        return {**inspect, "ExitCode": code}
 
 
 def _owner_seconds(lives: bool, watched: bool) -> float:

@@ -43,8 +43,7 @@ def start(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
     def make(job: Job) -> tuple[Execution, AuditEntry]:
         jobs.seen(caller, job)
         caller.require_root(job.Privileged, job.User)
-        execution = _execution(job, request, nodes)
-        execution.MayRunAsRoot = caller.may_run_as_root
+        execution = _execution(caller, job, request, nodes)
         what = {"ExecutorId": execution.ExecutorId, "Targets": len(execution.Target)}
         return execution, audit.of_job(caller, Action.START_JOB, job, **what)
 
@@ -70,7 +69,9 @@ def send(execution: Execution, targets: Iterable[dict[str, str]], nodes: dict[st
     )
 
 
-def _execution(job: Job, request: StartRequest, nodes: dict[str, Node]) -> Execution:
+def _execution(
+    caller: Caller, job: Job, request: StartRequest, nodes: dict[str, Node]
+) -> Execution:
     targets = [
         {"ContainerId": target.ContainerId, "NodeId": target.NodeId} for target in request.Target
     ]
@@ -80,6 +81,7 @@ def _execution(job: Job, request: StartRequest, nodes: dict[str, Node]) -> Execu
         _next_executor_id(job, now),
         Target=targets,
         UnknownNodes=sorted({target.NodeId for target in request.Target} - nodes.keys()),
+        MayRunAsRoot=caller.may_run_as_root,
         ExpiresAt=int(now + settings.retention),
         Open=OPEN,
     )

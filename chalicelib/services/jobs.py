@@ -79,10 +79,10 @@ def _allow(caller: Caller, request: JobRequest) -> None:
 def checked(job_id: str) -> str:
     """The id, if it can be one; raises JobNotFound without a request if not."""
     try:
-        canonical = str(uuid.UUID(job_id))
+        is_canonical = str(uuid.UUID(job_id)) == job_id
     except ValueError:
-        raise JobNotFound(job_id) from None
-    if job_id != canonical:
+        is_canonical = False
+    if not is_canonical:
         raise JobNotFound(job_id)
     return job_id
 

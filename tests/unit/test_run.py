@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,6 +67,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     return clock
 
 
+def printing(*frames: Frame) -> Callable[[str], Iterator[Frame]]:
+    """What an engine does at a start: it gives the output, a generator that can be closed."""
+    return lambda exec_id: (frame for frame in frames)
+
+
 @pytest.fixture
 def engine() -> Any:
     fake = create_autospec(Engine, instance=True)
@@ -74,7 +79,7 @@ def engine() -> Any:
     fake.recorded_exit.return_value = None
     fake.is_alive.return_value = False
     fake.create.return_value = "e1"
-    fake.start.side_effect = lambda exec_id: (frame for frame in [(1, b"hi\n")])
+    fake.start.side_effect = printing((1, b"hi\n"))
     fake.inspect.return_value = dict(OVER)
     return fake
 
@@ -120,6 +125,16 @@ def claimed(message: Received, status: Status = Status.CREATED) -> None:
     """Another worker claimed it with the exec e1."""
     key = store.result_key("j1", message.target.executor_id)
     Result(key, "c1", NodeId="n1", Status=status, ID="e1", ExpiresAt=1).save()
+
+
+def claimed_in_the_midst_of_the_create(engine: Any, message: Received) -> None:
+    """Another worker claims it while the engine makes our exec, e2."""
+
+    def create(*arguments: Any) -> str:
+        claimed(message, Status.RUNNING)
+        return "e2"
+
+    engine.create.side_effect = create
 
 
 @pytest.fixture
@@ -301,12 +316,7 @@ def test_who_loses_the_claim_by_the_only_message_adopts(
     runner: Runner, engine: Any, message: Received
 ) -> None:
     """Another worker took the target up by the same message, which it could not hold."""
-
-    def create(*arguments: Any) -> str:
-        claimed(message, Status.RUNNING)
-        return "e2"
-
-    engine.create.side_effect = create
+    claimed_in_the_midst_of_the_create(engine, message)
     engine.inspect.return_value = {**OVER, "ExitCode": 5}
     runner.run(again(message))
     result = stored(message)
@@ -420,11 +430,7 @@ def test_a_command_that_takes_its_time_shows_as_running(
 def test_a_claim_that_lost_after_the_create_starts_nothing(
     runner: Runner, engine: Any, message: Received
 ) -> None:
-    def create(*arguments: Any) -> str:
-        claimed(message, Status.RUNNING)
-        return "e2"
-
-    engine.create.side_effect = create
+    claimed_in_the_midst_of_the_create(engine, message)
     runner.run(message)
     engine.start.assert_not_called()
     assert stored(message).ID == "e1"
@@ -478,7 +484,7 @@ def test_secrets_are_taken_out_of_each_stream_of_the_output(
 ) -> None:
     half = len(SECRET) // 2
     frames = [(1, b"<" + SECRET[:half].encode()), (2, b"!"), (1, SECRET[half:].encode() + b">s3")]
-    engine.start.side_effect = lambda exec_id: (frame for frame in frames)
+    engine.start.side_effect = printing(*frames)
     Runner(engine, "n1", SpoolDirectory(tmp_path, 10**6), redact).run(message)
     raw = f"<{SECRET[:half]}!{SECRET[half:]}>s3".encode()
     assert stored(message).Output == (b"<!***>s3" if redact else raw)
@@ -754,7 +760,7 @@ def test_a_start_that_never_reached_the_engine_is_made_at_the_next_delivery(
     engine.inspect.return_value = {**OVER, "ExitCode": None}
     with pytest.raises(NotStarted):
         runner.run(message)
-    engine.start.side_effect = lambda exec_id: (frame for frame in [(1, b"hi\n")])
+    engine.start.side_effect = printing((1, b"hi\n"))
     engine.inspect.side_effect = [{**OVER, "ExitCode": None}, OVER]
     runner.run(again(message))
     assert (stored(message).Status, stored(message).Output) == (Status.FINISHED, b"hi\n")
