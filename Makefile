@@ -7,14 +7,14 @@ STAMP := $(VENV)/.stamp
 PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test chaos check swarm bench fuzz docs deploy settings
+.PHONY: help setup pins run test chaos check swarm bench fuzz docs deploy settings
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 8
 
 setup: $(STAMP)  ## Make the virtual environment (again, when the requirements changed)
 
-$(STAMP): requirements.txt worker/requirements.txt requirements-dev.txt
+$(STAMP): requirements-dev.txt
 ifneq ($(PACKAGES),)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -q && \
@@ -23,8 +23,19 @@ ifneq ($(PACKAGES),)
 endif
 	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+		-r requirements-dev.txt
 	@touch $@
+
+# For every Python from 3.11 on and every platform. What stands in a .txt stays as long as its .in allows it.
+COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--annotation-style line --custom-compile-command 'make pins'
+pins: $(STAMP)  ## Pin what the requirements' .in files ask for, with hashes (UPGRADE=--upgrade)
+	$(COMPILE) $(UPGRADE) requirements.in -o requirements.txt
+	$(COMPILE) $(UPGRADE) worker/requirements.in -c requirements.txt -o worker/requirements.txt
+	$(COMPILE) $(UPGRADE) requirements-dev.in -c requirements.txt -c worker/requirements.txt -o requirements-dev.txt
+	$(COMPILE) $(UPGRADE) dev/ministack.in -o dev/ministack.txt
+	$(COMPILE) $(UPGRADE) dev/localstack.in -o dev/localstack.txt
 
 # One command and no shell around it: a signal for make reaches it.
 run: $(STAMP)  ## Start all here, run a sample job, serve (API_PORT=8000 AWS_PORT=4566 DOCKER_HOST=)

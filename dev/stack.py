@@ -307,7 +307,7 @@ def python_of(name: str, title: str, base: str = sys.executable) -> Path:
 
 def _install(folder: Path, requirements: Path, title: str, base: str) -> None:
     print(f"installing {title}", flush=True)
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--require-hashes"]
     for command in ([base, "-m", "venv", "--clear", str(folder)], [*pip, "-r", str(requirements)]):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
