@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pins run test chaos check swarm bench fuzz docs deploy settings
+.PHONY: help setup pins run test chaos check swarm bench fuzz docs deploy settings reclaim
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 8
@@ -49,6 +49,9 @@ deploy: $(STAMP)  ## Put the API on AWS (STAGE=prod PARAMETERS='RetentionDays=60
 
 settings: $(STAMP)  ## Print the worker's environment for a deployed API (STAGE=prod)
 	@$(PYTHON) -m dev.deploy --settings $(or $(STAGE),$(error say which stage: make settings STAGE=prod))
+
+reclaim: $(STAMP)  ## Make a stack of what a deleted one left behind, then deploy (STAGE=prod PARAMETERS=)
+	@$(PYTHON) -m dev.reclaim $(or $(STAGE),$(error say which stage: make reclaim STAGE=prod)) $(PARAMETERS)
 
 # Most tests wait for something most of the time: three files at once, each with servers of its own, the longest
 # ones first.

@@ -43,7 +43,26 @@ def deploy(session: Any, prefix: str, given: dict[str, str]) -> dict[str, str]:
         "Capabilities": _CAPABILITIES,
         "Parameters": _parameters(cloudformation, built.template, prefix, given),
     }
-    return deploy_stack(cloudformation, stack)
+    outputs = deploy_stack(cloudformation, stack)
+    protect(session, prefix)
+    return outputs
+
+
+def protect(session: Any, name: str) -> None:
+    """Protects a stack and its tables from being deleted.
+
+    Not in the template: a table that is protected from its first moment on outlives a creation that is
+    undone.
+    """
+    cloudformation, dynamodb = session.client("cloudformation"), session.client("dynamodb")
+    pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=name)
+    for resource in (each for page in pages for each in page["StackResourceSummaries"]):
+        if resource["ResourceType"] == "AWS::DynamoDB::Table":
+            table = resource["PhysicalResourceId"]
+            known = dynamodb.describe_table(TableName=table)["Table"]
+            if not known.get("DeletionProtectionEnabled"):
+                dynamodb.update_table(TableName=table, DeletionProtectionEnabled=True)
+    cloudformation.update_termination_protection(StackName=name, EnableTerminationProtection=True)
 
 
 def _upload(s3: Any, bucket: str, built: Package) -> str:
@@ -87,9 +106,14 @@ def _known_parameters(cloudformation: Any, name: str) -> set[str]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m dev.deploy", description=__doc__)
     parser.add_argument("--settings", action="store_true", help="only print what a worker needs")
+    add_stage(parser)
+    return parser.parse_args()
+
+
+def add_stage(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say what is deployed."""
     parser.add_argument("stage", type=_stage)
     parser.add_argument("parameters", nargs="*", type=_parameter, metavar="Parameter=value")
-    return parser.parse_args()
 
 
 def _stage(text: str) -> str:
@@ -122,7 +146,7 @@ def main() -> int:
             outputs = deploy(session, prefix, dict(arguments.parameters))
             print(_summary(outputs), file=sys.stderr)
     except (DeployError, ClientError, BotoCoreError) as error:
-        return _fail(str(error))
+        return _fail(_with_hint(str(error), arguments.stage))
     print("\n".join(f"{name}={value}" for name, value in settings_of(outputs).items()))
     return 0
 
@@ -133,6 +157,12 @@ The API: {outputs["EndpointURL"]}api/jobs
 Policy of the workers: {outputs["WorkerPolicyArn"]}
 Settings of the workers:
 """
+
+
+def _with_hint(reason: str, stage: str) -> str:
+    if "already exists" not in reason:
+        return reason
+    return f"{reason}\nIf that is data of a former stack of this name: make reclaim STAGE={stage}"
 
 
 def _fail(reason: str) -> int:

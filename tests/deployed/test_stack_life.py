@@ -1,0 +1,224 @@
+"""A stack's life on an AWS of its own: a failed creation, updates, deletion, and back again."""
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from dev.cloudformation import DeployError, deploy_stack, import_stack
+from dev.deploy import deploy
+from dev.reclaim import reclaim
+from dev.stack import Aws, aws_environment, start_ministack
+from tests.conftest import free_port
+from tests.contract.client import Json, eventually
+
+PREFIX = "appjobs-life"
+# It has the workers' policy, so it is made after tables, bucket and key: another user of that name makes
+# the creation fail then.
+USER = f"{PREFIX}-worker-us-east-1"
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[boto3.Session]:
+    """What finds an AWS that nothing else uses."""
+    aws: Aws = start_ministack(tmp_path_factory.mktemp("life") / "aws", free_port())
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in aws_environment(aws.endpoint).items():
+            patch.setenv(name, value)
+        yield boto3.Session()
+    aws.stop()
+
+
+def deployed(session: boto3.Session, **parameters: str) -> dict[str, str]:
+    with redirect_stderr(io.StringIO()):
+        return deploy(session, PREFIX, parameters)
+
+
+def stack(session: boto3.Session, name: str = PREFIX) -> Json:
+    return dict(session.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0])
+
+
+def tables(session: boto3.Session) -> set[str]:
+    return set(session.client("dynamodb").list_tables()["TableNames"])
+
+
+def buckets(session: boto3.Session) -> set[str]:
+    listed = session.client("s3").list_buckets()["Buckets"]
+    return {bucket["Name"] for bucket in listed if bucket["Name"].startswith(PREFIX)}
+
+
+def keys(session: boto3.Session) -> list[str]:
+    """The keys that still open something."""
+    kms = session.client("kms")
+    known = [kms.describe_key(KeyId=key["KeyId"])["KeyMetadata"] for key in kms.list_keys()["Keys"]]
+    return [
+        key["KeyId"]
+        for key in known
+        if key["KeyState"] == "Enabled" and key["Description"].startswith(PREFIX)
+    ]
+
+
+def test_a_first_creation_that_fails_leaves_nothing(session: boto3.Session) -> None:
+    iam = session.client("iam")
+    iam.create_user(UserName=USER)
+    with pytest.raises(DeployError, match="nothing of it is left: WorkerUser") as failure:
+        deployed(session, MakeWorkerUser="true")
+    made = events(session)
+    assert ("JobsTable", "CREATE_COMPLETE") in made, (
+        f"it failed too early to show anything: {failure.value}"
+    )
+    assert ("LogBucket", "CREATE_COMPLETE") in made
+    assert ("Key", "CREATE_COMPLETE") in made
+    assert (tables(session), buckets(session), keys(session)) == (set(), set(), [])
+    with pytest.raises(ClientError, match="does not exist"):
+        stack(session)
+    iam.delete_user(UserName=USER)
+
+
+def events(session: boto3.Session) -> set[tuple[str, str]]:
+    """What happened to the resources of the stack that is gone."""
+    client = session.client("cloudformation")
+    (gone,) = (
+        each["StackId"]
+        for each in client.list_stacks()["StackSummaries"]
+        if each["StackName"] == PREFIX
+    )
+    return {
+        (event["LogicalResourceId"], event["ResourceStatus"])
+        for page in client.get_paginator("describe_stack_events").paginate(StackName=gone)
+        for event in page["StackEvents"]
+    }
+
+
+def test_then_it_is_deployed_and_protected(session: boto3.Session) -> None:
+    outputs = deployed(session)
+    assert outputs["EndpointURL"]
+    assert stack(session)["EnableTerminationProtection"]
+    dynamodb = session.client("dynamodb")
+    protected = {
+        name
+        for name in tables(session)
+        if dynamodb.describe_table(TableName=name)["Table"]["DeletionProtectionEnabled"]
+    }
+    assert protected == tables(session)
+    assert f"{PREFIX}-tokens" in protected
+    with pytest.raises(ClientError, match="TerminationProtection"):
+        session.client("cloudformation").delete_stack(StackName=PREFIX)
+
+
+def test_once_more_changes_nothing(session: boto3.Session) -> None:
+    before = stack(session)
+    assert deployed(session)["LogBucket"] in buckets(session)
+    assert stack(session) == before
+
+
+def test_after_an_update_that_was_undone_the_former_state_can_be_deployed(
+    session: boto3.Session,
+) -> None:
+    iam = session.client("iam")
+    iam.create_user(UserName=USER)
+    with pytest.raises(DeployError, match="UPDATE_ROLLBACK_COMPLETE: WorkerUser"):
+        deployed(session, MakeWorkerUser="true")
+    assert deployed(session, MakeWorkerUser="false")["EndpointURL"]
+    assert stack(session)["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    iam.delete_user(UserName=USER)
+    assert deployed(session, MakeWorkerUser="true")["WorkerUserName"] == USER
+    deployed(session, MakeWorkerUser="false")
+
+
+def test_what_a_deleted_stack_leaves_can_be_taken_back(session: boto3.Session) -> None:
+    dynamodb, kms = session.client("dynamodb"), session.client("kms")
+    item = {"JobId": {"S": "kept"}}
+    dynamodb.put_item(TableName=f"{PREFIX}-jobs", Item=item)
+    sealed = kms.encrypt(KeyId=f"alias/{PREFIX}", Plaintext=b"secret")["CiphertextBlob"]
+    before = tables(session), buckets(session), keys(session)
+
+    cloudformation = session.client("cloudformation")
+    cloudformation.update_termination_protection(
+        StackName=PREFIX, EnableTerminationProtection=False
+    )
+    gone = stack(session)["StackId"]
+    cloudformation.delete_stack(StackName=PREFIX)
+    eventually(lambda: is_deleted(session, gone), 60)
+    assert (tables(session), buckets(session), keys(session)) == before
+
+    with pytest.raises(DeployError, match="already exists"):
+        deployed(session)
+    assert (tables(session), buckets(session), keys(session)) == before, (
+        "the data must survive that"
+    )
+
+    assert f"{PREFIX}-jobs" in reclaim(session, PREFIX, {})
+    deployed(session)
+    assert (tables(session), buckets(session), keys(session)) == before
+    assert dynamodb.get_item(TableName=f"{PREFIX}-jobs", Key=item)["Item"] == item
+    assert kms.decrypt(CiphertextBlob=sealed)["Plaintext"] == b"secret"
+    assert kms.describe_key(KeyId=f"alias/{PREFIX}")["KeyMetadata"]["KeyId"] == before[2][0]
+
+
+def is_deleted(session: boto3.Session, stack_id: str) -> None:
+    assert stack(session, stack_id)["StackStatus"] == "DELETE_COMPLETE"
+
+
+# --- stacks that stand in the way ---------------------------------------------------------------
+QUEUE: Json = {"Type": "AWS::SQS::Queue"}
+TAKEN: Json = {"Type": "AWS::IAM::User", "Properties": {"UserName": USER}, "DependsOn": "Queue"}
+
+
+def template(**resources: Json) -> str:
+    return json.dumps({"Resources": resources})
+
+
+def failed_once(session: boto3.Session, name: str, queue: Json) -> None:
+    """Leaves a stack behind whose creation was undone, as without our settings."""
+    client, iam = session.client("cloudformation"), session.client("iam")
+    iam.create_user(UserName=USER)
+    client.create_stack(StackName=name, TemplateBody=template(Queue=queue, User=TAKEN))
+    eventually(lambda: has_status(session, name, "ROLLBACK_COMPLETE"), 60)
+    iam.delete_user(UserName=USER)
+
+
+def has_status(session: boto3.Session, name: str, status: str) -> None:
+    assert stack(session, name)["StackStatus"] == status
+
+
+def test_a_stack_that_was_undone_and_holds_nothing_is_replaced(session: boto3.Session) -> None:
+    failed_once(session, "empty", QUEUE)
+    before = stack(session, "empty")["StackId"]
+    wanted = {"StackName": "empty", "TemplateBody": template(Queue=QUEUE)}
+    deploy_stack(session.client("cloudformation"), wanted)
+    has_status(session, "empty", "CREATE_COMPLETE")
+    assert stack(session, "empty")["StackId"] != before
+
+
+def test_a_stack_that_was_undone_and_holds_something_is_left_alone(session: boto3.Session) -> None:
+    failed_once(session, "full", {**QUEUE, "DeletionPolicy": "Retain"})
+    wanted = {"StackName": "full", "TemplateBody": template(Queue=QUEUE)}
+    with pytest.raises(DeployError, match=r"left of it: AWS::SQS::Queue .*full-Queue"):
+        deploy_stack(session.client("cloudformation"), wanted)
+    has_status(session, "full", "ROLLBACK_COMPLETE")
+
+
+def test_a_change_set_that_waits_is_not_waited_for(session: boto3.Session) -> None:
+    client = session.client("cloudformation")
+    wanted = {"StackName": "reviewed", "TemplateBody": template(Queue=QUEUE)}
+    client.create_change_set(**wanted, ChangeSetName="first", ChangeSetType="CREATE")
+    with pytest.raises(DeployError, match="REVIEW_IN_PROGRESS: a change set"):
+        deploy_stack(client, wanted)
+
+
+def test_an_import_that_is_refused_leaves_no_stack(session: boto3.Session) -> None:
+    kept = {**QUEUE, "DeletionPolicy": "Retain"}
+    nowhere = {
+        "ResourceType": "AWS::SQS::Queue",
+        "LogicalResourceId": "Queue",
+        "ResourceIdentifier": {"QueueUrl": "http://sqs.us-east-1.localhost/000000000000/none"},
+    }
+    wanted = {"StackName": "imported", "TemplateBody": template(Queue=kept)}
+    for _twice in range(2):
+        with pytest.raises(DeployError, match="refuses to import"):
+            import_stack(session.client("cloudformation"), wanted, [nowhere])
