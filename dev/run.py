@@ -177,9 +177,8 @@ class System:
 
     def _start_api(self, environment: dict[str, str]) -> None:
         say(f"the API at {self.api_url}")
-        chalice = str(Path(sys.executable).with_name("chalice"))
-        options = ["--host", HOST, "--port", str(self.ports.api), "--stage", "local"]
-        command = [chalice, "local", "--no-autoreload", *options]
+        options = ["--host", HOST, "--port", str(self.ports.api)]
+        command = [sys.executable, "-m", "dev.gateway", *options]
         api = start_child("api", command, environment, LOCAL / "api.log")
         self._started("api", api, api.stop)
         url = f"{self.api_url}/api/jobs"

@@ -24,7 +24,6 @@ from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED_ORIGIN = "https://console.example"
-CHALICE = str(Path(sys.executable).with_name("chalice"))
 START_SECONDS = 60
 STOP_SECONDS = 10
 # What a finished result has of the engine's own inspect.
@@ -117,7 +116,7 @@ def api_url(aws: Aws, api_log: Path | None, token: str) -> Iterator[str]:
         yield given.rstrip("/")
         return
     assert api_log
-    with chalice_local(aws.environment, api_log, token) as url:
+    with local_api(aws.environment, api_log, token) as url:
         yield url
 
 
@@ -135,12 +134,21 @@ def admin_token(environment: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def chalice_local(
-    environment: Mapping[str, str], log: Path, token: str, chalice: Sequence[str] = (CHALICE,)
+def local_api(
+    environment: Mapping[str, str], log: Path, token: str, module: Sequence[str] = ("dev.gateway",)
 ) -> Iterator[str]:
-    """Runs `chalice local` on a free port until the end of the block."""
+    """Runs the API on a free port until the end of the block."""
+    with api_process(environment, log, token, module) as (_, url):
+        yield url
+
+
+@contextmanager
+def api_process(
+    environment: Mapping[str, str], log: Path, token: str, module: Sequence[str] = ("dev.gateway",)
+) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
+    """The same, with the process."""
     port = free_port()
-    command = [*chalice, "local", "--no-autoreload", "--stage", "local", "--port", str(port)]
+    command = [sys.executable, "-m", *module, "--port", str(port)]
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -153,7 +161,7 @@ def chalice_local(
     try:
         url = f"http://127.0.0.1:{port}"
         wait_for_api(url, token, process, log)
-        yield url
+        yield process, url
     finally:
         stop(process)
 

@@ -16,7 +16,7 @@ from chalicelib.services import tokens
 log = structlog.stdlib.get_logger(__name__)
 
 # How long API Gateway goes on believing what the authorizer said of a token: a revoked one works for so
-# many seconds more. `chalice local` asks each time.
+# many seconds more. `make run` asks each time.
 CACHE_SECONDS = 60
 View = Callable[..., Response]
 

@@ -75,25 +75,14 @@ class Api:
 
     @contextmanager
     def _session(self) -> Iterator[requests.Session]:
-        """A connection for one request; beside the main thread, this thread's own for all of them.
-
-        `chalice local` lets five clients wait and resets the others. A start must not be sent twice,
-        so among many clients the connection is made by a request that may be.
-        """
+        """A connection for one request; beside the main thread, this thread's own for all of them."""
         if threading.current_thread() is threading.main_thread():
             with _new_session() as session:
                 yield session
             return
         if not hasattr(self._threads, "session"):
             self._threads.session = _new_session()
-            eventually(lambda: self._connect(self._threads.session))
         yield self._threads.session
-
-    def _connect(self, session: requests.Session) -> None:
-        try:
-            session.get(f"{self.base}/api/jobs/connect", headers=self.headers, timeout=180)
-        except requests.ConnectionError as error:
-            raise AssertionError(f"no connection: {error}") from error
 
     def send_json(self, method: str, path: str, body: Any) -> requests.Response:
         """One request with a JSON body."""

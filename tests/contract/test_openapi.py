@@ -31,7 +31,7 @@ CHECKS = [
     response_schema_conformance,
     negative_data_rejection,
 ]
-# Who may call is another test's matter, and the server below `chalice local` refuses TRACE by itself.
+# Who may call is another test's matter, and API Gateway has no TRACE.
 CONFIG = {
     "generation": {"with-security-parameters": False},
     "phases": {"coverage": {"unexpected-methods": ["get", "put", "post", "delete", "patch"]}},

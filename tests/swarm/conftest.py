@@ -18,7 +18,7 @@ from dev.stack import Aws, Child, aws_client, start_aws, start_child
 from dev.swarm import Swarm
 from dev.swarm_node import Node
 from dev.tokens import bearer
-from tests.conftest import ROOT, admin_token, chalice_local, free_port
+from tests.conftest import ROOT, admin_token, free_port, local_api
 
 END_SECONDS = 60
 EXECUTIONS = "appjobs-dev-executions"
@@ -227,7 +227,7 @@ def system_on(swarm: Swarm, directory: Path, **environment: str) -> Iterator[Clu
     try:
         aws.environment |= environment
         token = admin_token(aws.environment)
-        with chalice_local(aws.environment, directory / "api.log", token) as api_url:
+        with local_api(aws.environment, directory / "api.log", token) as api_url:
             system = Cluster(swarm, aws, api_url, token, directory)
             try:
                 yield system
@@ -245,9 +245,7 @@ def reaching_aws_at(endpoint: str, cluster: Cluster) -> Iterator[Cluster]:
     """
     environment = {**cluster.aws.environment, "AWS_ENDPOINT_URL": endpoint}
     aws = replace(cluster.aws, endpoint=endpoint, environment=environment)
-    with chalice_local(
-        environment, cluster.directory / "api-elsewhere.log", cluster.token
-    ) as api_url:
+    with local_api(environment, cluster.directory / "api-elsewhere.log", cluster.token) as api_url:
         system = replace(cluster, aws=aws, api_url=api_url, workers={})
         # All workers of a node share its queue: no other may take what these are to run.
         drain_workers(cluster)

@@ -1,6 +1,6 @@
 """Runs a part of the system that dies at a certain call: `python -m tests.swarm.killable worker`.
 
-The parts are `worker`, `upkeep` and `chalice` (with its arguments). `KILLS` says at which call for
+The parts are `worker`, `upkeep` and `gateway` (with its arguments). `KILLS` says at which call for
 which job, as JSON: `{JobId: [point, "before" or "after"]}`. It does nothing to other jobs.
 """
 
@@ -16,13 +16,12 @@ from typing import Any
 
 import docker
 import structlog
-from chalice.cli import main as chalice
 
 from chalicelib import queues, store
 from chalicelib.logs import GrowingObject
 from chalicelib.services import executions
 from chalicelib.states import Status
-from dev import upkeep
+from dev import gateway, upkeep
 from worker import __main__ as worker
 from worker.output import Spool
 
@@ -95,7 +94,7 @@ def look_after_nothing_but(jobs: Container[str]) -> None:
 PARTS: dict[str, Callable[[], Any]] = {
     "worker": worker.main,
     "upkeep": upkeep.main,
-    "chalice": chalice,
+    "gateway": lambda: gateway.main(sys.argv[1:]),
 }
 
 

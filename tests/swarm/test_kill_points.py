@@ -4,7 +4,6 @@ All of them die first, each over a job of its own. Then plain processes bring al
 """
 
 import json
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ import requests
 from dev.engine import docker
 from dev.swarm_node import Node
 from dev.tokens import bearer
-from tests.conftest import ROOT, chalice_local
+from tests.conftest import ROOT, local_api
 from tests.swarm.conftest import (
     SERVING,
     Cluster,
@@ -180,8 +179,8 @@ def api_dies(system: Cluster, death: Death, node: Node) -> Run:
     job_id = create(system, death)
     environment = {**system.aws.environment, **kills({job_id: death})}
     log = system.directory / f"api-{death.when}.log"
-    command = (sys.executable, "-m", KILLABLE, "chalice")
-    with chalice_local(environment, log, system.token, command) as url:
+    command = (KILLABLE, "gateway")
+    with local_api(environment, log, system.token, command) as url:
         body = {"Target": system.targets(node)[:1]}
         with pytest.raises(requests.ConnectionError):
             requests.post(

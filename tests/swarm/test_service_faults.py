@@ -25,7 +25,7 @@ TARGETS = int(os.environ.get("CHAOS_TARGETS") or 300)
 END_SECONDS = 300 + TARGETS
 # Every command appends its execution's line to this file of its container.
 FILE = "/tmp/executions"
-# `chalice local` lets five clients wait and resets the others.
+# So many start jobs at once.
 CLIENTS = 5
 # More than a fifth of all calls.
 MIX = (
