@@ -7,10 +7,12 @@ STAMP := $(VENV)/.stamp
 PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pins run test chaos check swarm bench fuzz docs deploy settings reclaim
+.PHONY: help setup pins run test test-all chaos check swarm bench fuzz docs deploy settings reclaim
+# ENGINE=newest or ENGINE=28, on the command line: not the machine's own engine but one of Debian's newer ones.
+ON_ENGINE = $(if $(ENGINE),$(PYTHON) -m dev.engines $(ENGINE))
 
 help:  ## Say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 8
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
 setup: $(STAMP)  ## Make the virtual environment (again, when the requirements changed)
 
@@ -41,8 +43,8 @@ pins: $(STAMP)  ## Pin what the requirements' .in files ask for, with hashes (UP
 run: $(STAMP)  ## Start all here, run a sample job, serve (API_PORT=8000 AWS_PORT=4566 DOCKER_HOST=)
 	@$(PYTHON) -m dev.run
 
-swarm: $(STAMP)  ## Start a swarm of three nodes in network namespaces, as root
-	@$(PYTHON) -m dev.swarm
+swarm: $(STAMP)  ## Start a swarm of three nodes in network namespaces, as root (ENGINE=28)
+	@$(ON_ENGINE) $(PYTHON) -m dev.swarm
 
 deploy: $(STAMP)  ## Put the API on AWS (STAGE=prod PARAMETERS='RetentionDays=60')
 	@$(PYTHON) -m dev.deploy $(or $(STAGE),$(error say which stage: make deploy STAGE=prod)) $(PARAMETERS)
@@ -55,9 +57,16 @@ reclaim: $(STAMP)  ## Make a stack of what a deleted one left behind, then deplo
 
 # Most tests wait for something most of the time: three files at once, each with servers of its own, the longest
 # ones first.
-TESTS := $(addprefix tests/,deployed localstack swarm contract dev unit)
-test: $(STAMP)  ## Run the tests (deployed, localstack, swarm, contract, dev, unit)
-	$(PYTHON) -m pytest -n 3 --no-loadscope-reorder --durations 25 $(TESTS)
+TESTS := $(addprefix tests/,deployed localstack swarm newest contract dev unit)
+test: $(STAMP)  ## Run the tests (deployed, localstack, swarm, newest, contract, dev, unit)
+	$(ON_ENGINE) $(PYTHON) -m pytest -n 3 --no-loadscope-reorder --durations 25 $(TESTS)
+
+# What knows no engine runs once.
+test-all: $(STAMP)  ## Run all tests on the machine's engine and on the newest, 100 kills on each (KILLS=100)
+	$(MAKE) test
+	$(MAKE) test ENGINE=newest TESTS="tests/deployed tests/swarm tests/dev"
+	$(MAKE) chaos N=$(or $(KILLS),100)
+	$(MAKE) chaos N=$(or $(KILLS),100) ENGINE=newest
 
 fuzz: $(STAMP)  ## Send the API thousands of generated requests (FUZZ=450 of each kind)
 	FUZZ=$(or $(FUZZ),450) $(PYTHON) -m pytest --timeout=0 tests/contract/test_openapi.py
@@ -68,8 +77,8 @@ docs: $(STAMP)  ## Write docs/api.md anew
 bench: $(STAMP)  ## Measure what redaction costs
 	$(PYTHON) -m bench.redaction
 
-chaos: $(STAMP)  ## Kill workers N times while commands run (N=300), as root
-	N=$(or $(N),300) $(PYTHON) -m pytest tests/swarm/test_chaos.py -s
+chaos: $(STAMP)  ## Kill workers N times while commands run (N=300 ENGINE=28), as root
+	N=$(or $(N),300) $(ON_ENGINE) $(PYTHON) -m pytest tests/swarm/test_chaos.py -s
 
 check: $(STAMP)  ## Lint, formatting, types, who imports whom
 	$(VENV)/bin/ruff check .

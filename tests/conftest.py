@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ALLOWED_ORIGIN = "https://console.example"
 START_SECONDS = 60
 STOP_SECONDS = 10
+# What a test records by this name is told at the end of the run.
+TOLD = "told"
 # What a finished result has of the engine's own inspect.
 ENGINE_KEYS = {
     "ID",
@@ -58,6 +60,23 @@ class Scheduling(LoadFileScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     """Who runs what, whatever `--dist` says."""
     return Scheduling(config, log)
+
+
+def pytest_report_header() -> str:
+    """Which engine the tests use that start one."""
+    try:
+        version = subprocess.run(["dockerd", "--version"], capture_output=True, text=True).stdout
+    except FileNotFoundError:
+        version = "none is installed"
+    return f"engine: {version.strip()}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tells what tests found, whichever process they ran in."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == TOLD:
+                terminalreporter.write_line(f"{report.nodeid}: {text}")
 
 
 class Aws(Protocol):

@@ -20,6 +20,9 @@ from chalicelib.states import Reason
 _TIMEOUT = 30
 _FRAME_HEADER = struct.Struct(">BxxxL")
 _READ = 256 * 1024
+# What has no more bytes than this is read as a whole: the engine has written it as a whole.
+_SMALL = 1024
+_STDOUT = 1
 # Where an engine listens beside the address that we have of it.
 _SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 # What the engine's event says of an exec whose end it did not follow any more.
@@ -74,8 +77,10 @@ class Engine:
         """
         with _engine_errors():
             tls = docker.utils.kwargs_from_env().get("tls") or False
+            # The engine's own version of the API: newer engines refuse old ones.
             self._api = docker.APIClient(
                 self.url,
+                version="auto",
                 tls=tls if self.url.startswith("tcp://") else False,
                 timeout=_TIMEOUT,
                 max_pool_size=self._pool,
@@ -118,7 +123,7 @@ class Engine:
                 stream: Any = self._client.exec_start(exec_id, socket=True)
                 _wait_for_ever(stream)
         except Refusal as refusal:
-            raise _start_refused(refusal) from None
+            raise _start_refused(exec_id, refusal) from None
         try:
             yield from _unless_started(exec_id, _frames(_buffered(stream)))
         finally:
@@ -198,8 +203,8 @@ def _reason(error: docker.errors.APIError) -> Reason:
     return Reason.ENGINE_ERROR
 
 
-def _start_refused(refusal: Refusal) -> Exception:
-    if "already" in str(refusal):
+def _start_refused(exec_id: str, refusal: Refusal) -> Exception:
+    if refusal.reason == Reason.CONTAINER_NOT_RUNNING and exec_id in str(refusal):
         return AlreadyStarted(str(refusal))
     if refusal.reason in (Reason.CONTAINER_NOT_FOUND, Reason.CONTAINER_NOT_RUNNING):
         return Refusal(Reason.CONTAINER_GONE, str(refusal))
@@ -207,16 +212,29 @@ def _start_refused(refusal: Refusal) -> Exception:
 
 
 def _unless_started(exec_id: str, output: Iterator[Frame]) -> Iterator[Frame]:
-    """The output; raises AlreadyStarted where the engine says in its place that the exec was started.
+    """The output; raises AlreadyStarted where it is the engine's word that the exec was started before.
 
-    Engines that have answered "go on" by the time they find out (20.10 does) have no other way. No
-    command can print this by accident: its exec's ID is in no place that it sees.
+    Engines answer a second start as they answer a first one, and say no in the place of the output. The
+    words differ; on all engines they are one piece on stdout and nothing after it, which names the exec
+    and ends as HTTP ends lines. No command prints this by accident: it is told its exec's ID nowhere.
     """
-    refusal = f"Error: Exec command {exec_id} ".encode()
-    for stream, chunk in output:
-        if chunk.startswith(refusal) and b" already " in chunk:
-            raise AlreadyStarted(chunk.decode().strip())
-        yield stream, chunk
+    first = next(output, None)
+    if first and _may_refuse(exec_id, first):
+        after = None
+        with suppress(OutputCut):
+            after = next(output, None)
+        if after is None:
+            raise AlreadyStarted(first[1].decode(errors="replace").strip())
+        yield first
+        yield after
+    elif first:
+        yield first
+    yield from output
+
+
+def _may_refuse(exec_id: str, frame: Frame) -> bool:
+    number, chunk = frame
+    return number == _STDOUT and exec_id.encode() in chunk and chunk.endswith(b"\r\n")
 
 
 def _connection(stream: Any) -> socket.socket:
@@ -257,7 +275,9 @@ def _buffered(stream: Any) -> io.BufferedReader:
 
 def _frames(stream: io.BufferedReader) -> Iterator[Frame]:
     """The engine's multiplexed stream (API reference, "Stream format")."""
-    while header := _exactly(stream, _FRAME_HEADER.size):
+    while header := _read(stream, _FRAME_HEADER.size):
+        if len(header) < _FRAME_HEADER.size:
+            raise OutputCut("the engine closed the stream within a frame's header")
         number, left = _FRAME_HEADER.unpack(header)
         while left:
             chunk = _read(stream, min(left, _READ))
@@ -267,20 +287,9 @@ def _frames(stream: io.BufferedReader) -> Iterator[Frame]:
             yield number, chunk
 
 
-def _exactly(stream: io.BufferedReader, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        chunk = _read(stream, size - len(data))
-        if not chunk and not data:
-            return b""
-        if not chunk:
-            raise OutputCut("the engine closed the stream within a frame's header")
-        data += chunk
-    return data
-
-
 def _read(stream: io.BufferedReader, size: int) -> bytes:
+    """The next so many bytes, or fewer where many are wanted or the stream ends."""
     try:
-        return stream.read1(size)
+        return stream.read(size) if size <= _SMALL else stream.read1(size)
     except OSError as error:
         raise OutputCut(str(error)) from error

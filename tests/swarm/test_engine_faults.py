@@ -107,6 +107,7 @@ def spread_tasks(swarm: Swarm) -> None:
     wait_until(tasks_run_again, 120, lambda: "the tasks do not run")
 
 
+@pytest.mark.engine
 def test_a_killed_engines_commands_are_lost_and_say_so(
     cluster: Cluster, container: Container
 ) -> None:
@@ -185,6 +186,7 @@ def test_a_node_that_loses_the_network_for_some_minutes_loses_nothing(
     assert runs(node, target) == 1
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("silent", [True, False])
 def test_a_connection_cut_in_the_middle_costs_output_and_no_exit_code(
     cluster: Cluster, container: Container, unserved: Callable[[Node], Node], silent: bool
@@ -204,6 +206,7 @@ def test_a_connection_cut_in_the_middle_costs_output_and_no_exit_code(
         assert runs(node, target) == 1
 
 
+@pytest.mark.engine
 def test_a_command_that_prints_to_both_streams_without_a_reader_is_not_over_before_its_end(
     cluster: Cluster, container: Container, unserved: Callable[[Node], Node]
 ) -> None:
@@ -222,6 +225,7 @@ def test_a_command_that_prints_to_both_streams_without_a_reader_is_not_over_befo
         assert runs(node, target) == 1
 
 
+@pytest.mark.engine
 def test_a_second_sigterm_lets_go_and_the_next_worker_goes_on(
     cluster: Cluster, container: Container
 ) -> None:

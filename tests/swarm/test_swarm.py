@@ -103,6 +103,7 @@ def test_output_and_state_can_be_watched_while_the_command_runs(cluster: Cluster
     assert cluster.log(job_id, executor_id, container).text == "begun\ndone\n"
 
 
+@pytest.mark.engine
 def test_secrets_arrive_as_one_argument_each_and_stay_masked(cluster: Cluster) -> None:
     secrets = ["two words", "quote ' and \" and $HOME \\", "", "密码 *"]
     job = cluster.create(
@@ -116,6 +117,7 @@ def test_secrets_arrive_as_one_argument_each_and_stay_masked(cluster: Cluster) -
     assert result["ProcessConfig"]["entrypoint"] == "sh"
 
 
+@pytest.mark.engine
 def test_user_and_environment_reach_the_command(cluster: Cluster) -> None:
     result = the(
         cluster.run("sh -c 'id -u; id -g; echo $A'", one(cluster), User="1000:1000", Env=["A=b c"])
@@ -124,6 +126,7 @@ def test_user_and_environment_reach_the_command(cluster: Cluster) -> None:
     assert result["ProcessConfig"]["user"] == "1000:1000"
 
 
+@pytest.mark.engine
 def test_privileged_reaches_the_engine(cluster: Cluster) -> None:
     result = the(cluster.run("true", one(cluster), Privileged=True))
     assert result["ProcessConfig"]["privileged"] is True
@@ -131,13 +134,15 @@ def test_privileged_reaches_the_engine(cluster: Cluster) -> None:
     assert result["ExitCode"] == 0 or "caps" in result["Output"]
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(
     ("cmd", "code", "output"),
     [
         ("sh -c 'echo out; echo err >&2; exit 3'", 3, None),
         ("sh -c 'kill -9 $$'", 137, ""),
         ("true", 0, ""),
-        ("no-such-command", 126, None),
+        ("/etc/passwd", 126, None),
+        ("sh -c 'exit 127'", 127, ""),
         ("printf 'a\\377b\\000c'", 0, "a\ufffdb\0c"),
     ],
 )
@@ -150,12 +155,23 @@ def test_exit_codes_and_output_are_what_the_engine_says(
         assert result["Output"] == output
 
 
+@pytest.mark.engine
+def test_a_command_that_is_not_found_ends_as_the_engine_says(cluster: Cluster) -> None:
+    result = the(cluster.run("no-such-command", one(cluster)))
+    assert (result["Status"], result.get("OutputIncomplete")) == ("FINISHED", None)
+    # Docker 20.10 to 26.1 say the one, 28.5 says the other.
+    assert result["ExitCode"] in (126, 127)
+    assert "no-such-command" in result["Output"]
+
+
+@pytest.mark.engine
 def test_an_unknown_user_is_a_truthful_failure(cluster: Cluster) -> None:
     result = the(cluster.run("true", one(cluster), User="nobody-here"))
     assert result.get("ExitCode") != 0
     assert "nobody-here" in result.get("E", "") + result.get("Output", "")
 
 
+@pytest.mark.engine
 def test_containers_that_cannot_run_it_fail_with_their_reason_and_the_others_run(
     cluster: Cluster, throwaway: Callable[[], Throwaway]
 ) -> None:
@@ -180,6 +196,7 @@ def test_containers_that_cannot_run_it_fail_with_their_reason_and_the_others_run
         assert cluster.log(job_id, executor_id, result["ContainerId"]).text == result["E"]
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("blow", [["kill"], ["rm", "-f"]])
 def test_a_container_that_ends_in_the_middle_ends_its_target(
     cluster: Cluster, throwaway: Callable[[], Throwaway], blow: list[str]
@@ -199,6 +216,7 @@ def test_a_container_that_ends_in_the_middle_ends_its_target(
     assert result["Output"] == "begun\n"
 
 
+@pytest.mark.engine
 def test_a_paused_command_goes_on_when_its_container_does(
     cluster: Cluster, throwaway: Callable[[], Throwaway]
 ) -> None:
@@ -219,6 +237,7 @@ def peak_memory(pid: int) -> int:
     return int(line.split()[1]) // 1024
 
 
+@pytest.mark.engine
 def test_a_container_with_the_engines_socket_takes_the_right_to_run_as_root(
     cluster: Cluster, throwaway: Callable[..., Throwaway]
 ) -> None:
@@ -275,6 +294,7 @@ def test_200_mb_with_secrets_all_over_are_redacted_and_no_other_byte_changes(
     assert hashlib.sha256(log.content).hexdigest() == expected.hexdigest()
 
 
+@pytest.mark.engine
 def test_short_outputs_are_never_lost_under_load(cluster: Cluster) -> None:
     """The first bytes may come in one packet with the header of the engine's answer."""
     job_id = cluster.create("echo hello")
@@ -340,6 +360,7 @@ def test_a_rolling_update_under_load_loses_nothing(cluster: Cluster) -> None:
         assert result["Output"] == "ran\n" * len(executions)
 
 
+@pytest.mark.engine
 def test_a_killed_workers_target_is_adopted_and_runs_once(cluster: Cluster) -> None:
     node = cluster.swarm.nodes[2]
     target = cluster.targets(node)[:1]
@@ -378,17 +399,56 @@ def test_one_worker_serves_several_engines(cluster: Cluster) -> None:
             cluster.start_worker(node)
 
 
-def test_an_exec_is_started_once_and_the_second_start_says_so(cluster: Cluster) -> None:
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    "command", [["echo", "once"], ["sleep", "5"], ["no-such-command"]], ids=str
+)
+def test_an_exec_is_started_once_and_the_second_start_says_so(
+    cluster: Cluster, command: list[str]
+) -> None:
     """What adoption rests on; the engine answers in the stream of the output itself."""
     node = cluster.swarm.nodes[0]
     engine = Engine(node.docker_host, pool=2)
     assert engine.connect()[0] == node.node_id
-    exec_id = engine.create(node.containers()[0], ["echo", "once"], [], "", False)
-    assert list(engine.start(exec_id)) == [(1, b"once\n")]
+    exec_id = engine.create(node.containers()[0], command, [], "", False)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(lambda: list(engine.start(exec_id)))
+        wait_until(lambda: not never_started(engine, exec_id), 10, lambda: "it does not start")
+        with pytest.raises(AlreadyStarted):
+            list(engine.start(exec_id))
+    if command[0] == "echo":
+        assert first.result() == [(1, b"once\n")]
     with pytest.raises(AlreadyStarted):
         list(engine.start(exec_id))
 
 
+def never_started(engine: Engine, exec_id: str) -> bool:
+    """Whether nobody has started the exec yet."""
+    inspect = engine.inspect(exec_id)
+    return not inspect["Running"] and inspect["ExitCode"] is None
+
+
+@pytest.mark.engine
+def test_of_two_that_start_an_exec_at_once_one_is_refused(cluster: Cluster) -> None:
+    node = cluster.swarm.nodes[0]
+    engine = Engine(node.docker_host, pool=4)
+    engine.connect()
+    for _ in range(20):
+        exec_id = engine.create(node.containers()[0], ["echo", "once"], [], "", False)
+        with ThreadPoolExecutor(2) as pool:
+            both = list(pool.map(lambda _, id=exec_id: output_of(engine, id), range(2)))
+        assert sorted(both) == [b"once\n", b"refused"]
+
+
+def output_of(engine: Engine, exec_id: str) -> bytes:
+    """What the start brought."""
+    try:
+        return b"".join(chunk for _, chunk in engine.start(exec_id))
+    except AlreadyStarted:
+        return b"refused"
+
+
+@pytest.mark.engine
 def test_a_silent_command_is_waited_for_longer_than_any_call(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,17 +90,36 @@ def _drain(stream: Iterator[bytes], into: list[bytes]) -> None:
 
 def test_a_broken_connection_is_a_cut() -> None:
     reader = create_autospec(io.BufferedReader, instance=True)
-    reader.read1.side_effect = ConnectionResetError
+    reader.read.side_effect = ConnectionResetError
     with pytest.raises(OutputCut):
         list(_frames(reader))
 
 
-def test_an_answer_in_place_of_output_means_already_started() -> None:
-    said = b"Error: Exec command e1 is already running\n"
+# What engines answer to a second start of an exec, while it runs and when it is over.
+REFUSALS = {
+    "20.10, 26.1": "Error: Exec command {} is already running\r\n",
+    "20.10, 26.1, over": "Error: Exec command {} has already run\r\n",
+    "28.5": "exec command {} is already running\r\n",
+    "28.5, over": "exec command {} has already run\r\n",
+    "some other": "{}: no\r\n",
+}
+EXEC_ID = "bc29212fcde8cc56083a36f57882476f64d6720283d144c4f7b39c4266585024"
+
+
+@pytest.mark.parametrize("words", REFUSALS.values(), ids=REFUSALS)
+def test_an_answer_in_place_of_output_means_already_started(words: str) -> None:
+    said = words.format(EXEC_ID).encode()
     with pytest.raises(AlreadyStarted):
-        list(_unless_started("e1", iter([(1, said)])))
-    others = [(1, said), (1, b"x")]
-    assert list(_unless_started("e2", iter(others))) == others
+        list(_unless_started(EXEC_ID, frames(frame(said), buffer=16)))
+    for other in ([(1, said), (1, b"x")], [(1, b"x"), (1, said)], [(2, said)], [(1, said[:-2])]):
+        assert list(_unless_started(EXEC_ID, iter(other))) == other
+    assert list(_unless_started("e2", iter([(1, said)]))) == [(1, said)]
+
+
+def test_an_answer_that_is_cut_off_is_no_output_either() -> None:
+    said = REFUSALS["28.5"].format(EXEC_ID).encode()
+    with pytest.raises(AlreadyStarted):
+        list(_unless_started(EXEC_ID, frames(frame(said) + frame(b"x")[:3])))
 
 
 @pytest.fixture
@@ -158,8 +177,9 @@ def test_a_refused_create_has_a_reason_and_the_engines_words(
     ("status", "explanation", "expected"),
     [
         (409, "Exec command e1 is already running", AlreadyStarted),
+        (409, "e1 was started", AlreadyStarted),
         (409, "Container c is not running", Refusal),
-        (404, "No such exec", Refusal),
+        (404, "No such exec: e1", Refusal),
     ],
 )
 def test_a_refused_start_tells_started_from_gone(

@@ -1,0 +1,92 @@
+"""An engine whose least API is newer than any that was tried, played by a server on a real socket."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any
+
+from worker.engine import Engine
+
+EXEC = {"ID": "e1", "Running": False, "ExitCode": 3, "Pid": 7}
+ANSWERS: dict[str, tuple[int, Any]] = {
+    "/info": (200, {"ID": "AB:CD", "Name": "host", "Swarm": {"NodeID": "n1"}}),
+    "/containers/c1/exec": (201, {"Id": "e1"}),
+    "/exec/e1/json": (200, EXEC),
+}
+
+
+class Server(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
+    least, newest = "1.44", "1.52"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Refuses a version of the API below the least one, in Docker's words."""
+
+    server: Server
+
+    def do_GET(self) -> None:
+        versioned = re.fullmatch(r"/v(\d+\.\d+)(/.*)", self.path)
+        asked, path = versioned.groups() if versioned else (self.server.newest, self.path)
+        if number(asked) < number(self.server.least):
+            said = f"client version {asked} is too old. Minimum supported API version is 1.44"
+            self.answer(400, {"message": said})
+        elif path == "/version":
+            newest, least = self.server.newest, self.server.least
+            self.answer(200, {"ApiVersion": newest, "MinAPIVersion": least})
+        elif path == "/exec/e1/start":
+            self.stream(b"\x01\0\0\0\0\0\0\x03hi\n")
+        else:
+            self.answer(*ANSWERS[path])
+
+    do_POST = do_GET  # noqa: N815 - http.server's names
+
+    def answer(self, status: int, body: Any) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def stream(self, data: bytes) -> None:
+        self.send_response(101)
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Upgrade", "tcp")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def address_string(self) -> str:
+        return "a unix socket"
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Nothing: a failure shows in the test."""
+
+
+def number(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+@contextmanager
+def serving(path: Path) -> Iterator[Server]:
+    with Server(str(path), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def life(engine: Engine) -> tuple[Any, ...]:
+    exec_id = engine.create("c1", ["true"], [], "", False)
+    return list(engine.start(exec_id)), engine.inspect(exec_id)
+
+
+def test_an_engine_that_refuses_old_versions_of_the_api_is_served(tmp_path: Path) -> None:
+    with serving(tmp_path / "engine.sock"):
+        engine = Engine(f"unix://{tmp_path}/engine.sock", pool=2)
+        assert engine.connect() == ("n1", "host")
+        assert life(engine) == ([(1, b"hi\n")], EXEC)
