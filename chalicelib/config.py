@@ -24,6 +24,8 @@ class Settings:
     audit_retention_days: int = 365
     # A target that no worker took up within this many seconds never runs.
     delivery_deadline: int = 600
+    # Whether jobs run in containers of their own application only, whoever starts them.
+    own_containers_only: bool = False
     # Web pages of these origins may call the API; `*` for any.
     cors_origins: tuple[str, ...] = ()
     # debug, info, warning or error.
@@ -48,7 +50,7 @@ class Settings:
 def load(environ: Mapping[str, str]) -> Settings:
     """Settings from environment variables.
 
-    Raises ValueError, naming the variable, where one is no whole number.
+    Raises ValueError, naming the variable, where one is wrong.
     """
     default = Settings()
     return Settings(
@@ -60,6 +62,7 @@ def load(environ: Mapping[str, str]) -> Settings:
             environ, "AUDIT_RETENTION_DAYS", default.audit_retention_days
         ),
         delivery_deadline=whole_number(environ, "DELIVERY_DEADLINE", default.delivery_deadline),
+        own_containers_only=switch(environ, "OWN_CONTAINERS_ONLY", default.own_containers_only),
         cors_origins=words(environ.get("CORS_ORIGINS", "")),
         log_level=environ.get("LOG_LEVEL") or default.log_level,
     )
@@ -71,6 +74,14 @@ def whole_number(environ: Mapping[str, str], name: str, default: int) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise ValueError(f"{name} must be a whole number of at least 1, not {text!r}")
     return int(text)
+
+
+def switch(environ: Mapping[str, str], name: str, default: bool) -> bool:
+    """Whether `name` is on; the default if it is unset or empty. Raises ValueError for a mistyped one."""
+    text = environ.get(name) or ("on" if default else "off")
+    if text not in ("on", "off"):
+        raise ValueError(f"{name} must be on or off, not {text!r}")
+    return text == "on"
 
 
 def words(text: str) -> tuple[str, ...]:

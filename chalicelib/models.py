@@ -116,6 +116,8 @@ class Execution(_Command):
     UnknownNodes: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
     # Whether who started it had the right to run as root.
     MayRunAsRoot = BooleanAttribute(null=True)
+    # Whether it runs in containers of its application only: its starter was bound, or that is the rule.
+    OwnContainersOnly = BooleanAttribute(null=True)
     ExpiresAt = NumberAttribute()
     # OPEN until it is closed, then absent: only open executions are in the index.
     Open = UnicodeAttribute(null=True)
@@ -137,6 +139,7 @@ class Result(Model):
 
     # "<JobId>/<ExecutorId>"
     Execution = UnicodeAttribute(hash_key=True)
+    # As the target spells it.
     ContainerId = UnicodeAttribute(range_key=True)
     NodeId = UnicodeAttribute()
     Status = UnicodeAttribute()
@@ -149,6 +152,8 @@ class Result(Model):
     OutputIncomplete = BooleanAttribute(null=True)
     E = UnicodeAttribute(null=True)
     Reason = UnicodeAttribute(null=True)
+    # Of a container's long id: the target that has the container, if it spells it in another way.
+    TakenBy = UnicodeAttribute(null=True)
     StartTime = NumberAttribute(null=True)
     EndTime = NumberAttribute(null=True)
     ExpiresAt = NumberAttribute()

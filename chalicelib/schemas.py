@@ -63,7 +63,11 @@ class JobRequest(Struct, kw_only=True):
         ),
     ]
     ServiceName: Annotated[
-        str, Meta(max_length=128, description="A label; nothing depends on it.")
+        str,
+        Meta(
+            max_length=128,
+            description="The service that the job is for: a bound token's starts run only there.",
+        ),
     ] = ""
     Privileged: bool = False
     User: Annotated[

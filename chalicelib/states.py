@@ -22,6 +22,7 @@ class Reason(StrEnum):
     CONTAINER_NOT_FOUND = "container_not_found"
     CONTAINER_NOT_RUNNING = "container_not_running"
     CONTAINER_PAUSED = "container_paused"
+    CONTAINER_REPEATED = "container_repeated"
     CONTAINER_GONE = "container_gone"
     SECRETS_UNREADABLE = "secrets_unreadable"
     FORBIDDEN = "forbidden"
@@ -42,6 +43,11 @@ TERMINAL = frozenset({Status.FINISHED, Status.CREATE_FAILED, Status.RUNNING_FAIL
 def sources(target: Status) -> list[Status]:
     """The statuses from which a result may move to `target`."""
     return [status for status, targets in MOVES.items() if target in targets]
+
+
+def repeated_message(first: str) -> str:
+    """What is said of a target whose container is another target's; `first` is how that one spells it."""
+    return f"this container is the target {first} already; name each container once"
 
 
 def expired_message(deadline: int) -> str:

@@ -3,6 +3,7 @@
 PynamoDB's errors end here: what a caller can act on becomes a domain error, all else is raised as it is.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from pynamodb.expressions.update import Action
 
 from chalicelib.errors import ExecutionNotFound, JobNotFound, NameTaken
 from chalicelib.models import OPEN, AuditEntry, Execution, Job, JobName, Node, Result
-from chalicelib.states import Status, sources
+from chalicelib.states import Reason, Status, repeated_message, sources
 from chalicelib.transactions import Conflict, note, transaction, until_settled
 
 log = structlog.stdlib.get_logger(__name__)
@@ -252,6 +253,29 @@ def add_result(result: Result) -> bool:
     An answer may get lost and the write be retried: what we wrote ourselves does not count as another's.
     """
     return _put(result, Result.Status.does_not_exist() | _is_same(result))
+
+
+def take_container(result: Result, long_id: str) -> str:
+    """Makes a target the only one of its container, whose long id it does not spell out.
+
+    Returns the target that has the container: the result's own ContainerId, or the one that was first.
+    What is written is the result of whoever spells the long id out: that target comes second.
+    """
+    second = Result(
+        result.Execution,
+        long_id,
+        NodeId=result.NodeId,
+        Status=Status.CREATE_FAILED,
+        Reason=Reason.CONTAINER_REPEATED,
+        E=repeated_message(result.ContainerId),
+        TakenBy=result.ContainerId,
+        EndTime=time.time(),
+        ExpiresAt=result.ExpiresAt,
+    )
+    if _put(second, Result.Execution.does_not_exist()):
+        return str(result.ContainerId)
+    first = Result.get(result.Execution, long_id, consistent_read=True)
+    return str(first.TakenBy or long_id)
 
 
 def move_result(result: Result) -> bool:

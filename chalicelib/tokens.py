@@ -53,7 +53,8 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="APPNAME",
-        help="bind it to this application (several times for several); default: all",
+        help="bind it to this application (several times for several): it sees its jobs alone, and runs "
+        "them in its containers alone; default: all",
     )
     parser.add_argument(
         "--days",
@@ -62,7 +63,10 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
         help=f"how long it is good, at most {MAX_DAYS} (%(default)s)",
     )
     parser.add_argument(
-        "--root", action="store_true", help="it may also handle jobs that run as root or Privileged"
+        "--root",
+        action="store_true",
+        help="it may run as root: Privileged, User root, or an empty User where the container's is root; "
+        "and in containers that lead out onto their node",
     )
     parser.set_defaults(do=_create)
 

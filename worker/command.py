@@ -6,6 +6,8 @@ from functools import lru_cache
 from typing import Any
 
 from chalicelib import secrets, store
+from chalicelib.models import Execution
+from chalicelib.queues import TargetMessage
 
 # The end of the output in the result: this much, and this much for all results of an execution.
 _TAIL, _ALL_TAILS = 32 * 1024, 4 * 1024**2
@@ -22,6 +24,9 @@ class Command:
     user: str
     privileged: bool
     may_run_as_root: bool
+    app_name: str
+    service_name: str
+    own_containers_only: bool
     created: float
     expires: int
     tail: int
@@ -43,11 +48,26 @@ class Command:
         return message[:_MESSAGE]
 
 
+def is_target(target: TargetMessage, node_id: str) -> bool:
+    """Whether the execution was accepted for this container on this node, which was known then.
+
+    Raises ExecutionNotFound.
+    """
+    execution = _execution(target.job_id, target.executor_id)
+    named = {"ContainerId": target.container_id, "NodeId": node_id}
+    return named in execution.Target and node_id not in execution.UnknownNodes
+
+
 # Many targets of one execution come in a row: its item, which lists all of them, is read once.
+@lru_cache(maxsize=64)
+def _execution(job_id: str, executor_id: str) -> Execution:
+    return store.get_execution(job_id, executor_id)
+
+
 @lru_cache(maxsize=64)
 def load(job_id: str, executor_id: str) -> Command:
     """What to run. Raises ExecutionNotFound, SecretsUnreadable."""
-    execution = store.get_execution(job_id, executor_id)
+    execution = _execution(job_id, executor_id)
     return Command(
         words=shlex.split(execution.Cmd),
         secrets=[secrets.unseal(job_id, sealed) for sealed in secrets.unpack(execution.Sealed)],
@@ -55,6 +75,9 @@ def load(job_id: str, executor_id: str) -> Command:
         user=execution.User,
         privileged=execution.Privileged,
         may_run_as_root=bool(execution.MayRunAsRoot),
+        app_name=execution.AppName,
+        service_name=execution.ServiceName,
+        own_containers_only=bool(execution.OwnContainersOnly),
         created=float(executor_id),
         expires=int(execution.ExpiresAt),
         tail=min(_TAIL, _ALL_TAILS // len(execution.Target)),

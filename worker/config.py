@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from chalicelib.config import whole_number, words
+from chalicelib.config import switch, whole_number, words
 
 _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
@@ -46,16 +46,8 @@ def load(environ: Mapping[str, str]) -> WorkerSettings:
         spool_dir=Path(environ.get("SPOOL_DIR") or "/var/tmp/appjobs"),
         spool_bytes=whole_number(environ, "SPOOL_BYTES", 1024**3),
         health_port=whole_number(environ, "HEALTH_PORT", 9464),
-        redact=_switch(environ, "REDACT"),
+        redact=switch(environ, "REDACT", default=True),
     )
-
-
-def _switch(environ: Mapping[str, str], name: str) -> bool:
-    """Whether `name` is on, as it is where nothing is set; whoever mistypes `off` learns of it."""
-    text = environ.get(name) or "on"
-    if text not in ("on", "off"):
-        raise ValueError(f"{name} must be on or off, not {text!r}")
-    return text == "on"
 
 
 def _engines(environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,20 +1,23 @@
 """One Docker Engine: the only importer of docker. Engine errors become `Refusal`s or `Unreachable`."""
 
+import base64
 import io
 import json
 import socket
 import struct
+import tarfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import docker
 import docker.utils
 import requests
 
 from chalicelib.states import Reason
+from worker.rights import Node
 
 # The engine answers these calls from memory; only a hanging one takes longer.
 _TIMEOUT = 30
@@ -23,8 +26,10 @@ _READ = 256 * 1024
 # What has no more bytes than this is read as a whole: the engine has written it as a whole.
 _SMALL = 1024
 _STDOUT = 1
-# Where an engine listens beside the address that we have of it.
-_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
+# Of a file in a container, this much is read at the most, and so many links are followed to it.
+_FILE, _LINKS = 1024**2, 5
+# Of a file's mode, as Go has it: the types that matter here.
+_FOLDER, _SOCKET = 1 << 31, 1 << 24
 # What the engine's event says of an exec whose end it did not follow any more.
 _GIVEN_UP = 127
 # The number of a stream (1: stdout, 2: stderr), and some of what was written to it.
@@ -69,6 +74,7 @@ class Engine:
         self.url = url
         self._pool = pool
         self._api: docker.APIClient | None = None
+        self._data_root = ""
 
     def connect(self) -> tuple[str, str]:
         """(NodeId, hostname) of the engine: its Swarm NodeID, or its own ID where it is in no swarm.
@@ -86,22 +92,79 @@ class Engine:
                 max_pool_size=self._pool,
             )
             info = self._api.info()
+        self._data_root = info.get("DockerRootDir", "")
         return info.get("Swarm", {}).get("NodeID") or info["ID"], info["Name"]
 
-    def is_reached_from(self, container_id: str) -> bool:
-        """Whether the container has the engine's socket, or a folder that holds it, among its mounts.
+    @property
+    def node(self) -> Node:
+        """What must be known of the engine's machine to judge its containers."""
+        address = self.url.removeprefix("unix://") if self.url.startswith("unix://") else ""
+        return Node(address, self._data_root)
+
+    def container(self, container_id: str) -> dict[str, Any]:
+        """What the engine says of a container. Raises Refusal, Unreachable."""
+        with _engine_errors():
+            return dict(self._client.inspect_container(container_id))
+
+    def volume(self, name: str) -> dict[str, Any] | None:
+        """What the engine says of a volume; None where it has none. Raises Refusal, Unreachable."""
+        with _engine_errors():
+            try:
+                return dict(self._client.inspect_volume(name))
+            except docker.errors.NotFound:
+                return None
+
+    def holds_socket(self, container_id: str, path: str) -> bool:
+        """Whether a socket lies there in the container, or one called docker.sock in the folder there.
 
         Raises Refusal, Unreachable.
         """
-        with _engine_errors():
-            mounts = self._client.inspect_container(container_id)["Mounts"]
-        sockets = {*_SOCKETS, self.url.removeprefix("unix://")}
-        return any(
-            PurePosixPath(socket).is_relative_to(mount["Source"])
-            for socket in sockets
-            for mount in mounts
-            if mount["Type"] == "bind"
-        )
+        mode = self._mode(container_id, path)
+        if mode & _FOLDER:
+            mode = self._mode(container_id, f"{path}/docker.sock")
+        return bool(mode & _SOCKET)
+
+    def _mode(self, container_id: str, path: str) -> int:
+        """The file's mode, links not followed; 0 where there is no such file."""
+        with self._archive("HEAD", container_id, path) as answer:
+            if answer.status_code == 404:
+                return 0
+            if not answer.ok:
+                message = f"the engine did not say what {path} is: {answer.status_code}"
+                raise Refusal(Reason.ENGINE_ERROR, message)
+            return int(_stat(answer)["mode"])
+
+    def read_file(self, container_id: str, path: str) -> bytes | None:
+        """A file of the container, empty where there is none; None where it cannot be read.
+
+        That is: it is no file, too large, or behind links that lead nowhere. The engine follows links
+        within the container only. Raises Unreachable.
+        """
+        for _ in range(_LINKS):
+            with self._archive("GET", container_id, path) as answer:
+                if answer.status_code == 404:
+                    return b""
+                if not answer.ok:
+                    return None
+                link = _stat(answer)["linkTarget"]
+                if not link:
+                    return _only_file(_beginning(answer))
+            path = link
+        return None
+
+    @contextmanager
+    def _archive(self, method: str, container_id: str, path: str) -> Iterator[requests.Response]:
+        """The engine's answer of what lies at a path in a container: what it is, and as a tar."""
+        api = self._client
+        # docker-py's own call reads all of it, however much that is.
+        url = f"{api.base_url}/v{api.api_version}/containers/{quote(container_id)}/archive"
+        with (
+            _engine_errors(),
+            api.request(
+                method, url, params={"path": path}, timeout=_TIMEOUT, stream=True
+            ) as answer,
+        ):
+            yield answer
 
     def create(
         self, container_id: str, command: list[str], env: list[str], user: str, privileged: bool
@@ -201,6 +264,34 @@ def _reason(error: docker.errors.APIError) -> Reason:
         paused = "paused" in str(error.explanation)
         return Reason.CONTAINER_PAUSED if paused else Reason.CONTAINER_NOT_RUNNING
     return Reason.ENGINE_ERROR
+
+
+def _stat(answer: requests.Response) -> dict[str, Any]:
+    """What the engine says of the file whose archive it answers with."""
+    return dict(json.loads(base64.b64decode(answer.headers["X-Docker-Container-Path-Stat"])))
+
+
+def _beginning(answer: requests.Response) -> bytes:
+    """Of the body, what the largest file that we read may need."""
+    body = b""
+    for chunk in answer.iter_content(_READ):
+        body += chunk
+        if len(body) > _FILE:
+            break
+    return body
+
+
+def _only_file(archive: bytes) -> bytes | None:
+    """The file that the tar holds; None where it holds something else, or the file's beginning only."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            member = tar.next()
+            if not member or not member.isfile() or member.size > _FILE:
+                return None
+            content = tar.extractfile(member)
+            return content.read() if content else None
+    except tarfile.TarError:
+        return None
 
 
 def _start_refused(exec_id: str, refusal: Refusal) -> Exception:

@@ -15,8 +15,9 @@ from chalicelib.config import settings
 from chalicelib.errors import ExecutionNotFound, SecretsUnreadable
 from chalicelib.models import Result
 from chalicelib.queues import Received, TargetMessage
-from chalicelib.states import TERMINAL, Reason, Status, expired_message
+from chalicelib.states import TERMINAL, Reason, Status, expired_message, repeated_message
 from worker import command, ending, metrics
+from worker.admission import admit
 from worker.command import Command
 from worker.ending import End, log_key
 from worker.engine import (
@@ -79,6 +80,9 @@ class Runner:
             log.warning("dropped a message of an unknown execution", error=error.message)
 
     def _run(self, target: TargetMessage, first: bool) -> None:
+        if not command.is_target(target, self._node_id):
+            log.warning("dropped a message of no target", node_id=self._node_id)
+            return
         # A first delivery has no result, but for rare duplicates that the claim finds out.
         if first and self._claim_and_run(target):
             return
@@ -125,14 +129,14 @@ class Runner:
             ending.fail(result, Status.CREATE_FAILED, Reason.EXPIRED, expired_message(deadline))
             return
         try:
-            if not command_.may_run_as_root and self._engine.is_reached_from(result.ContainerId):
-                message = "it can reach the engine's socket: that takes the right to run as root"
-                raise Refusal(Reason.FORBIDDEN, message)
+            container = self._engine.container(result.ContainerId)
+            user = admit(self._engine, command_, container)
+            _take(result, container["Id"])
             result.ID = self._engine.create(
-                result.ContainerId,
+                container["Id"],
                 command_.words + command_.secrets,
                 command_.env,
-                command_.user,
+                user,
                 command_.privileged,
             )
         except Refusal as refusal:
@@ -301,6 +305,15 @@ class Runner:
             return inspect
         result.OutputIncomplete = True
         return {**inspect, "ExitCode": code}
+
+
+def _take(result: Result, long_id: str) -> None:
+    """Makes the target the only one of its container. Raises Refusal where another one has it."""
+    if result.ContainerId == long_id:
+        return  # Its claim, under that id, does the same.
+    first = store.take_container(result, long_id)
+    if first != result.ContainerId:
+        raise Refusal(Reason.CONTAINER_REPEATED, repeated_message(first))
 
 
 def _owner_seconds(lives: bool, watched: bool) -> float:

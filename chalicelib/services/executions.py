@@ -82,6 +82,7 @@ def _execution(
         Target=targets,
         UnknownNodes=sorted({target.NodeId for target in request.Target} - nodes.keys()),
         MayRunAsRoot=caller.may_run_as_root,
+        OwnContainersOnly=bool(caller.apps) or settings.own_containers_only,
         ExpiresAt=int(now + settings.retention),
         Open=OPEN,
     )

@@ -39,6 +39,7 @@ def aws(fresh_clients: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     command.load.cache_clear()
+    command._execution.cache_clear()
     with mock_aws():
         make_tables()
         clients.client("s3").create_bucket(Bucket=settings.log_bucket)
@@ -53,6 +54,7 @@ def forget() -> None:
     clients.make_client.cache_clear()
     transactions._connection.cache_clear()
     command.load.cache_clear()
+    command._execution.cache_clear()
     for model in (Job, JobName, Execution, Result, Node, Token, AuditEntry):
         model._connection = None
 

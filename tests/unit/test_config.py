@@ -26,12 +26,13 @@ def test_every_variable_is_read() -> None:
             "RETENTION_DAYS": "2",
             "AUDIT_RETENTION_DAYS": "3",
             "DELIVERY_DEADLINE": "30",
+            "OWN_CONTAINERS_ONLY": "on",
             "CORS_ORIGINS": " https://a , ,https://b,",
             "LOG_LEVEL": "debug",
         }
     )
     assert loaded == config.Settings(
-        "p", "b", "arn:q", 2, 3, 30, ("https://a", "https://b"), "debug"
+        "p", "b", "arn:q", 2, 3, 30, True, ("https://a", "https://b"), "debug"
     )
     assert (loaded.retention, loaded.kms_key) == (2 * 86_400, "alias/p")
 
@@ -41,6 +42,12 @@ def test_every_variable_is_read() -> None:
 def test_a_bad_number_is_named(name: str, text: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1"):
         config.load({name: text})
+
+
+def test_a_switch_is_on_or_off_and_nothing_else() -> None:
+    assert not config.load({"OWN_CONTAINERS_ONLY": "off"}).own_containers_only
+    with pytest.raises(ValueError, match="OWN_CONTAINERS_ONLY must be on or off, not 'true'"):
+        config.load({"OWN_CONTAINERS_ONLY": "true"})
 
 
 def test_a_worker_alone_serves_the_local_engine() -> None:

@@ -26,6 +26,7 @@ from worker.engine import (
     _frames,
     _unless_started,
 )
+from worker.rights import Node
 
 
 def frame(payload: bytes, stream: int = 1) -> bytes:
@@ -239,33 +240,21 @@ def test_a_process_is_found_in_its_container(connected: Engine, api: Any) -> Non
     assert not connected.is_alive("c1", 1)
 
 
-@pytest.mark.parametrize(
-    ("mount", "reached"),
-    [
-        ({"Type": "bind", "Source": "/var/run/docker.sock"}, True),
-        ({"Type": "bind", "Source": "/run/docker.sock"}, True),
-        ({"Type": "bind", "Source": "/run"}, True),
-        ({"Type": "bind", "Source": "/"}, True),
-        ({"Type": "bind", "Source": "/srv/engine/other.sock"}, True),
-        ({"Type": "bind", "Source": "/srv/engine/other.socket"}, False),
-        ({"Type": "bind", "Source": "/run/docker.sock.d"}, False),
-        ({"Type": "volume", "Name": "data", "Source": "/var/lib/docker/volumes/data/_data"}, False),
-        ({"Type": "tmpfs", "Source": "", "Destination": "/run"}, False),
-    ],
-    ids=str,
-)
-def test_a_container_with_the_engines_socket_is_known(
-    api: Any, mount: dict[str, str], reached: bool
-) -> None:
-    api.info.return_value = {"ID": "AB:CD", "Name": "host"}
-    made = Engine("unix:///srv/engine/other.sock", pool=1)
-    made.connect()
-    api.inspect_container.return_value = {"Mounts": [{"Type": "volume", "Source": "x"}, mount]}
-    assert made.is_reached_from("c1") is reached
-
-
 def test_a_container_that_is_not_there_cannot_be_looked_at(api: Any, connected: Engine) -> None:
     api.inspect_container.side_effect = refused(404, "No such container: c1")
     with pytest.raises(Refusal) as refusal:
-        connected.is_reached_from("c1")
+        connected.container("c1")
     assert refusal.value.reason == Reason.CONTAINER_NOT_FOUND
+
+
+def test_a_volume_that_is_not_there_is_none(api: Any, connected: Engine) -> None:
+    api.inspect_volume.side_effect = refused(404, "no such volume")
+    assert connected.volume("v1") is None
+
+
+def test_the_node_is_known_by_its_socket_and_its_data(api: Any) -> None:
+    api.info.return_value = {"ID": "AB:CD", "Name": "host", "DockerRootDir": "/srv/docker"}
+    for url, address in (("unix:///srv/engine.sock", "/srv/engine.sock"), ("tcp://host:2376", "")):
+        made = Engine(url, pool=1)
+        made.connect()
+        assert made.node == Node(address, "/srv/docker")

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 
 from chalicelib import queues, store
 from chalicelib.logs import GrowingObject
-from chalicelib.models import OPEN, Execution, Node
+from chalicelib.models import OPEN, Execution, Node, Result
 from chalicelib.queues import Received, TargetMessage
 from chalicelib.services import executions, upkeep
 from chalicelib.states import TERMINAL, Reason, Status
@@ -37,9 +37,10 @@ from worker.engine import AlreadyStarted, Frame, NotStarted, Refusal, UnknownExe
 from worker.output import SpoolDirectory
 from worker.run import Runner
 
-CONTAINER, NODE = "c1", "n1"
+# One container, as three targets spell it; the first is its long id.
+CONTAINERS, NODE = ("c123", "c1", "web"), "n1"
 # Where a worker may die: before or after each of its writes and calls.
-STEPS = ("create", "claim", "start", "append", "end")
+STEPS = ("take", "create", "claim", "start", "append", "end")
 DEATHS = [None, *((step, when) for step in STEPS for when in ("before", "after"))]
 
 
@@ -74,9 +75,9 @@ class ModelEngine:
         if not self.reachable:
             raise Unreachable("away")
 
-    def is_reached_from(self, container_id: str) -> bool:
+    def container(self, container_id: str) -> dict[str, Any]:
         self._answer()
-        return False
+        return {"Id": CONTAINERS[0]}
 
     def create(self, *arguments: object) -> str:
         self._answer()
@@ -112,7 +113,7 @@ class Life(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.clock, self.engine = Clock(), ModelEngine()
         self.death: tuple[str, str] | None = None
-        self.ends: set[tuple[str, ...]] = set()
+        self.ends: dict[str, tuple[str, ...]] = {}
         self.directory = Path(tempfile.mkdtemp())
         for module in (life, ending, upkeep, executions):
             self.patch.setattr(module, "time", self.clock)
@@ -121,6 +122,7 @@ class Life(RuleBasedStateMachine):
             self.patch.setattr(patient, "sleep", self.clock.sleep)
         self._mortal(self.engine, "create", "create")
         self._mortal(self.engine, "start", "start")
+        self._mortal(store, "take_container", "take")
         self._mortal(store, "add_result", "claim")
         self._mortal(store, "move_result", "end")
         self._mortal(GrowingObject, "write", "append")
@@ -158,8 +160,9 @@ class Life(RuleBasedStateMachine):
             Privileged=False,
             User="",
             Env=[],
-            Target=[{"ContainerId": CONTAINER, "NodeId": NODE}],
+            Target=[{"ContainerId": container, "NodeId": NODE} for container in CONTAINERS],
             UnknownNodes=[],
+            MayRunAsRoot=True,
             ExpiresAt=int(self.clock.now) + 10**6,
             Open=OPEN,
         ).save()
@@ -170,10 +173,10 @@ class Life(RuleBasedStateMachine):
         now = self.clock.now
         Node(NODE, Hostname="h", QueueUrl=url, Worker="w", Heartbeat=now).save()
 
-    @rule(first=st.booleans(), death=st.sampled_from(DEATHS))
-    def deliver(self, first: bool, death: tuple[str, str] | None) -> None:
+    @rule(container=st.sampled_from(CONTAINERS), first=st.booleans(), death=st.sampled_from(DEATHS))
+    def deliver(self, container: str, first: bool, death: tuple[str, str] | None) -> None:
         """A message comes: the first, a second one, or one that was in a dead worker's hands."""
-        target = TargetMessage(self.job_id, self.executor_id, CONTAINER)
+        target = TargetMessage(self.job_id, self.executor_id, container)
         self.death = death
         spools = SpoolDirectory(self.directory, 10**6)
         try:
@@ -197,10 +200,10 @@ class Life(RuleBasedStateMachine):
     def look_after(self) -> None:
         upkeep.turn()
 
-    @rule()
-    def dead_letter(self) -> None:
+    @rule(container=st.sampled_from(CONTAINERS))
+    def dead_letter(self, container: str) -> None:
         ids = f'"JobId": "{self.job_id}", "ExecutorId": "{self.executor_id}"'
-        upkeep.end_dead_letter(f'{{{ids}, "ContainerId": "{CONTAINER}"}}')
+        upkeep.end_dead_letter(f'{{{ids}, "ContainerId": "{container}"}}')
 
     @rule()
     @precondition(lambda self: self.engine.execs)
@@ -213,32 +216,42 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def no_end_is_left(self) -> None:
-        result = store.get_result(self.job_id, self.executor_id, CONTAINER)
-        if result is not None and result.Status in TERMINAL:
-            self.ends.add((result.Status, str(result.Reason), str(result.EndTime)))
-        assert len(self.ends) <= 1
+        for container, result in self.results().items():
+            if result.Status in TERMINAL:
+                end = (result.Status, str(result.Reason), str(result.EndTime))
+                assert self.ends.setdefault(container, end) == end
+        assert self.ends.keys() <= self.results().keys()
+
+    def results(self) -> dict[str, Result]:
+        return store.get_results(self.job_id, self.executor_id)
 
     @invariant()
     def an_exit_code_is_the_commands_own(self) -> None:
-        result = store.get_result(self.job_id, self.executor_id, CONTAINER)
-        if result is not None and result.Status == Status.FINISHED:
-            assert result.Inspect["ExitCode"] == 3
-            assert self.engine.starts == [result.ID]
+        for result in self.results().values():
+            if result.Status == Status.FINISHED:
+                assert result.Inspect["ExitCode"] == 3
+                assert self.engine.starts == [result.ID]
+
+    @invariant()
+    def one_container_is_one_target(self) -> None:
+        taken_up = [result for result in self.results().values() if result.ID]
+        assert len(taken_up) <= 1
 
     @invariant()
     def counters_add_up(self) -> None:
         execution = store.get_execution(self.job_id, self.executor_id)
         if not execution.Open:
-            result = store.get_result(self.job_id, self.executor_id, CONTAINER)
-            assert result
-            assert result.Status in TERMINAL
-            assert execution.Total == execution.Succeeded + execution.Failed == 1
+            results = self.results()
+            assert results.keys() == set(CONTAINERS)
+            assert {result.Status for result in results.values()} <= TERMINAL
+            assert execution.Total == execution.Succeeded + execution.Failed == 3
 
     @rule()
     def everything_ends(self) -> None:
         """Whatever happened: when messages come and upkeep runs, the target ends and is closed."""
         for _ in range(4):
-            self.deliver(False, None)
+            for container in CONTAINERS:
+                self.deliver(container, False, None)
             self.clock.now += 800
             upkeep.turn()
         assert not store.get_execution(self.job_id, self.executor_id).Open

@@ -1,5 +1,6 @@
 """A target's life with an engine that is a spec: what it is asked, in which order, what is kept."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,11 +30,13 @@ from worker.engine import (
     Unreachable,
 )
 from worker.output import Spool, SpoolDirectory
+from worker.rights import Node
 from worker.run import Runner
 
 pytestmark = pytest.mark.usefixtures("aws", "clock")
 NOW = 1_800_000_000.0
 SECRET = "s3cret value"
+TARGET = {"Target": [{"ContainerId": "c1", "NodeId": "n1"}]}
 OVER = {
     "ID": "e1",
     "Running": False,
@@ -72,10 +75,17 @@ def printing(*frames: Frame) -> Callable[[str], Iterator[Frame]]:
     return lambda exec_id: (frame for frame in frames)
 
 
+def container(id: str, **host: Any) -> dict[str, Any]:
+    """What an engine says of an ordinary container."""
+    return {"Id": id, "Config": {"User": ""}, "HostConfig": host, "Mounts": []}
+
+
 @pytest.fixture
 def engine() -> Any:
     fake = create_autospec(Engine, instance=True)
-    fake.is_reached_from.return_value = False
+    fake.container.side_effect = lambda id: container(id)
+    fake.read_file.return_value = b"u:x:1000:1000:::\n"
+    fake.node = Node()
     fake.recorded_exit.return_value = None
     fake.is_alive.return_value = False
     fake.create.return_value = "e1"
@@ -99,14 +109,11 @@ def accepted(when: float, **fields: Any) -> Received:
         ServiceName="",
         Name="n",
         Cmd="echo hi",
-        Privileged=True,
         User="u",
         Env=["A=b"],
         Sealed=secrets.pack([secrets.seal("j1", SECRET)]),
-        Target=[{"ContainerId": "c1", "NodeId": "n1"}],
-        UnknownNodes=[],
         ExpiresAt=int(when) + 1000,
-        **fields,
+        **{"Privileged": True, "MayRunAsRoot": True, "UnknownNodes": [], **TARGET, **fields},
     ).save()
     return Received(TargetMessage("j1", executor_id, "c1"), "m1", "receipt", first=True)
 
@@ -142,18 +149,90 @@ def runner(engine: Any, tmp_path: Path) -> Runner:
     return Runner(engine, "n1", SpoolDirectory(tmp_path, 10**6), True)
 
 
-def test_where_the_engine_can_be_reached_jobs_run_with_the_right_to_root_alone(
+def test_a_forbidden_target_is_neither_taken_nor_created(
     runner: Runner, engine: Any, message: Received
 ) -> None:
-    engine.is_reached_from.return_value = True
-    runner.run(message)
-    result = stored(message)
+    engine.container.side_effect = lambda id: container("long", CapAdd=["SYS_ADMIN"])
+    mortal = accepted(NOW + 1, MayRunAsRoot=None, Privileged=False)
+    runner.run(mortal)
+    result = stored(mortal)
     assert (result.Status, result.Reason) == (Status.CREATE_FAILED, Reason.FORBIDDEN)
-    engine.is_reached_from.assert_called_once_with("c1")
     engine.create.assert_not_called()
-    of_root = accepted(NOW + 1, MayRunAsRoot=True)
-    runner.run(of_root)
-    assert stored(of_root).Status == Status.FINISHED
+    assert store.get_results("j1", mortal.target.executor_id).keys() == {"c1"}
+    runner.run(message)
+    assert stored(message).Status == Status.FINISHED
+
+
+def test_without_the_right_to_root_the_exec_has_the_number_that_was_checked(
+    runner: Runner, engine: Any
+) -> None:
+    runner.run(accepted(NOW, MayRunAsRoot=None, Privileged=False))
+    engine.create.assert_called_once_with("c1", ["echo", "hi", SECRET], ["A=b"], "1000", False)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Target": [{"ContainerId": "c2", "NodeId": "n1"}]},
+        {"Target": [{"ContainerId": "c1", "NodeId": "n2"}]},
+        {"UnknownNodes": ["n1"]},
+    ],
+    ids=["another container", "another node", "a node that was unknown"],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_message_of_no_target_is_dropped(
+    runner: Runner, engine: Any, fields: dict[str, Any], first: bool
+) -> None:
+    forged = accepted(NOW, **fields)
+    runner.run(forged if first else again(forged))
+    engine.container.assert_not_called()
+    engine.create.assert_not_called()
+    assert store.get_results("j1", forged.target.executor_id) == {}
+
+
+def spelled(*ids: str) -> list[Received]:
+    """An execution for these containers, and its messages."""
+    (message,) = [accepted(NOW, Target=[{"ContainerId": id, "NodeId": "n1"} for id in ids])]
+    ours = message.target
+    return [
+        Received(TargetMessage("j1", ours.executor_id, id), id, "receipt", first=True) for id in ids
+    ]
+
+
+@pytest.mark.parametrize("ids", [*itertools.permutations(["c1", "name", "long"])], ids=str)
+def test_one_container_runs_once_however_it_is_spelled(
+    runner: Runner, engine: Any, ids: tuple[str, ...]
+) -> None:
+    engine.container.side_effect = lambda id: container("long")
+    for message in spelled(*ids):
+        runner.run(message)
+    engine.start.assert_called_once()
+    results = store.get_results("j1", message.target.executor_id)
+    assert results[ids[0]].Status == Status.FINISHED
+    for second in ids[1:]:
+        result = results[second]
+        assert (result.Status, result.Reason) == (
+            Status.CREATE_FAILED,
+            Reason.CONTAINER_REPEATED,
+        )
+        assert f"the target {ids[0]} already" in result.E
+
+
+def test_who_died_between_taking_the_container_and_the_claim_goes_on(
+    runner: Runner, engine: Any
+) -> None:
+    engine.container.side_effect = lambda id: container("long")
+    short, long = spelled("c1", "long")
+    engine.create.side_effect = Unreachable
+    with pytest.raises(Unreachable):
+        runner.run(short)
+    engine.create.side_effect = None
+    runner.run(long)
+    engine.start.assert_not_called()
+    runner.run(again(short))
+    results = store.get_results("j1", short.target.executor_id)
+    assert results["c1"].Status == Status.FINISHED
+    assert results["long"].Reason == Reason.CONTAINER_REPEATED
 
 
 def test_a_target_runs_and_its_secrets_are_masked(
@@ -733,7 +812,20 @@ def test_of_many_targets_each_keeps_a_shorter_end(message: Received) -> None:
 
 
 def with_secrets(*secrets_: str) -> Command:
-    return Command(["echo"], list(secrets_), [], "", False, False, NOW, 0, 1)
+    return Command(
+        words=["echo"],
+        secrets=list(secrets_),
+        env=[],
+        user="",
+        privileged=False,
+        may_run_as_root=False,
+        app_name="a",
+        service_name="",
+        own_containers_only=False,
+        created=NOW,
+        expires=0,
+        tail=1,
+    )
 
 
 @pytest.mark.parametrize("secrets_", [(), ("",), ("a", "", "b b")])

@@ -1,0 +1,84 @@
+"""Whether a command may run in a container, and as whom: asks the engine what `rights` needs to know."""
+
+import re
+
+from chalicelib.states import Reason
+from worker import rights
+from worker.command import Command
+from worker.engine import Engine, Refusal
+from worker.rights import Inspect, Mounted
+
+_PASSWD = "/etc/passwd"
+# An engine takes this for a number, whatever names there are.
+_DIGITS = re.compile(r"[0-9]+")
+_WITH_ROOT = "or start the job with a token that has the right to run as root (made with --root)"
+
+
+def admit(engine: Engine, command: Command, container: Inspect) -> str:
+    """The User to make the exec with: the one that was checked, as a number where it had to be.
+
+    Raises Refusal (`forbidden`) where the starter has no right to this; Unreachable.
+    """
+    if command.own_containers_only:
+        _require_own(command, container)
+    if command.may_run_as_root:
+        return command.user
+    mounted = _look_at_mounts(engine, container)
+    if ways := rights.ways_out(container, mounted, engine.node):
+        raise _forbidden(
+            f"the container {', '.join(ways)}: that leads out of it, onto its node; "
+            f"choose one that has no such thing, {_WITH_ROOT}"
+        )
+    return _user_without_root(engine, command, container)
+
+
+def _require_own(command: Command, container: Inspect) -> None:
+    if rights.belongs(container, command.app_name, command.service_name):
+        return
+    service = f", service {command.service_name}" if command.service_name else ""
+    raise _forbidden(
+        f"by its labels the container is not one of the application {command.app_name}{service}; choose "
+        "one that is. Only a token for all applications may choose others, and none if "
+        "OWN_CONTAINERS_ONLY is on"
+    )
+
+
+def _look_at_mounts(engine: Engine, container: Inspect) -> Mounted:
+    mounts = container["Mounts"]
+    names = {mount["Name"] for mount in mounts if mount["Type"] == "volume"}
+    volumes = {name: engine.volume(name) for name in names}
+    shown = [mount["Destination"] for mount in mounts if rights.sources(mount, volumes)]
+    # A link on the node, of whatever name, may lead to a socket or to its folder.
+    sockets = (place for place in shown if engine.holds_socket(container["Id"], place))
+    return Mounted(volumes, frozenset(sockets))
+
+
+def _user_without_root(engine: Engine, command: Command, container: Inspect) -> str:
+    if command.privileged:
+        raise _forbidden(f"the job is Privileged: set Privileged to false, {_WITH_ROOT}")
+    user = command.user or container["Config"].get("User") or ""
+    name, colon, group = user.partition(":")
+    number = 0 if name in ("", "root") else _number_of(engine, container, name)
+    if not number:
+        raise _forbidden(_why_root(command, name, number))
+    return f"{number}{colon}{group}"
+
+
+def _number_of(engine: Engine, container: Inspect, name: str) -> int | None:
+    if _DIGITS.fullmatch(name):
+        return rights.number(name)
+    passwd = engine.read_file(container["Id"], _PASSWD)
+    return None if passwd is None else rights.number_of(name, passwd)
+
+
+def _why_root(command: Command, name: str, number: int | None) -> str:
+    whose = "the job's User" if command.user else "the job has no User, and the container's own"
+    if number is None:
+        what = f"{whose}, {name}, cannot be told from root by the container's {_PASSWD}"
+    else:
+        what = f"{whose} is root" if name in ("", "root", "0") else f"{whose}, {name}, is root"
+    return f"{what}: set the job's User to one that is not root, such as 1000, {_WITH_ROOT}"
+
+
+def _forbidden(message: str) -> Refusal:
+    return Refusal(Reason.FORBIDDEN, message)

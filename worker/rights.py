@@ -1,0 +1,244 @@
+"""Which containers a command may run in, and as whom. Pure: it judges what the engine answered."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+# What the engine says of a container, or of a volume.
+Inspect = dict[str, Any]
+
+# Capabilities that reach past the container: the kernel, other processes, the node's files and clock.
+_CAPABILITIES = frozenset(
+    {
+        "ALL",
+        "AUDIT_CONTROL",
+        "BPF",
+        "CHECKPOINT_RESTORE",
+        "DAC_READ_SEARCH",
+        "MAC_ADMIN",
+        "MAC_OVERRIDE",
+        "PERFMON",
+        "SYSLOG",
+        "SYS_ADMIN",
+        "SYS_BOOT",
+        "SYS_MODULE",
+        "SYS_PTRACE",
+        "SYS_RAWIO",
+        "SYS_TIME",
+    }
+)
+# The node's namespaces, by the field that asks for them. Left out: `CgroupnsMode`, which is the node's on
+# every engine with cgroup version 1, and `UTSMode`, which shows the node's name and no more.
+_NAMESPACES = {"PidMode": "pid", "IpcMode": "ipc", "NetworkMode": "network", "UsernsMode": "user"}
+# Who may speak to one of these is root on the node.
+_SOCKETS = (
+    "/run/docker.sock",
+    "/run/containerd/containerd.sock",
+    "/run/crio/crio.sock",
+    "/run/dbus/system_bus_socket",
+    "/run/podman/podman.sock",
+    "/run/systemd/private",
+)
+# Mounting one of these, or what is above it, gives the node away.
+_FOLDERS = ("/bin", "/etc", "/home", "/lib", "/lib64", "/run", "/sbin", "/usr", "/var/run")
+# And these with all that is below them.
+_DEEP_FOLDERS = (
+    "/boot",
+    "/dev",
+    "/etc/cron.d",
+    "/etc/docker",
+    "/etc/ld.so.preload",
+    "/etc/pam.d",
+    "/etc/shadow",
+    "/etc/ssh",
+    "/etc/sudoers",
+    "/etc/sudoers.d",
+    "/etc/systemd",
+    "/lib/modules",
+    "/proc",
+    "/root",
+    "/sys",
+    "/usr/lib/systemd",
+    "/var/lib/containerd",
+    "/var/lib/docker",
+    "/var/lib/kubelet",
+    "/var/spool/cron",
+)
+# Devices that every container has, or that any program of the node may write to.
+_HARMLESS = frozenset(
+    f"/dev/{name}" for name in ("log", "null", "random", "shm", "urandom", "zero")
+)
+# The file types that a remote volume has: its `device` is a path on another machine.
+_REMOTE = re.compile(r"(nfs|cifs|smb|ceph|gluster)", re.IGNORECASE)
+
+# A user's number. An engine reads all else in passwd as 0, and begins anew after 32 bits.
+_UID = re.compile(rb"[0-9]{1,10}")
+_MAX_UID = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Node:
+    """What must be known of a node to judge its containers."""
+
+    # Where its engine listens, if that is a path, and where it keeps its data.
+    socket: str = ""
+    data_root: str = ""
+
+    @property
+    def sockets(self) -> tuple[str, ...]:
+        """Whoever may speak to one of these is root on the node."""
+        return (*_SOCKETS, *filter(None, [_plain(self.socket)]))
+
+    @property
+    def deep_folders(self) -> tuple[str, ...]:
+        """Folders of which nothing should be mounted."""
+        return (*_DEEP_FOLDERS, *filter(None, [_plain(self.data_root)]))
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """What a container's inspect does not tell of its mounts."""
+
+    # The engine's inspect of each volume, by name; None where the engine has none.
+    volumes: Mapping[str, Inspect | None] = field(default_factory=dict)
+    # Where in the container a socket of the node lies, whatever its path there is.
+    sockets: frozenset[str] = frozenset()
+
+
+def ways_out(container: Inspect, mounted: Mounted, node: Node) -> list[str]:
+    """What leads out of the container onto its node; each completes "the container ..."."""
+    return [
+        *_ways_of_configuration(container["HostConfig"]),
+        *_ways_of_namespaces(container),
+        *_ways_of_mounts(container, mounted, node),
+    ]
+
+
+def _ways_of_configuration(host: Inspect) -> Iterator[str]:
+    if host.get("Privileged"):
+        yield "is privileged"
+    for capability in host.get("CapAdd") or []:
+        name = str(capability).upper().removeprefix("CAP_")
+        if name in _CAPABILITIES:
+            yield f"has the capability {name}"
+    for device in host.get("Devices") or []:
+        if device["PathOnHost"] not in _HARMLESS:
+            yield f"has the device {device['PathOnHost']}"
+    if host.get("DeviceCgroupRules"):
+        yield f"may use devices: {', '.join(host['DeviceCgroupRules'])}"
+
+
+def _ways_of_namespaces(container: Inspect) -> Iterator[str]:
+    host = container["HostConfig"]
+    networks = container.get("NetworkSettings", {}).get("Networks") or {}
+    for key, name in _NAMESPACES.items():
+        # A task of a Swarm service has the node's network in its list of networks alone.
+        if host.get(key) == "host" or (key == "NetworkMode" and "host" in networks):
+            yield f"shares the node's {name} namespace"
+
+
+def _ways_of_mounts(container: Inspect, mounted: Mounted, node: Node) -> Iterator[str]:
+    for mount in container["Mounts"]:
+        destination = str(mount["Destination"])
+        for path in sources(mount, mounted.volumes):
+            if found := _what_it_gives_away(path, node):
+                yield f"mounts {path} of its node at {destination}, which gives access to {found}"
+        if mount["Type"] == "volume" and mounted.volumes.get(mount["Name"], {}) is None:
+            yield f"mounts the volume {mount['Name']}, which the engine does not show"
+        if destination in mounted.sockets or _is_docker_socket(destination):
+            yield f"mounts a socket of its node at {destination}"
+
+
+def _is_docker_socket(path: str) -> bool:
+    return PurePosixPath(path).name == "docker.sock"
+
+
+def sources(mount: Inspect, volumes: Mapping[str, Inspect | None]) -> list[str]:
+    """The paths of the node that the mount shows; none for a volume that is the engine's own folder."""
+    if mount["Type"] == "bind":
+        return [_plain(mount["Source"])]
+    if mount["Type"] != "volume":
+        return []
+    volume = volumes.get(mount["Name"]) or {}
+    own = [] if volume.get("Driver", "local") == "local" else [str(mount.get("Source") or "")]
+    return [_plain(path) for path in (*own, *_paths_of(volume.get("Options") or {})) if path]
+
+
+def _paths_of(options: Mapping[str, str]) -> Iterator[str]:
+    """The paths of the node in a volume's options: `device`, a driver's own, and those within `o`."""
+    if _REMOTE.match(options.get("type", "")):
+        return
+    for name, value in options.items():
+        texts = re.split(r"[,:=]", value) if name == "o" else [value]
+        # `//server/share` is another machine's.
+        yield from (text for text in texts if text.startswith("/") and not text.startswith("//"))
+
+
+def _plain(path: str) -> str:
+    """The path without `..` and the like, and with `/run` for the `/var/run` that leads there."""
+    parts: list[str] = []
+    for part in PurePosixPath(path).parts[1:]:
+        parts = parts[:-1] if part == ".." else [*parts, part]
+    if parts[:2] == ["var", "run"]:
+        parts = parts[1:]
+    return "/" + "/".join(parts) if path else ""
+
+
+def _what_it_gives_away(path: str, node: Node) -> str | None:
+    """The first thing of the node that should not be reached, and is through this path."""
+    if path in _HARMLESS:
+        return None
+    mounted = PurePosixPath(path)
+    for secret in (*node.sockets, *_FOLDERS, *node.deep_folders):
+        if PurePosixPath(secret).is_relative_to(mounted):
+            return secret
+    return next((deep for deep in node.deep_folders if mounted.is_relative_to(deep)), None)
+
+
+# --- applications -------------------------------------------------------------------------------
+
+
+def belongs(container: Inspect, app_name: str, service_name: str) -> bool:
+    """Whether the container is one of the application's, and of its service if one is named.
+
+    Its stack has the application's name; where it has no stack, its service or its Compose project has.
+    """
+    labels: Mapping[str, str] = container["Config"].get("Labels") or {}
+    stack = labels.get("com.docker.stack.namespace")
+    service = labels.get("com.docker.swarm.service.name")
+    owners = [stack] if stack else [service, labels.get("com.docker.compose.project")]
+    services = [service, labels.get("com.docker.compose.service")]
+    return _is_among(app_name, owners) and (not service_name or _is_among(service_name, services))
+
+
+def _is_among(name: str, names: Iterable[str | None]) -> bool:
+    return _form(name) in [_form(other) for other in names if other]
+
+
+def _form(name: str) -> str:
+    """What names are compared by: a letter with an accent may be written in two ways."""
+    return unicodedata.normalize("NFC", name)
+
+
+# --- users --------------------------------------------------------------------------------------
+
+
+def number(user: str) -> int | None:
+    """The number that the user is written as; None if it is a name, or no number that an engine keeps."""
+    return _number(user.encode())
+
+
+def number_of(name: str, passwd: bytes) -> int | None:
+    """The number of the first user of that name, as an engine reads passwd; None if it is not certain."""
+    for line in passwd.split(b"\n"):
+        first, _, number = [*line.strip().split(b":"), b"", b""][:3]
+        if first == name.encode():
+            return _number(number)
+    return None
+
+
+def _number(text: bytes) -> int | None:
+    return int(text) if _UID.fullmatch(text) and int(text) <= _MAX_UID else None
