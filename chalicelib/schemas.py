@@ -1,7 +1,6 @@
 """Requests in, answers out: their shapes and limits, as the HTTP contract has them."""
 
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 
@@ -11,6 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from chalicelib.errors import InvalidRequest
 from chalicelib.secrets import check_size
 from chalicelib.states import Reason
+from chalicelib.words import split
 
 MAX_ENV = 100
 MAX_ENV_BYTES = 16 * 1024
@@ -103,7 +103,7 @@ class JobRequest(Struct, kw_only=True):
         _require(1 <= len(self.Name) <= 64, "Name must have 1 to 64 characters after trimming")
         for field in ("AppName", "Name", "ServiceName", "Cmd"):
             _require("\0" not in getattr(self, field), f"{field} must not hold a NUL character")
-        _check_command(self.Cmd)
+        check_command(self.Cmd)
         _require(
             not self.User or _USER.fullmatch(self.User) is not None,
             "User must be user, uid, user:group or uid:gid, such as root or 1000:1000, or empty",
@@ -384,14 +384,14 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def _check_command(command: str) -> None:
+def check_command(command: str) -> None:
+    """Raises InvalidRequest for a Cmd that does not split into words."""
     try:
-        words = shlex.split(command)
+        split(command)
     except ValueError as error:
         raise InvalidRequest(
-            f"Cmd does not split into words: {str(error).lower()}; it is split as a POSIX shell does"
+            f"Cmd does not split into words as a POSIX shell splits them: {error}"
         ) from None
-    _require(bool(words and words[0]), "Cmd must name a command")
 
 
 def _require(holds: bool, message: str) -> None:

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     CONTAINER_PAUSED = "container_paused"
     CONTAINER_REPEATED = "container_repeated"
     CONTAINER_GONE = "container_gone"
+    COMMAND_INVALID = "command_invalid"
     SECRETS_UNREADABLE = "secrets_unreadable"
     FORBIDDEN = "forbidden"
     ENGINE_ERROR = "engine_error"

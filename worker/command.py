@@ -1,6 +1,5 @@
 """What an execution runs, its secrets opened; and how they are kept out of what is stored."""
 
-import shlex
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from chalicelib import secrets, store
 from chalicelib.models import Execution
 from chalicelib.queues import TargetMessage
+from chalicelib.words import split
 
 # The end of the output in the result: this much, and this much for all results of an execution.
 _TAIL, _ALL_TAILS = 32 * 1024, 4 * 1024**2
@@ -18,7 +18,7 @@ _MESSAGE = 2000
 class Command:
     """What an execution runs, its secrets opened."""
 
-    words: list[str]
+    line: str
     secrets: list[str]
     env: list[str]
     user: str
@@ -30,6 +30,11 @@ class Command:
     created: float
     expires: int
     tail: int
+
+    @property
+    def words(self) -> list[str]:
+        """What is executed, without the secrets. Raises ValueError where the line does not split."""
+        return split(self.line)
 
     def mask(self, inspect: dict[str, Any]) -> dict[str, Any]:
         """The engine's inspect with the secret arguments, which are the last ones, masked."""
@@ -69,7 +74,7 @@ def load(job_id: str, executor_id: str) -> Command:
     """What to run. Raises ExecutionNotFound, SecretsUnreadable."""
     execution = _execution(job_id, executor_id)
     return Command(
-        words=shlex.split(execution.Cmd),
+        line=execution.Cmd,
         secrets=[secrets.unseal(job_id, sealed) for sealed in secrets.unpack(execution.Sealed)],
         env=list(execution.Env),
         user=execution.User,

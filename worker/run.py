@@ -129,12 +129,13 @@ class Runner:
             ending.fail(result, Status.CREATE_FAILED, Reason.EXPIRED, expired_message(deadline))
             return
         try:
+            arguments = _arguments(command_)
             container = self._engine.container(result.ContainerId)
             user = admit(self._engine, command_, container)
             _take(result, container["Id"])
             result.ID = self._engine.create(
                 container["Id"],
-                command_.words + command_.secrets,
+                arguments,
                 command_.env,
                 user,
                 command_.privileged,
@@ -314,6 +315,14 @@ def _take(result: Result, long_id: str) -> None:
     first = store.take_container(result, long_id)
     if first != result.ContainerId:
         raise Refusal(Reason.CONTAINER_REPEATED, repeated_message(first))
+
+
+def _arguments(command_: Command) -> list[str]:
+    try:
+        return command_.words + command_.secrets
+    except ValueError as error:  # saved when commands were split by other rules
+        message = f"Cmd does not split into words as a POSIX shell splits them: {error}"
+        raise Refusal(Reason.COMMAND_INVALID, message) from None
 
 
 def _owner_seconds(lives: bool, watched: bool) -> float:

@@ -14,7 +14,7 @@ from chalicelib.config import settings
 from chalicelib.errors import ContainerNotFound, ExecutionNotFound, JobNotFound
 from chalicelib.models import OPEN, AuditEntry, Execution, Job, Node, Result
 from chalicelib.queues import TargetMessage
-from chalicelib.schemas import ExecutionAnswer, JobAnswer, StartRequest
+from chalicelib.schemas import ExecutionAnswer, JobAnswer, StartRequest, check_command
 from chalicelib.services import audit, jobs
 from chalicelib.services.audit import Action
 from chalicelib.services.outputs import fit
@@ -32,7 +32,7 @@ _COPIED = ("AppName", "ServiceName", "Name", "Cmd", "Privileged", "User", "Env",
 
 
 def start(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
-    """Accepts a start and sends it to the nodes. Raises JobNotFound, Forbidden.
+    """Accepts a start and sends it to the nodes. Raises JobNotFound, Forbidden, InvalidRequest.
 
     Targets on nodes that no worker announced are accepted as failed; the others run.
     """
@@ -43,6 +43,7 @@ def start(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
     def make(job: Job) -> tuple[Execution, AuditEntry]:
         jobs.seen(caller, job)
         caller.require_root(job.Privileged, job.User)
+        check_command(job.Cmd)  # it may have been saved when other rules held
         execution = _execution(caller, job, request, nodes)
         what = {"ExecutorId": execution.ExecutorId, "Targets": len(execution.Target)}
         return execution, audit.of_job(caller, Action.START_JOB, job, **what)

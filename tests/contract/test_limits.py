@@ -16,6 +16,7 @@ GOOD: list[tuple[str, Any]] = [
     ("Cmd", "sh -c 'echo \"a b\"; exit 3'"),
     ("Cmd", "echo a\\ b"),
     ("Cmd", "echo a # b\n c"),
+    ("Cmd", 'sh -c "ps | awk \x27{print \\$1}\x27"'),
     ("ServiceName", ""),
     ("ServiceName", "务" * 128),
     ("Privileged", False),

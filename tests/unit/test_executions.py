@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chalicelib import logs, queues, store
 from chalicelib.aws import client
 from chalicelib.config import settings
-from chalicelib.errors import ContainerNotFound, ExecutionNotFound, JobNotFound
+from chalicelib.errors import ContainerNotFound, ExecutionNotFound, InvalidRequest, JobNotFound
 from chalicelib.models import Job, Node, Result
 from chalicelib.schemas import JobRequest, StartRequest, Target
 from chalicelib.services import executions, jobs
@@ -279,3 +279,11 @@ def test_an_answer_counts_what_is_over(job_id: str) -> None:
     write(job_id, executor_id, Status.FINISHED, Inspect={"ExitCode": 0})
     answer = executions.inspect(ADMIN, job_id, executor_id)
     assert (answer.Total, answer.Succeeded, answer.Failed) == (3, 1, 1)
+
+
+def test_a_job_whose_command_does_not_split_any_more_is_refused(job_id: str) -> None:
+    job = store.get_job(job_id)
+    job.update([Job.Cmd.set("echo #'\nhi'")])
+    with pytest.raises(InvalidRequest, match="Cmd does not split"):
+        start(job_id, ("c1", "n1"))
+    assert store.get_job(job_id).Executors == []

@@ -108,12 +108,18 @@ def accepted(when: float, **fields: Any) -> Received:
         AppName="a",
         ServiceName="",
         Name="n",
-        Cmd="echo hi",
         User="u",
         Env=["A=b"],
         Sealed=secrets.pack([secrets.seal("j1", SECRET)]),
         ExpiresAt=int(when) + 1000,
-        **{"Privileged": True, "MayRunAsRoot": True, "UnknownNodes": [], **TARGET, **fields},
+        **{
+            "Cmd": "echo hi",
+            "Privileged": True,
+            "MayRunAsRoot": True,
+            "UnknownNodes": [],
+            **TARGET,
+            **fields,
+        },
     ).save()
     return Received(TargetMessage("j1", executor_id, "c1"), "m1", "receipt", first=True)
 
@@ -147,6 +153,19 @@ def claimed_in_the_midst_of_the_create(engine: Any, message: Received) -> None:
 @pytest.fixture
 def runner(engine: Any, tmp_path: Path) -> Runner:
     return Runner(engine, "n1", SpoolDirectory(tmp_path, 10**6), True)
+
+
+@pytest.mark.parametrize("line", ["echo #'\nhi'", "# nothing but a comment", "'' a"])
+def test_what_does_not_split_any_more_fails_and_says_so(
+    runner: Runner, engine: Any, line: str
+) -> None:
+    """Above all, a secret argument must not become the program."""
+    message = accepted(NOW, Cmd=line)
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Reason) == (Status.CREATE_FAILED, Reason.COMMAND_INVALID)
+    assert "does not split" in result.E
+    engine.create.assert_not_called()
 
 
 def test_a_forbidden_target_is_neither_taken_nor_created(
@@ -813,7 +832,7 @@ def test_of_many_targets_each_keeps_a_shorter_end(message: Received) -> None:
 
 def with_secrets(*secrets_: str) -> Command:
     return Command(
-        words=["echo"],
+        line="echo",
         secrets=list(secrets_),
         env=[],
         user="",

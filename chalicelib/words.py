@@ -1,0 +1,44 @@
+"""Splits a command into words as a POSIX shell does (XCU 2.2 and 2.3), without any expansion. Pure.
+
+Backslash, quotes, line continuation and comments mean what they mean to a shell. What a shell would
+expand (`$`, a backquote, `*`, `~`) or take for an operator (`|`, `;`, `&`, `<`, `>`, parentheses) is an
+ordinary character here, and an unquoted newline separates words as a blank does.
+"""
+
+import re
+
+_QUOTED = r"""\\(.)|'([^']*)'|"((?:[^"\\]|\\.)*)\""""
+_PART = re.compile(_QUOTED, re.DOTALL)
+# What stands between words, then a word. A comment begins where a word would.
+_STEP = re.compile(
+    rf"""(?:[ \t\n]|\\\n|#[^\n]*)*(?P<word>(?:{_QUOTED}|[^ \t\n\\'"])+)?""", re.DOTALL
+)
+# Before any other character a backslash within double quotes stands for itself.
+_ESCAPED = re.compile(r'\\(?:([$`"\\])|\n)')
+_OPEN = {
+    "'": "it ends within single quotes; close them",
+    '"': "it ends within double quotes; close them",
+    "\\": r"it ends in a backslash; write \\ for one, or leave it out",
+}
+
+
+def split(command: str) -> list[str]:
+    """The words; the first one is the program. Raises ValueError, saying what would be right."""
+    words = []
+    for step in _STEP.finditer(command):
+        if step["word"]:
+            words.append(_PART.sub(_unquoted, step["word"]))
+        elif step.end() < len(command):
+            raise ValueError(_OPEN[command[step.end()]])
+    if not words or not words[0]:
+        raise ValueError("its first word is empty; it must name a program")
+    return words
+
+
+def _unquoted(part: re.Match[str]) -> str:
+    escaped, single, double = part.groups()
+    if escaped is not None:
+        return "" if escaped == "\n" else str(escaped)
+    if single is not None:
+        return str(single)
+    return _ESCAPED.sub(r"\1", double)
