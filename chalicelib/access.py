@@ -1,5 +1,6 @@
 """Who may do what: roles, what each may do, and the caller of a request. Pure."""
 
+import unicodedata
 from enum import StrEnum
 
 from msgspec import Struct
@@ -52,7 +53,7 @@ class Caller(Struct, frozen=True, kw_only=True):
 
     def sees(self, app_name: str) -> bool:
         """Whether the application's jobs exist for this caller."""
-        return not self.apps or app_name in self.apps
+        return not self.apps or composed(app_name) in map(composed, self.apps)
 
     def require_app(self, app_name: str) -> None:
         """Raises Forbidden where a job must not be put into this application."""
@@ -67,6 +68,11 @@ class Caller(Struct, frozen=True, kw_only=True):
                 "a job that is Privileged or whose User is root needs a token with the right to run "
                 "as root (made with --root)"
             )
+
+
+def composed(name: str) -> str:
+    """What names are compared by: a letter with an accent may be written in two ways."""
+    return unicodedata.normalize("NFC", name)
 
 
 def is_root(user: str) -> bool:

@@ -56,6 +56,16 @@ def stored(key: str) -> int:
         raise
 
 
+def known(key: str) -> int:
+    """As `stored`; 0 also where S3 does not say whether there is one, as it does to who may not list."""
+    try:
+        return stored(key)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 403:
+            return 0
+        raise
+
+
 def stored_end(key: str, size: int) -> bytes:
     """The last `size` bytes of a log that is stored and not empty."""
     span = f"bytes=-{size}"

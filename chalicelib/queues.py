@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import structlog
+from msgspec import Meta
 from tenacity import (
     retry,
     retry_if_exception_type,
@@ -31,6 +32,9 @@ RETENTION = 1_209_600
 # What SQS takes in one request.
 BATCH = 10
 _SENDERS = 16
+_JOB_ID = r"^[0-9a-z-]{1,36}$(?!\n)"
+_EXECUTOR_ID = r"^[0-9]{1,12}\.[0-9]{6}$(?!\n)"
+_CONTAINER_ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$(?!\n)"
 
 _T = TypeVar("_T")
 
@@ -38,11 +42,14 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class TargetMessage(msgspec.Struct, frozen=True, rename="pascal"):
-    """Asks a node's worker to run an execution in one container."""
+    """Asks a node's worker to run an execution in one container.
 
-    job_id: str
-    executor_id: str
-    container_id: str
+    Whoever reaches the queue may have sent it. Its ids become parts of keys and paths: they are checked.
+    """
+
+    job_id: Annotated[str, Meta(pattern=_JOB_ID)]
+    executor_id: Annotated[str, Meta(pattern=_EXECUTOR_ID)]
+    container_id: Annotated[str, Meta(pattern=_CONTAINER_ID)]
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -72,24 +79,26 @@ def queue_name(node_id: str) -> str:
 
 
 def ensure_queue(node_id: str) -> str:
-    """Makes the node's queue if it is not there, brings its settings up to date, returns its URL."""
-    sqs = client("sqs")
-    url = str(sqs.create_queue(QueueName=queue_name(node_id))["QueueUrl"])
-    # Set apart from the creation: SQS refuses to create a queue that exists with other settings.
-    sqs.set_queue_attributes(QueueUrl=url, Attributes=_attributes())
-    return url
+    """Makes the node's queue if it is not there; returns its URL.
+
+    One that is there stays as it is: who may change a queue may give it to others. `make deploy` brings
+    all queues up to date.
+    """
+    sqs, name = client("sqs"), queue_name(node_id)
+    try:
+        return str(sqs.get_queue_url(QueueName=name)["QueueUrl"])
+    except sqs.exceptions.QueueDoesNotExist:
+        wanted = attributes(settings.dead_letter_queue_arn)
+        return str(sqs.create_queue(QueueName=name, Attributes=wanted)["QueueUrl"])
 
 
-def _attributes() -> dict[str, str]:
-    attributes = {"VisibilityTimeout": str(VISIBILITY), "MessageRetentionPeriod": str(RETENTION)}
-    if settings.dead_letter_queue_arn:
-        attributes["RedrivePolicy"] = json.dumps(
-            {
-                "deadLetterTargetArn": settings.dead_letter_queue_arn,
-                "maxReceiveCount": MAX_RECEIVES,
-            }
-        )
-    return attributes
+def attributes(dead_letter_queue_arn: str) -> dict[str, str]:
+    """The settings of a node's queue; none for dead letters where there is no queue for them."""
+    wanted = {"VisibilityTimeout": str(VISIBILITY), "MessageRetentionPeriod": str(RETENTION)}
+    if dead_letter_queue_arn:
+        redrive = {"deadLetterTargetArn": dead_letter_queue_arn, "maxReceiveCount": MAX_RECEIVES}
+        wanted["RedrivePolicy"] = json.dumps(redrive)
+    return wanted
 
 
 def send(messages: Iterable[tuple[str, TargetMessage]]) -> None:

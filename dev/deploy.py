@@ -13,6 +13,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from dev import queues
 from dev.cloudformation import DeployError, deploy_stack, settings_of, stack_outputs
 from dev.package import Package, package
 from dev.stack import LOCAL, ROOT
@@ -45,6 +46,7 @@ def deploy(session: Any, prefix: str, given: dict[str, str]) -> dict[str, str]:
     }
     outputs = deploy_stack(cloudformation, stack)
     protect(session, prefix)
+    queues.bring_up_to_date(session.client("sqs"), outputs)
     return outputs
 
 

@@ -68,7 +68,7 @@ def take_stored_output(target: TargetMessage, command_: Command, result: Result)
     """The output of an adopted target: what its former worker had brought into the log."""
     key = log_key(target)
     try:
-        size = insist_on_log(lambda: logs.stored(key))
+        size = insist_on_log(lambda: logs.known(key))
         if size:
             result.Output = insist_on_log(lambda: logs.stored_end(key, command_.tail))
         result.OutputSize = size

@@ -1,11 +1,12 @@
 """Which containers a command may run in, and as whom. Pure: it judges what the engine answered."""
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
+
+from chalicelib.access import composed
 
 # What the engine says of a container, or of a volume.
 Inspect = dict[str, Any]
@@ -215,12 +216,7 @@ def belongs(container: Inspect, app_name: str, service_name: str) -> bool:
 
 
 def _is_among(name: str, names: Iterable[str | None]) -> bool:
-    return _form(name) in [_form(other) for other in names if other]
-
-
-def _form(name: str) -> str:
-    """What names are compared by: a letter with an accent may be written in two ways."""
-    return unicodedata.normalize("NFC", name)
+    return composed(name) in [composed(other) for other in names if other]
 
 
 # --- users --------------------------------------------------------------------------------------

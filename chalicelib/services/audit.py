@@ -108,7 +108,7 @@ def _span(request: AuditRequest) -> tuple[str, str]:
 
 def _is_wanted(entry: AuditEntry, caller: Caller, request: AuditRequest) -> bool:
     apps = {entry.AppName, entry.MovedFrom}
-    if caller.apps and apps.isdisjoint(caller.apps):
+    if caller.apps and not any(caller.sees(app) for app in apps if app is not None):
         return False
     return request.AppName is None or request.AppName in apps
 

@@ -59,6 +59,7 @@ class Point:
 POINTS = {
     "send": Point(executions, "send"),
     "create": Point(docker.APIClient, "exec_create"),
+    "take": Point(store, "take_container"),
     "claim": Point(store, "add_result"),
     "start": Point(docker.APIClient, "exec_start"),
     "read": Point(Spool, "write"),

@@ -64,6 +64,8 @@ class Death:
 DEATHS = [
     Death("API", "send", "before", "STARTING", "whole"),
     Death("API", "send", "after", "STARTING", "whole"),
+    Death("worker", "take", "before", "STARTING", "whole"),
+    Death("worker", "take", "after", "STARTING", "whole"),
     Death("worker", "create", "before", "STARTING", "whole"),
     Death("worker", "create", "after", "STARTING", "whole"),
     Death("worker", "claim", "before", "STARTING", "whole"),
@@ -120,9 +122,10 @@ def create(system: Cluster, death: Death) -> str:
 
 
 def start(system: Cluster, jobs: dict[str, Death], node: Node) -> list[Run]:
-    """Starts each of the jobs in one container of the node."""
-    target = system.targets(node)[:1]
-    return [Run(death, job, system.start(job, target)) for job, death in jobs.items()]
+    """Starts each of the jobs in one container of the node, which it does not spell out."""
+    (target, *_) = system.targets(node)
+    short = {**target, "ContainerId": target["ContainerId"][:12]}
+    return [Run(death, job, system.start(job, [short])) for job, death in jobs.items()]
 
 
 def kills(jobs: dict[str, Death]) -> dict[str, str]:

@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 
 from dev.engine import docker
 from dev.swarm_node import Node
-from dev.tokens import make_token
 from tests.conftest import ENGINE_KEYS
 from tests.swarm.conftest import SERVING, Cluster, wait_until
 from worker.engine import AlreadyStarted, Engine
@@ -235,22 +233,6 @@ def peak_memory(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) // 1024
-
-
-@pytest.mark.engine
-def test_a_container_with_the_engines_socket_takes_the_right_to_run_as_root(
-    cluster: Cluster, throwaway: Callable[..., Throwaway]
-) -> None:
-    socket = cluster.swarm.nodes[1].docker_host.removeprefix("unix://")
-    _, _, target = throwaway("-v", f"{socket}:/var/run/docker.sock")
-    operator = make_token(cluster.aws.environment, "an operator", "--role", "operator")
-    job_id = cluster.create("echo here")
-    refused = replace(cluster, token=operator)
-    result = the(cluster.end(job_id, refused.start(job_id, [target])))
-    assert (result["Status"], result["Reason"]) == ("CREATE_FAILED", "forbidden")
-    assert the(cluster.end(job_id, cluster.start(job_id, [target])))["Output"] == "here\n"
-    elsewhere = the(cluster.end(job_id, refused.start(job_id, one(cluster))))
-    assert elsewhere["Output"] == "here\n"
 
 
 def test_a_300_mb_log_is_complete_to_the_byte(cluster: Cluster) -> None:

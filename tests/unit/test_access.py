@@ -1,10 +1,12 @@
 """Roles, the bounds of a token, and what each service makes of them."""
 
+import dataclasses
+
 import pytest
 
 from app import app
 from chalicelib import queues, store
-from chalicelib.access import GRANTS, Permission, Role, is_root
+from chalicelib.access import GRANTS, Caller, Permission, Role, is_root
 from chalicelib.errors import ExecutionNotFound, Forbidden, JobNotFound
 from chalicelib.models import Job, Node
 from chalicelib.schemas import JobRequest, StartRequest, Target
@@ -162,3 +164,21 @@ def test_what_a_start_needs_is_checked_on_the_job_that_it_runs(
     monkeypatch.setattr(store, "get_job", read_then_edited)
     with pytest.raises(Forbidden, match="--root"):
         executions.start(NO_ROOT, job_id, START)
+
+
+def test_an_application_is_known_however_its_letters_are_composed() -> None:
+    bound = caller(apps=("cafe\u0301",))
+    assert bound.sees("caf\u00e9")
+    assert not bound.sees("cafe")
+
+
+@pytest.mark.parametrize(
+    ("who", "rule", "own_only"), [(ADMIN, False, False), (ADMIN, True, True), (OF_A, False, True)]
+)
+def test_a_start_remembers_that_it_is_for_its_own_containers_alone(
+    job_id: str, monkeypatch: pytest.MonkeyPatch, who: Caller, rule: bool, own_only: bool
+) -> None:
+    changed = dataclasses.replace(executions.settings, own_containers_only=rule)
+    monkeypatch.setattr(executions, "settings", changed)
+    started = executions.start(who, job_id, START).Executors[-1]
+    assert store.get_execution(job_id, started).OwnContainersOnly is own_only

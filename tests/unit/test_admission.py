@@ -14,7 +14,7 @@ from worker.rights import Node
 
 def command(**fields: Any) -> Command:
     defaults: dict[str, Any] = {
-        "words": ["true"],
+        "line": "true",
         "secrets": [],
         "env": [],
         "user": "",

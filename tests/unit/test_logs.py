@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
+from botocore.stub import Stubber
 
 from chalicelib import logs
 from chalicelib.aws import make_client
@@ -167,6 +168,21 @@ def test_a_link_downloads_the_log_under_its_name() -> None:
 
 def test_a_key_names_job_execution_and_container() -> None:
     assert logs.log_key("j", "1.000000", "c") == "logs/j/1.000000/c.log"
+
+
+@pytest.mark.parametrize(("status", "known"), [(404, 0), (403, 0), (503, None)])
+def test_to_who_may_not_list_a_403_is_no_log(
+    log: GrowingObject, status: int, known: int | None
+) -> None:
+    def ask() -> int | None:
+        with Stubber(logs._s3()) as s3:
+            s3.add_client_error("head_object", str(status), http_status_code=status)
+            try:
+                return logs.known("k")
+            except ClientError:
+                return None
+
+    assert ask() == known
 
 
 def test_what_is_stored_is_counted_and_its_end_is_read(log: GrowingObject) -> None:

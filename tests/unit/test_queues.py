@@ -1,4 +1,4 @@
-"""Queues: names that SQS takes, settings brought up to date, batches whole or said to have failed."""
+"""Queues: names that SQS takes, settings that deployers change, batches whole or said to have failed."""
 
 import dataclasses
 import json
@@ -14,6 +14,7 @@ from chalicelib import queues
 from chalicelib.aws import client
 from chalicelib.config import settings
 from chalicelib.queues import TargetMessage
+from dev.queues import bring_up_to_date
 
 SWARM_NODE = "24ifsmvkjbyhk4wv0pvvr6x2p"
 ENGINE = "7TRN:IPZB:QYBB:VPBQ:UMPP:KARE:6ZNR:XE6T:7EWV:PKF4:ZOJD:TPYS"
@@ -62,20 +63,66 @@ def test_making_a_queue_again_keeps_its_messages() -> None:
     assert [received.target for received in queues.receive(url, 10, 0)] == [message()]
 
 
-@pytest.mark.usefixtures("aws")
-def test_an_older_queue_gets_todays_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    sqs = client("sqs")
-    dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
-    arn = attributes(dead)["QueueArn"]
-    sqs.create_queue(QueueName=queues.queue_name("n1"), Attributes={"VisibilityTimeout": "7"})
-    monkeypatch.setattr(
-        queues, "settings", dataclasses.replace(settings, dead_letter_queue_arn=arn)
-    )
-    found = attributes(queues.ensure_queue("n1"))
+def assert_up_to_date(url: str, arn: str) -> None:
+    found = attributes(url)
     assert found["VisibilityTimeout"] == str(queues.VISIBILITY)
     assert found["MessageRetentionPeriod"] == str(queues.RETENTION)
     redrive = json.loads(found["RedrivePolicy"])
     assert redrive == {"deadLetterTargetArn": arn, "maxReceiveCount": queues.MAX_RECEIVES}
+
+
+@pytest.fixture
+def dead_letters(aws: None, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a queue for dead letters, as the settings have it."""
+    arn = attributes(client("sqs").create_queue(QueueName="dead")["QueueUrl"])["QueueArn"]
+    changed = dataclasses.replace(settings, dead_letter_queue_arn=arn)
+    monkeypatch.setattr(queues, "settings", changed)
+    return arn
+
+
+def test_a_new_queue_has_all_its_settings(dead_letters: str) -> None:
+    assert_up_to_date(queues.ensure_queue("n1"), dead_letters)
+
+
+def test_only_who_deploys_changes_a_queue(dead_letters: str) -> None:
+    sqs = client("sqs")
+    policy = json.dumps({"Version": "2012-10-17", "Statement": []})
+    old = {"VisibilityTimeout": "7", "Policy": policy}
+    urls = [
+        sqs.create_queue(QueueName=queues.queue_name(node), Attributes=old)["QueueUrl"]
+        for node in ("n1", "n2")
+    ]
+    assert queues.ensure_queue("n1") == urls[0]
+    assert attributes(urls[0])["VisibilityTimeout"] == "7"
+    outputs = {"AppjobsPrefix": settings.prefix, "DeadLetterQueueArn": dead_letters}
+    bring_up_to_date(sqs, outputs)
+    for url in urls:
+        assert_up_to_date(url, dead_letters)
+        assert not attributes(url).get("Policy")
+    assert attributes(sqs.get_queue_url(QueueName="dead")["QueueUrl"])["VisibilityTimeout"] == "30"
+
+
+@pytest.mark.parametrize(
+    ("name", "id"),
+    [
+        ("ContainerId", "../containers/c1"),
+        ("ContainerId", "c1/archive"),
+        ("ContainerId", "c1?x"),
+        ("ContainerId", ""),
+        ("ContainerId", "c1\n"),
+        ("ContainerId", "c" * 129),
+        ("JobId", "../j1"),
+        ("JobId", "j1\n"),
+        ("JobId", "j" * 37),
+        ("ExecutorId", "1.000000/x"),
+        ("ExecutorId", "1"),
+        ("ExecutorId", "1.000000\n"),
+    ],
+)
+def test_ids_that_are_none_are_no_message(name: str, id: str) -> None:
+    body = {"JobId": "j1", "ExecutorId": "1.000000", "ContainerId": "c1"}
+    assert queues.decode(json.dumps(body)) == message(1)
+    assert queues.decode(json.dumps(body | {name: id})) is None
 
 
 @pytest.mark.usefixtures("aws")

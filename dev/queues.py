@@ -1,0 +1,16 @@
+"""The nodes' queues of a deployed stack: who deploys brings them up to date, since no worker may."""
+
+from typing import Any
+
+from chalicelib import queues
+
+
+def bring_up_to_date(sqs: Any, outputs: dict[str, str]) -> None:
+    """Gives all queues of nodes the settings that new ones get, and takes policies of others off them."""
+    wanted = {**queues.attributes(outputs["DeadLetterQueueArn"]), "Policy": ""}
+    pages = sqs.get_paginator("list_queues").paginate(
+        QueueNamePrefix=f"{outputs['AppjobsPrefix']}-node-", PaginationConfig={"PageSize": 1000}
+    )
+    for page in pages:
+        for url in page.get("QueueUrls", []):
+            sqs.set_queue_attributes(QueueUrl=url, Attributes=wanted)
