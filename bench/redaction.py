@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from tempfile import TemporaryFile
 
-from worker.redact import MASK, Redactor
+from worker.redact import MASK, Needles, Redactor
 
 # What the engine sends at once of a command that prints without a pause.
 _CHUNK = 32 * 1024
@@ -32,7 +32,7 @@ def main(megabytes: int) -> None:
         chunks = _chunks(_output(chance, secrets, megabytes * _MEGABYTE))
         _check(secrets, chunks)
         plain = min(_seconds(chunks, bytes) for _ in range(_RUNS))
-        redacted = min(_seconds(chunks, Redactor(secrets).feed) for _ in range(_RUNS))
+        redacted = min(_seconds(chunks, Redactor(Needles(secrets)).feed) for _ in range(_RUNS))
         speeds = f"{megabytes / plain:5.0f}  {megabytes / redacted:8.0f}"
         print(f"{count:7}  {speeds}  {redacted / plain:5.2f}")
 
@@ -52,7 +52,7 @@ def _chunks(output: bytes) -> list[bytes]:
 
 
 def _check(secrets: list[str], chunks: list[bytes]) -> None:
-    redactor = Redactor(secrets)
+    redactor = Redactor(Needles(secrets))
     redacted = b"".join([*map(redactor.feed, chunks), redactor.flush()])
     expected = b"".join(chunks)
     # None of these secrets overlaps another, so one after the other is as good as all at once.

@@ -2,29 +2,37 @@
 
 The first SIGTERM or SIGINT drains: no new messages, running commands end. The second lets go: messages
 become visible for the next worker to adopt, commands run on. The third exits at once.
+
+The worker also lets go when one of its loops dies of an error: its supervisor starts it anew.
 """
 
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import FrameType
+from typing import NoReturn
 
 import structlog
 
 from chalicelib import store, telemetry
 from chalicelib.config import settings
+from worker.command import Commands
 from worker.config import load
 from worker.consumer import Consumer
 from worker.health import Health
 from worker.heartbeat import Heartbeat
 from worker.lease import Lease
-from worker.output import SpoolDirectory
+from worker.output import SpoolDirectory, UnsafeFolder
 
 log = structlog.stdlib.get_logger("worker")
 
 _LET_GO = 2
+# Between two looks at the loops, in seconds.
+_LOOK = 1.0
 
 
 class Signals:
@@ -43,7 +51,7 @@ class Signals:
             os._exit(1)
         self._wake.put(None)
 
-    def wait(self, seconds: float | None = None) -> None:
+    def wait(self, seconds: float) -> None:
         """Until the next signal, or so many seconds."""
         with suppress(Empty):
             self._wake.get(timeout=seconds)
@@ -54,9 +62,11 @@ def main() -> int:
     telemetry.configure(settings.log_level)
     try:
         worker = load(os.environ)
-    except ValueError as error:
+        spools = SpoolDirectory(worker.spool_dir, worker.spool_bytes)
+    except (ValueError, UnsafeFolder, OSError) as error:
         log.error("wrong setting", error=str(error))
         return 2
+    threading.excepthook = _log_death
     signals = Signals()
     store.connect()
     health = Health()
@@ -64,25 +74,42 @@ def main() -> int:
     lease.start()
     heartbeat = Heartbeat(worker.worker_id, health.pulse("heartbeat"))
     heartbeat.start()
-    spools = SpoolDirectory(worker.spool_dir, worker.spool_bytes)
-    consumers = [Consumer(url, worker, lease, heartbeat, health, spools) for url in worker.engines]
+    commands = Commands()
+    consumers = [
+        Consumer(url, worker, lease, heartbeat, health, commands, spools) for url in worker.engines
+    ]
     health.serve(worker.health_port)
     for consumer in consumers:
         consumer.start()
-    signals.wait()
+    while not signals.count:
+        _let_go_if_dead([lease, heartbeat, *consumers], lease)
+        signals.wait(_LOOK)
     log.info("draining")
     for consumer in consumers:
         consumer.drain()
-    while any(consumer.is_alive() for consumer in consumers) and signals.count < _LET_GO:
+    while any(consumer.is_alive() for consumer in consumers):
+        _let_go_if_dead([lease, heartbeat], lease)
+        if signals.count >= _LET_GO:
+            _let_go(lease)
         signals.wait(0.1)
-    return _leave(lease, spools, signals)
+    spools.close()
+    log.info("drained")
+    return 0
 
 
-def _leave(lease: Lease, spools: SpoolDirectory, signals: Signals) -> int:
-    if signals.count < _LET_GO:
-        spools.close()
-        log.info("drained")
-        return 0
+def _log_death(death: threading.ExceptHookArgs) -> None:
+    name = death.thread.name if death.thread else None
+    log.critical("thread died", thread=name, exc_info=death.exc_value)
+
+
+def _let_go_if_dead(loops: Iterable[threading.Thread], lease: Lease) -> None:
+    """Ends this process if a loop that nobody told to end is over: without it, it only looks alive."""
+    if dead := [loop.name for loop in loops if not loop.is_alive()]:
+        log.critical("a loop is over before its time", loops=dead)
+        _let_go(lease)
+
+
+def _let_go(lease: Lease) -> NoReturn:
     log.info("letting go")
     lease.release_all()
     # Threads still wait for their commands; the interpreter would wait for them.

@@ -1,14 +1,20 @@
 """What an execution runs, its secrets opened; and how they are kept out of what is stored."""
 
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 from chalicelib import secrets, store
 from chalicelib.models import Execution
 from chalicelib.queues import TargetMessage
 from chalicelib.words import split
+from worker.redact import Needles, redacted
 
+_T = TypeVar("_T")
 # The end of the output in the result: this much, and this much for all results of an execution.
 _TAIL, _ALL_TAILS = 32 * 1024, 4 * 1024**2
 _MESSAGE = 2000
@@ -36,6 +42,11 @@ class Command:
         """What is executed, without the secrets. Raises ValueError where the line does not split."""
         return split(self.line)
 
+    @cached_property
+    def needles(self) -> Needles:
+        """What must not be shown of it."""
+        return Needles(self.secrets)
+
     def mask(self, inspect: dict[str, Any]) -> dict[str, Any]:
         """The engine's inspect with the secret arguments, which are the last ones, masked."""
         if not self.secrets:
@@ -47,35 +58,92 @@ class Command:
 
     def scrub(self, message: str) -> str:
         """An error's text without secrets, and not too long to be stored a thousand times."""
-        # The longest first: a secret may begin with another.
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            message = message.replace(secret, "***") if secret else message
-        return message[:_MESSAGE]
+        return redacted(message, self.needles)[:_MESSAGE]
 
 
-def is_target(target: TargetMessage, node_id: str) -> bool:
-    """Whether the execution was accepted for this container on this node, which was known then.
+class Commands:
+    """The executions in this worker's hands, each read and opened once for all its targets."""
 
-    Raises ExecutionNotFound.
-    """
-    execution = _execution(target.job_id, target.executor_id)
-    named = {"ContainerId": target.container_id, "NodeId": node_id}
-    return named in execution.Target and node_id not in execution.UnknownNodes
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[tuple[str, str], _Held] = {}
+
+    @contextmanager
+    def held(self, target: TargetMessage) -> Iterator[None]:
+        """Until the block's end what was read of its execution stays in memory."""
+        self.hold(target)
+        try:
+            yield
+        finally:
+            self.release(target)
+
+    def hold(self, target: TargetMessage) -> None:
+        """Counts one target more of the execution."""
+        key = (target.job_id, target.executor_id)
+        with self._lock:
+            self._held.setdefault(key, _Held(*key)).targets += 1
+
+    def release(self, target: TargetMessage) -> None:
+        """Counts one target less; the last one takes the plain secrets with it."""
+        key = (target.job_id, target.executor_id)
+        with self._lock:
+            self._held[key].targets -= 1
+            if not self._held[key].targets:
+                del self._held[key]
+
+    def is_target(self, target: TargetMessage, node_id: str) -> bool:
+        """Whether the execution was accepted for this container on this node, which was known then.
+
+        Raises ExecutionNotFound.
+        """
+        execution = self._of(target).execution.get()
+        named = {"ContainerId": target.container_id, "NodeId": node_id}
+        return named in execution.Target and node_id not in execution.UnknownNodes
+
+    def load(self, target: TargetMessage) -> Command:
+        """What the target, which is held, runs. Raises ExecutionNotFound, SecretsUnreadable."""
+        return self._of(target).command.get()
+
+    def _of(self, target: TargetMessage) -> "_Held":
+        with self._lock:
+            return self._held[target.job_id, target.executor_id]
 
 
-# Many targets of one execution come in a row: its item, which lists all of them, is read once.
-@lru_cache(maxsize=64)
-def _execution(job_id: str, executor_id: str) -> Execution:
-    return store.get_execution(job_id, executor_id)
+class _Once(Generic[_T]):
+    """What the first who asks makes, while the others wait; they share its failure, too."""
+
+    def __init__(self, make: Callable[[], _T]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._made: Future[_T] | None = None
+
+    def get(self) -> _T:
+        with self._lock:
+            makes = self._made is None
+            made = self._made = self._made or Future()
+        if makes:
+            try:
+                made.set_result(self._make())
+            except BaseException as error:  # noqa: BLE001 - it is raised below, here and in who waits
+                self._made = None  # who asks from now on tries again
+                made.set_exception(error)
+        return made.result()
 
 
-@lru_cache(maxsize=64)
-def load(job_id: str, executor_id: str) -> Command:
-    """What to run. Raises ExecutionNotFound, SecretsUnreadable."""
-    execution = _execution(job_id, executor_id)
+class _Held:
+    """One execution, and how many of its targets are in hand."""
+
+    def __init__(self, job_id: str, executor_id: str) -> None:
+        self.targets = 0
+        self.execution = _Once(lambda: store.get_execution(job_id, executor_id))
+        self.command = _Once(lambda: _open(self.execution.get()))
+
+
+def _open(execution: Execution) -> Command:
+    sealed = secrets.unpack(execution.Sealed)
     return Command(
         line=execution.Cmd,
-        secrets=[secrets.unseal(job_id, sealed) for sealed in secrets.unpack(execution.Sealed)],
+        secrets=[secrets.unseal(execution.JobId, secret) for secret in sealed],
         env=list(execution.Env),
         user=execution.User,
         privileged=execution.Privileged,
@@ -83,7 +151,7 @@ def load(job_id: str, executor_id: str) -> Command:
         app_name=execution.AppName,
         service_name=execution.ServiceName,
         own_containers_only=bool(execution.OwnContainersOnly),
-        created=float(executor_id),
+        created=float(execution.ExecutorId),
         expires=int(execution.ExpiresAt),
         tail=min(_TAIL, _ALL_TAILS // len(execution.Target)),
     )

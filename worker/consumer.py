@@ -9,6 +9,7 @@ import structlog
 from chalicelib import queues
 from chalicelib.queues import BATCH, Received
 from worker import metrics
+from worker.command import Commands
 from worker.config import WorkerSettings
 from worker.engine import Engine
 from worker.health import Health
@@ -33,6 +34,7 @@ class Consumer(threading.Thread):
         lease: Lease,
         heartbeat: Heartbeat,
         health: Health,
+        commands: Commands,
         spools: SpoolDirectory,
     ) -> None:
         super().__init__(name=f"consumer {url}", daemon=True)
@@ -41,6 +43,7 @@ class Consumer(threading.Thread):
         self._heartbeat = heartbeat
         self._health = health
         self._pulse = health.pulse(self.name)
+        self._commands = commands
         self._spools = spools
         # Each command keeps one connection open for its output and needs another for its calls.
         self._engine = Engine(url, pool=2 * settings.max_commands)
@@ -59,14 +62,17 @@ class Consumer(threading.Thread):
             self._serve(node)
 
     def _serve(self, node: ServedNode) -> None:
-        runner = Runner(self._engine, node.node_id, self._spools, self._settings.redact)
-        with ThreadPoolExecutor(self._settings.max_commands, "run") as pool:
-            while not self._draining.is_set():
-                self._pulse.beat()
-                for message in self._poll(node):
-                    self._submit(pool, runner, node, message)
-            # The pool now waits for the commands, however long they take.
-            self._health.ended(self.name)
+        runner = Runner(
+            self._engine, node.node_id, self._commands, self._spools, self._settings.redact
+        )
+        # No `with`: if this loop dies, it must not wait for its commands first.
+        pool = ThreadPoolExecutor(self._settings.max_commands, "run")
+        while not self._draining.is_set():
+            self._pulse.beat()
+            for message in self._poll(node):
+                self._submit(pool, runner, node, message)
+        self._health.ended(self.name)
+        pool.shutdown()
 
     def _announce(self) -> ServedNode | None:
         """Reaches the engine, makes its queue and announces its node, however long it takes."""

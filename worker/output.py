@@ -1,13 +1,15 @@
 """A command's output: taken at full speed into a spool on disk, from there into the log in S3."""
 
 import fcntl
+import os
 import shutil
+import stat
 import threading
 import time
 from collections import deque
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
 from uuid import uuid4
 
 from chalicelib.logs import MIN_PART, GrowingObject
@@ -20,6 +22,10 @@ _BUFFERED = 2 * 1024**2
 _TAIL_SLACK = 1024**2
 
 
+class UnsafeFolder(Exception):
+    """Others than the worker's user could put things into the folder for spools."""
+
+
 class SpoolDirectory:
     """The worker's place for spools: a directory of this process's own, and a limit for all of them.
 
@@ -29,12 +35,13 @@ class SpoolDirectory:
     """
 
     def __init__(self, parent: Path, limit: int) -> None:
-        parent.mkdir(parents=True, exist_ok=True)
+        _make_safe(parent)
         self._path = parent / uuid4().hex
         # One process at a time: a directory whose lock nobody holds yet looks like a leftover.
         with _locked(parent / "lock"):
             _remove_leftovers(parent)
-            self._path.mkdir()
+            # Output is for nobody else on this machine.
+            self._path.mkdir(mode=0o700)
             # Held until this process ends, however it ends: it tells the next one what is left over.
             self._lock = _locked(self._path / "lock")
         self._limit = limit
@@ -68,11 +75,33 @@ class SpoolDirectory:
         self._lock.close()
 
 
-def _locked(path: Path) -> TextIO:
+def _make_safe(folder: Path) -> None:
+    """Makes the folder if it is not there. Raises UnsafeFolder if others could put things into it.
+
+    Whoever can make a link in it could have this process, which may be root, write to any file.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise UnsafeFolder(f"{folder} is not a folder; links are not followed")
+    if found.st_uid != os.geteuid():
+        raise UnsafeFolder(
+            f"{folder} belongs to user {found.st_uid}; it must belong to the worker's, {os.geteuid()}"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UnsafeFolder(f"others may write to {folder}; allow only its owner: chmod go-w")
+
+
+def _locked(path: Path) -> FileIO:
     """The file, locked until it is closed."""
-    file = path.open("w")
+    file = FileIO(path, "a", opener=_private)
     fcntl.flock(file, fcntl.LOCK_EX)
     return file
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that only we may read, never through a link."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _remove_leftovers(parent: Path) -> None:
@@ -112,7 +141,7 @@ class Spool:
     def _open_segment(self) -> None:
         self._segments += 1
         self._current = self._path.with_suffix(f".{self._segments}")
-        self._file = self._current.open("wb", buffering=0)
+        self._file = FileIO(self._current, "w", opener=_private)
         self._length = 0
         self._uploaded = 0
 

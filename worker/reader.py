@@ -7,16 +7,16 @@ from contextlib import closing
 from worker import metrics
 from worker.engine import Engine
 from worker.output import Spool
-from worker.redact import Redactor
+from worker.redact import Needles, Redactor
 
 
 class Reader(threading.Thread):
     """Starts an exec and takes its output into the spool as fast as the engine gives it.
 
-    The values of the `hidden` secrets are taken out on the way.
+    What is `hidden` is taken out on the way.
     """
 
-    def __init__(self, engine: Engine, exec_id: str, spool: Spool, hidden: list[str]) -> None:
+    def __init__(self, engine: Engine, exec_id: str, spool: Spool, hidden: Needles) -> None:
         super().__init__(name=f"read {exec_id[:12]}", daemon=True)
         self._engine = engine
         self._exec_id = exec_id

@@ -1,18 +1,72 @@
 """Takes the values of a job's secret arguments out of its output, while it streams by."""
 
-from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heapreplace
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from ahocorasick_rs import BytesAhoCorasick
 
 MASK = b"***"
 # Shorter values stand in any text by chance: hiding them would spoil the output and hide nothing.
 SHORTEST = 4
+# The same of one line of a longer value, in characters: `true`, `users:` or `],` is no secret there.
+SHORTEST_LINE = 8
+# What stands around a key in PEM tells nothing of it.
+_ARMOR = re.compile(r"-----(BEGIN|END) [^-]+-----")
+
+
+class Needles:
+    """What must not be shown: the secrets, as they are and as a shell may print them."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        needles = sorted({form.encode() for secret in secrets for form in _forms(secret)})
+        self._longest = max(map(len, needles), default=0)
+        self._by_head: dict[bytes, list[bytes]] = defaultdict(list)
+        for needle in needles:
+            self._by_head[needle[:SHORTEST]].append(needle)
+        # One pass for any number of them.
+        self._whole = BytesAhoCorasick(needles)
+        self._heads = BytesAhoCorasick(list(self._by_head))
+
+    def found(self, data: bytes) -> list[tuple[int, int]]:
+        """Where they stand, (start, end), by their start; they may overlap."""
+        matches = self._whole.find_matches_as_indexes(data, overlapping=True)
+        return sorted((start, end) for _, start, end in matches)
+
+    def unfinished(self, data: bytes) -> int:
+        """Where the data's end begins that is a proper beginning of one; the data's length if none is."""
+        size = len(data)
+        first = max(0, size - self._longest + 1)
+        for _, start, end in self._heads.find_matches_as_indexes(data[first:], overlapping=True):
+            rest = data[first + start :]
+            for needle in self._by_head[rest[: end - start]]:
+                if len(needle) > len(rest) and needle.startswith(rest):
+                    return first + start
+        for start in range(max(first, size - SHORTEST + 1), size):
+            if any(head.startswith(data[start:]) for head in self._by_head):
+                return start
+        return size
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """The value; without its outer blanks; with each run of blanks as one; its longer lines."""
+    for form in (secret, secret.strip(), " ".join(secret.split())):
+        if len(form) >= SHORTEST:
+            yield form
+    for line in map(str.strip, secret.splitlines()):
+        if len(line) >= SHORTEST_LINE and _tells_something(line):
+            yield line
+
+
+def _tells_something(line: str) -> bool:
+    return any(map(str.isalnum, line)) and not _ARMOR.fullmatch(line)
 
 
 class Redactor:
-    """Replaces each secret in a stream of bytes by MASK, and no other byte.
+    """Replaces in a stream of bytes what the needles say by MASK, and no other byte.
 
-    What it makes of the chunks does not depend on where they were cut: it is what replacing in the whole
-    stream at once would give, from the left, the longest secret first.
+    Needles that overlap are replaced together, by one MASK. What it makes of the chunks does not depend
+    on where they were cut: it is what replacing in the whole stream at once would give.
 
     The engine sends stdout and stderr in frames of one stream. A secret on stdout with a piece of stderr
     in the midst of it is no secret in the merged bytes, so each of the two needs a redactor of its own.
@@ -20,68 +74,38 @@ class Redactor:
     a secret, and the order within each stream stays.
     """
 
-    def __init__(self, secrets: list[str]) -> None:
-        self._secrets = {secret.encode() for secret in secrets if len(secret) >= SHORTEST}
+    def __init__(self, needles: Needles) -> None:
+        self._needles = needles
+        # What may yet become a needle; a MASK that was shown stands for its first `_covered` bytes.
         self._held = b""
+        self._covered = 0
 
     def feed(self, chunk: bytes) -> bytes:
         """The output as far as it is settled; what may yet become a secret is held back."""
-        return self._settle(self._held + chunk, self._unfinished)
+        data = self._held + chunk
+        return self._settle(data, self._needles.unfinished(data))
 
     def flush(self) -> bytes:
         """What was held back when the stream ended."""
-        return self._settle(self._held, lambda data, _: len(data))
+        return self._settle(self._held, len(self._held))
 
-    def _settle(self, data: bytes, edge_after: Callable[[bytes, int], int]) -> bytes:
-        """Redacts the data up to its edge and holds back what is behind."""
-        edge = edge_after(data, 0)
-        position = 0
+    def _settle(self, data: bytes, edge: int) -> bytes:
+        """Redacts the data up to its edge, before which no needle begins any more."""
         shown: list[bytes] = []
-        for start, end in self._found(data):
-            if start >= edge:
-                break
-            shown += data[position:start], MASK
-            position = end
-            # A secret that reaches over the edge leaves another one, or none.
-            if position > edge:
-                edge = edge_after(data, position)
-        self._held = data[edge:]
+        position = self._covered
+        for start, end in self._needles.found(data):
+            if start >= position:
+                if start > edge:
+                    break
+                shown += data[position:start], MASK
+            position = max(position, end)
         shown.append(data[position:edge])
+        self._held = data[edge:]
+        self._covered = max(position - edge, 0)
         return b"".join(shown)
 
-    def _found(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """Where secrets stand, from the left, the longest first, no two of them overlapping.
 
-        One search per secret: a search for all at once, as a regular expression, takes ten times as long.
-        """
-        nearest = [
-            (start, -len(secret), secret)
-            for secret in self._secrets
-            if (start := data.find(secret)) >= 0
-        ]
-        heapify(nearest)
-        end = 0
-        while nearest:
-            start, _, secret = nearest[0]
-            if start >= end:
-                end = start + len(secret)
-                yield start, end
-            following = data.find(secret, end)
-            if following < 0:
-                heappop(nearest)
-            else:
-                heapreplace(nearest, (following, -len(secret), secret))
-
-    def _unfinished(self, data: bytes, first: int) -> int:
-        """Where, not before `first`, the data's end begins that is a proper beginning of a secret."""
-        return min(
-            (_unfinished(data, secret, first) for secret in self._secrets), default=len(data)
-        )
-
-
-def _unfinished(data: bytes, secret: bytes, first: int) -> int:
-    """The same for one secret; the data's length where there is no such end."""
-    start = data.find(secret[:1], max(first, len(data) - len(secret) + 1))
-    while start >= 0 and not secret.startswith(data[start:]):
-        start = data.find(secret[:1], start + 1)
-    return start if start >= 0 else len(data)
+def redacted(text: str, needles: Needles) -> str:
+    """The text without them."""
+    redactor = Redactor(needles)
+    return (redactor.feed(text.encode()) + redactor.flush()).decode()

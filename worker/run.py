@@ -16,9 +16,9 @@ from chalicelib.errors import ExecutionNotFound, SecretsUnreadable
 from chalicelib.models import Result
 from chalicelib.queues import Received, TargetMessage
 from chalicelib.states import TERMINAL, Reason, Status, expired_message, repeated_message
-from worker import command, ending, metrics
+from worker import ending, metrics
 from worker.admission import admit
-from worker.command import Command
+from worker.command import Command, Commands
 from worker.ending import End, log_key
 from worker.engine import (
     AlreadyStarted,
@@ -30,6 +30,7 @@ from worker.engine import (
 )
 from worker.output import Spool, SpoolDirectory
 from worker.reader import Reader
+from worker.redact import Needles
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -63,8 +64,16 @@ _CLOCKS = 300
 class Runner:
     """Runs targets on one node."""
 
-    def __init__(self, engine: Engine, node_id: str, spools: SpoolDirectory, redact: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        node_id: str,
+        commands: Commands,
+        spools: SpoolDirectory,
+        redact: bool,
+    ) -> None:
         self._engine = engine
+        self._commands = commands
         self._node_id = node_id
         self._spools = spools
         self._redact = redact
@@ -75,12 +84,13 @@ class Runner:
         Raises where it cannot go on now: the message must come again.
         """
         try:
-            self._run(message.target, message.first)
+            with self._commands.held(message.target):
+                self._run(message.target, message.first)
         except ExecutionNotFound as error:
             log.warning("dropped a message of an unknown execution", error=error.message)
 
     def _run(self, target: TargetMessage, first: bool) -> None:
-        if not command.is_target(target, self._node_id):
+        if not self._commands.is_target(target, self._node_id):
             log.warning("dropped a message of no target", node_id=self._node_id)
             return
         # A first delivery has no result, but for rare duplicates that the claim finds out.
@@ -100,7 +110,7 @@ class Runner:
         """False where another was first."""
         result = self._new_result(target)
         try:
-            command_ = command.load(target.job_id, target.executor_id)
+            command_ = self._commands.load(target)
             result.ExpiresAt = command_.expires
             self._create(command_, result)
         except SecretsUnreadable as error:
@@ -157,7 +167,7 @@ class Runner:
         spool = self._spools.open(result.ID, log_object, command_.tail)
         result.StartTime = time.time()
         try:
-            hidden = command_.secrets if self._redact else []
+            hidden = command_.needles if self._redact else Needles([])
             reader = Reader(self._engine, result.ID, spool, hidden)
             self._accompany(reader, spool, result)
             if isinstance(reader.error, AlreadyStarted):
@@ -221,19 +231,19 @@ class Runner:
             ending.store_end(result)
 
     def _bring_to_end(self, target: TargetMessage, result: Result, owner_lives: bool) -> None:
-        ids, began = (target.job_id, target.executor_id), time.monotonic()
+        began = time.monotonic()
         # Nobody can attach again to an exec's output, so the log has what was uploaded before.
         result.OutputIncomplete = True
         try:
             end = self._await_end(result)
         except NotStarted:
             result.OutputIncomplete = None
-            self._execute(target, command.load(*ids), result)
+            self._execute(target, self._commands.load(target), result)
             return
         watched = time.monotonic() - began > _CUT_AFTER
         if ending.ended_meanwhile(target, _owner_seconds(owner_lives, watched)):
             return
-        command_ = ending.insist(lambda: command.load(*ids))
+        command_ = ending.insist(lambda: self._commands.load(target))
         ending.take_stored_output(target, command_, result)
         ending.conclude(command_, result, end)
         ending.store_end(result)

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -264,6 +265,27 @@ def test_a_third_sigterm_ends_the_worker_even_where_aws_hangs(
     cluster.start_worker(node)
     result = ended(cluster, job_id, executor_id, ADOPTION_SECONDS)
     assert (result["Status"], result["ExitCode"]) == ("FINISHED", 2)
+    assert runs(node, target) == 1
+
+
+@pytest.mark.parametrize("loop", ["lease", "heartbeat", "consumer"])
+def test_a_worker_whose_loop_dies_says_which_and_ends_and_the_next_one_goes_on(
+    cluster: Cluster, container: Container, tmp_path: Path, loop: str
+) -> None:
+    node = cluster.swarm.nodes[2]
+    target = container(node)
+    fatal = tmp_path / "fatal"
+    cluster.workers[node.name].process.kill()
+    cluster.workers[node.name].process.wait()
+    mortal = cluster.start_worker(node, ("tests.swarm.mortal", loop, str(fatal)))
+    job_id, executor_id = started(cluster, target, "sleep 8; exit 4")
+    written = mortal.log.stat().st_size
+    fatal.touch()
+    assert mortal.process.wait(10) == 1
+    assert f'"loops": ["{loop}' in mortal.log.read_text()[written:]
+    cluster.start_worker(node)
+    result = ended(cluster, job_id, executor_id, 30)
+    assert (result["Status"], result["ExitCode"]) == ("FINISHED", 4)
     assert runs(node, target) == 1
 
 

@@ -11,7 +11,6 @@ from chalicelib import aws as clients
 from chalicelib import transactions
 from chalicelib.config import settings
 from chalicelib.models import AuditEntry, Execution, Job, JobName, Node, Result, Token
-from worker import command
 
 TEMPLATE = Path(__file__).resolve().parents[2] / ".chalice/resources.yaml"
 
@@ -38,8 +37,6 @@ def aws(fresh_clients: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    command.load.cache_clear()
-    command._execution.cache_clear()
     with mock_aws():
         make_tables()
         clients.client("s3").create_bucket(Bucket=settings.log_bucket)
@@ -53,8 +50,6 @@ def forget() -> None:
     """Clients and caches made under another AWS."""
     clients.make_client.cache_clear()
     transactions._connection.cache_clear()
-    command.load.cache_clear()
-    command._execution.cache_clear()
     for model in (Job, JobName, Execution, Result, Node, Token, AuditEntry):
         model._connection = None
 

@@ -9,6 +9,7 @@ import pytest
 from chalicelib import queues
 from chalicelib.queues import Received, TargetMessage
 from worker import consumer as module
+from worker.command import Commands
 from worker.config import load
 from worker.consumer import Consumer
 from worker.engine import Engine
@@ -44,7 +45,7 @@ def consumer(lease: Lease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     settings = load({"MAX_COMMANDS": "12", "POLL_SECONDS": "1"})
     heartbeat = Heartbeat("w", Pulse())
     spools = SpoolDirectory(tmp_path, 100)
-    return Consumer("unix:///e", settings, lease, heartbeat, Health(), spools)
+    return Consumer("unix:///e", settings, lease, heartbeat, Health(), Commands(), spools)
 
 
 def test_a_poll_takes_no_more_than_there_are_places(consumer: Consumer, sqs: Any) -> None:

@@ -33,6 +33,7 @@ from chalicelib.services import executions, upkeep
 from chalicelib.states import TERMINAL, Reason, Status
 from worker import ending
 from worker import run as life
+from worker.command import Commands
 from worker.engine import AlreadyStarted, Frame, NotStarted, Refusal, UnknownExec, Unreachable
 from worker.output import SpoolDirectory
 from worker.run import Runner
@@ -181,7 +182,7 @@ class Life(RuleBasedStateMachine):
         spools = SpoolDirectory(self.directory, 10**6)
         try:
             with suppress(Death, NotStarted, Unreachable):
-                Runner(self.engine, NODE, spools, True).run(  # type: ignore[arg-type]
+                Runner(self.engine, NODE, Commands(), spools, True).run(  # type: ignore[arg-type]
                     Received(target, uuid4().hex, "r", first)
                 )
         finally:

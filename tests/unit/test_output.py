@@ -1,6 +1,10 @@
 """The spool: the log is every byte, whatever fails in between, and the disk is given back."""
 
+import os
+import subprocess
+import tempfile
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +16,7 @@ import pytest
 from chalicelib.aws import client
 from chalicelib.config import settings
 from chalicelib.logs import MIN_PART, GrowingObject
-from worker.output import Spool, SpoolDirectory
+from worker.output import Spool, SpoolDirectory, UnsafeFolder
 
 
 def open_spool(path: Path, log: Any, limit: int = 10**9) -> Spool:
@@ -248,3 +252,60 @@ def test_directories_made_and_closed_at_the_same_moment_leave_each_other_alone(
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(come_and_go, range(200)))
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder like /var/tmp: anybody may make things in it."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o1777)
+        yield Path(name)
+
+
+def as_nobody(script: str, *arguments: Path) -> None:
+    """Runs a shell's script as another user; only root can."""
+    subprocess.run(["sh", "-ec", script, "sh", *arguments], user="nobody", check=True)
+
+
+def test_a_folder_that_another_user_prepared_is_refused_and_nothing_is_written(
+    open_folder: Path, tmp_path: Path
+) -> None:
+    victim, spools = tmp_path / "victim", open_folder / "appjobs"
+    victim.write_text("precious")
+    as_nobody('mkdir "$1"; ln -s "$2" "$1/lock"', spools, victim)
+    with pytest.raises(UnsafeFolder, match="belongs to user"):
+        SpoolDirectory(spools, 10)
+    assert victim.read_text() == "precious"
+
+
+def test_a_link_in_the_folders_place_is_refused(open_folder: Path, tmp_path: Path) -> None:
+    as_nobody('ln -s "$2" "$1/appjobs"', open_folder, tmp_path)
+    with pytest.raises(UnsafeFolder, match="links are not followed"):
+        SpoolDirectory(open_folder / "appjobs", 10)
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o770, 0o702])
+def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    with pytest.raises(UnsafeFolder, match="others may write"):
+        SpoolDirectory(tmp_path, 10)
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "lock").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        SpoolDirectory(tmp_path, 10)
+    assert victim.read_text() == "precious"
+
+
+def test_output_is_for_no_other_user_to_read(tmp_path: Path, log: Any) -> None:
+    before = os.umask(0)
+    try:
+        parent = tmp_path / "new" / "spools"
+        SpoolDirectory(parent, 10).open("s", log, tail=4).write(b"x")
+    finally:
+        os.umask(before)
+    modes = [path.lstat().st_mode & 0o777 for path in (parent, *parent.rglob("*"))]
+    assert set(modes) == {0o700, 0o600}

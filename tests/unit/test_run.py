@@ -16,9 +16,9 @@ from chalicelib.config import settings
 from chalicelib.models import Execution, Result
 from chalicelib.queues import Received, TargetMessage
 from chalicelib.states import Reason, Status
-from worker import command, ending
+from worker import ending
 from worker import run as life
-from worker.command import Command
+from worker.command import Command, Commands
 from worker.engine import (
     AlreadyStarted,
     Engine,
@@ -152,7 +152,7 @@ def claimed_in_the_midst_of_the_create(engine: Any, message: Received) -> None:
 
 @pytest.fixture
 def runner(engine: Any, tmp_path: Path) -> Runner:
-    return Runner(engine, "n1", SpoolDirectory(tmp_path, 10**6), True)
+    return Runner(engine, "n1", Commands(), SpoolDirectory(tmp_path, 10**6), True)
 
 
 @pytest.mark.parametrize("line", ["echo #'\nhi'", "# nothing but a comment", "'' a"])
@@ -583,7 +583,7 @@ def test_secrets_are_taken_out_of_each_stream_of_the_output(
     half = len(SECRET) // 2
     frames = [(1, b"<" + SECRET[:half].encode()), (2, b"!"), (1, SECRET[half:].encode() + b">s3")]
     engine.start.side_effect = printing(*frames)
-    Runner(engine, "n1", SpoolDirectory(tmp_path, 10**6), redact).run(message)
+    Runner(engine, "n1", Commands(), SpoolDirectory(tmp_path, 10**6), redact).run(message)
     raw = f"<{SECRET[:half]}!{SECRET[half:]}>s3".encode()
     assert stored(message).Output == (b"<!***>s3" if redact else raw)
 
@@ -721,14 +721,14 @@ def test_an_adopted_end_outlasts_an_outage_of_the_store_of_secrets(
     runner: Runner, message: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claimed(message, Status.RUNNING)
-    load, failures = command.load, iter([True, True])
+    unseal, failures = secrets.unseal, iter([True, True])
 
-    def stumbling(*ids: str) -> Command:
+    def stumbling(job_id: str, sealed: secrets.Sealed) -> str:
         if next(failures, False):
             raise ConnectionError
-        return load(*ids)
+        return unseal(job_id, sealed)
 
-    monkeypatch.setattr(command, "load", stumbling)
+    monkeypatch.setattr(secrets, "unseal", stumbling)
     runner.run(again(message))
     assert stored(message).Inspect["ProcessConfig"]["arguments"] == ["hi", "*" * len(SECRET)]
 
@@ -827,7 +827,9 @@ def test_of_many_targets_each_keeps_a_shorter_end(message: Received) -> None:
     found = store.get_execution("j1", message.target.executor_id)
     found.Target = [{"ContainerId": f"c{number}", "NodeId": "n1"} for number in range(1000)]
     found.save()
-    assert command.load("j1", message.target.executor_id).tail == 4 * 1024**2 // 1000
+    commands = Commands()
+    with commands.held(message.target):
+        assert commands.load(message.target).tail == 4 * 1024**2 // 1000
 
 
 def with_secrets(*secrets_: str) -> Command:

@@ -1,0 +1,94 @@
+"""What an execution runs: read once for all its targets here, and forgotten with the last of them."""
+
+import gc
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from chalicelib import secrets, store
+from chalicelib.aws import client
+from chalicelib.errors import SecretsUnreadable
+from chalicelib.models import Execution
+from chalicelib.queues import TargetMessage
+from worker.command import Command, Commands
+
+pytestmark = pytest.mark.usefixtures("aws")
+TARGETS = [TargetMessage("j1", "1.000000", f"c{number}") for number in range(30)]
+
+
+@pytest.fixture
+def requests() -> Any:
+    """How many requests of which kind went out since the execution was stored."""
+    Execution(
+        "j1",
+        "1.000000",
+        AppName="a",
+        Name="n",
+        Cmd="echo",
+        Privileged=False,
+        Env=[],
+        Sealed=secrets.pack([secrets.seal("j1", "first"), secrets.seal("j1", "second")]),
+        Target=[{"ContainerId": target.container_id, "NodeId": "n1"} for target in TARGETS],
+        UnknownNodes=[],
+        ExpiresAt=1000,
+    ).save()
+    counts = {"GetItem": 0, "Decrypt": 0}
+
+    def count(model: Any, **_: Any) -> None:
+        if model.name in counts:
+            counts[model.name] += 1
+
+    for service in (client("kms"), Execution._get_connection().connection.client):
+        service.meta.events.register("before-call", count)
+    return counts
+
+
+def load_at_once(commands: Commands) -> list[Command]:
+    barrier = Barrier(len(TARGETS))
+
+    def load(target: TargetMessage) -> Command:
+        barrier.wait(10)
+        return commands.load(target)
+
+    with ThreadPoolExecutor(len(TARGETS)) as pool:
+        return list(pool.map(load, TARGETS))
+
+
+def test_thirty_targets_at_once_are_one_read_and_one_request_per_secret(requests: Any) -> None:
+    commands = Commands()
+    for target in TARGETS:
+        commands.hold(target)
+    loaded = load_at_once(commands)
+    assert [command.secrets for command in loaded] == [["first", "second"]] * 30
+    assert requests == {"GetItem": 1, "Decrypt": 2}
+
+
+def test_plain_secrets_leave_memory_with_the_last_target(requests: Any) -> None:
+    commands = Commands()
+    first, second = TARGETS[:2]
+    commands.hold(first)
+    with commands.held(second):
+        commands.load(second)
+    commands.load(first)
+    assert requests == {"GetItem": 1, "Decrypt": 2}
+    commands.release(first)
+    gc.collect()
+    assert not any(isinstance(thing, Command) for thing in gc.get_objects())
+    with commands.held(first):
+        commands.load(first)
+    assert requests == {"GetItem": 2, "Decrypt": 4}
+
+
+@pytest.mark.parametrize("error", [ConnectionError, SecretsUnreadable])
+def test_a_failed_read_fails_for_all_who_waited_and_the_next_one_reads_anew(
+    requests: Any, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    commands = Commands()
+    with monkeypatch.context() as patch, commands.held(TARGETS[0]):
+        patch.setattr(store, "get_execution", lambda *ids: (_ for _ in ()).throw(error("gone")))
+        with pytest.raises(error):
+            commands.load(TARGETS[0])
+        patch.undo()
+        assert commands.load(TARGETS[0]).secrets == ["first", "second"]
