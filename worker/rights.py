@@ -146,7 +146,8 @@ def _ways_of_mounts(container: Inspect, mounted: Mounted, node: Node) -> Iterato
         destination = str(mount["Destination"])
         for path in sources(mount, mounted.volumes):
             if found := _what_it_gives_away(path, node):
-                yield f"mounts {path} of its node at {destination}, which gives access to {found}"
+                access = "" if found == path else f", which gives access to {found}"
+                yield f"mounts {path} of its node at {destination}{access}"
         if mount["Type"] == "volume" and mounted.volumes.get(mount["Name"], {}) is None:
             yield f"mounts the volume {mount['Name']}, which the engine does not show"
         if destination in mounted.sockets or _is_docker_socket(destination):

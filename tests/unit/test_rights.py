@@ -1,5 +1,6 @@
 """What leads out of a container, whose it is, and which number a user has: as engines have them."""
 
+import re
 import unicodedata
 from typing import Any
 
@@ -125,8 +126,9 @@ LEAD_NOWHERE = [
 @pytest.mark.parametrize("source", LEAD_OUT)
 def test_some_folders_of_the_node_lead_out(source: str) -> None:
     (way,) = ways_out(container([bind(source)]), Mounted(), NODE)
-    assert way.startswith("mounts /")
-    assert "of its node at /x, which gives access to /" in way
+    assert re.fullmatch(
+        r"mounts (/\S*) of its node at /x(, which gives access to (?!\1$)/\S+)?", way
+    )
 
 
 @pytest.mark.parametrize("source", LEAD_NOWHERE)
