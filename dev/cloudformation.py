@@ -48,7 +48,7 @@ def deploy_stack(client: Any, stack: dict[str, Any]) -> dict[str, str]:
     """
     name = stack["StackName"]
     try:
-        former = _find(client, name)
+        former = find_stack(client, name)
         if former and former["StackStatus"] == "ROLLBACK_COMPLETE":
             _clear_away(client, former)
             former = None
@@ -87,6 +87,16 @@ def _prepare(client: Any, made: dict[str, Any]) -> None:
         raise DeployError(f"CloudFormation refuses to import: {reason}") from None
 
 
+def find_stack(client: Any, name: str) -> dict[str, Any] | None:
+    """The stack of that name, if there is one."""
+    try:
+        return _describe(client, name)
+    except ClientError as error:
+        if "does not exist" in str(error):
+            return None
+        raise
+
+
 def stack_outputs(client: Any, name: str) -> dict[str, str]:
     """The outputs of a stack that is there."""
     return _outputs(_describe(client, name))
@@ -95,15 +105,6 @@ def stack_outputs(client: Any, name: str) -> dict[str, str]:
 def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
     """The settings of API and worker among a stack's outputs, whose names know no underscores."""
     return {name: outputs[name.title().replace("_", "")] for name in SETTINGS}
-
-
-def _find(client: Any, name: str) -> dict[str, Any] | None:
-    try:
-        return _describe(client, name)
-    except ClientError as error:
-        if "does not exist" in str(error):
-            return None
-        raise
 
 
 def _create(client: Any, stack: dict[str, Any]) -> dict[str, str]:

@@ -8,19 +8,21 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dev import queues
-from dev.cloudformation import DeployError, deploy_stack, settings_of, stack_outputs
+from dev.cloudformation import DeployError, deploy_stack, find_stack, settings_of, stack_outputs
 from dev.package import Package, package
 from dev.stack import LOCAL, ROOT
 
 _ARTIFACTS = ROOT / ".chalice" / "artifacts.yaml"
 # Roles and users are made; the template is one that SAM transforms.
 _CAPABILITIES = ["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
+_WHO_MAY_CALL = ("AllowedCidrs", "VpcEndpointId")
 
 
 def deploy(session: Any, prefix: str, given: dict[str, str]) -> dict[str, str]:
@@ -36,13 +38,15 @@ def deploy(session: Any, prefix: str, given: dict[str, str]) -> dict[str, str]:
         "TemplateBody": _ARTIFACTS.read_text(encoding="utf-8"),
     }
     bucket = deploy_stack(cloudformation, artifacts)["Bucket"]
+    known = _known_parameters(cloudformation, prefix)
+    _note_callers(built.template, {**known, **given})
     url = _upload(session.client("s3"), bucket, built)
     print(f"· deploying {prefix}, which may take some minutes", file=sys.stderr)
     stack = {
         "StackName": prefix,
         "TemplateURL": url,
         "Capabilities": _CAPABILITIES,
-        "Parameters": _parameters(cloudformation, built.template, prefix, given),
+        "Parameters": _parameters(built.template, prefix, given, known),
     }
     outputs = deploy_stack(cloudformation, stack)
     protect(session, prefix)
@@ -86,23 +90,34 @@ def _put(s3: Any, bucket: str, content: bytes, kind: str) -> str:
     return key
 
 
+def _note_callers(template: dict[str, Any], values: Mapping[str, str]) -> None:
+    """Says in the API's document who may call it.
+
+    The gateway goes by the former policy until its stage is deployed anew. SAM has that done when this
+    document differs, and the values of parameters do not stand in it.
+    """
+    noted = ", ".join(f"{name}={values.get(name, '')}" for name in _WHO_MAY_CALL)
+    template["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]["info"]["description"] = noted
+
+
 def _parameters(
-    cloudformation: Any, template: dict[str, Any], prefix: str, given: dict[str, str]
+    template: dict[str, Any], prefix: str, given: Mapping[str, str], known: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     values = {"Prefix": prefix, **given}
-    kept = (_known_parameters(cloudformation, prefix) & template["Parameters"].keys()) - set(values)
+    kept = (known.keys() & template["Parameters"].keys()) - values.keys()
     return [
         *({"ParameterKey": name, "ParameterValue": value} for name, value in values.items()),
         *({"ParameterKey": name, "UsePreviousValue": True} for name in sorted(kept)),
     ]
 
 
-def _known_parameters(cloudformation: Any, name: str) -> set[str]:
-    try:
-        stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
-    except cloudformation.exceptions.ClientError:  # there is no stack of this name yet
-        return set()
-    return {parameter["ParameterKey"] for parameter in stack["Parameters"]}
+def _known_parameters(cloudformation: Any, name: str) -> dict[str, str]:
+    """The parameters of the stack of that name, if there is one."""
+    stack = find_stack(cloudformation, name) or {}
+    return {
+        parameter["ParameterKey"]: parameter["ParameterValue"]
+        for parameter in stack.get("Parameters", [])
+    }
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,16 +1,21 @@
 """A stack's life on an AWS of its own: a failed creation, updates, deletion, and back again."""
 
+import copy
+import functools
 import io
 import json
 from collections.abc import Iterator
 from contextlib import redirect_stderr
+from typing import Any
 
 import boto3
 import pytest
+import requests
 from botocore.exceptions import ClientError
 
 from dev.cloudformation import DeployError, deploy_stack, import_stack
 from dev.deploy import deploy
+from dev.package import Package, completion, package
 from dev.reclaim import reclaim
 from dev.stack import Aws, aws_environment, start_ministack
 from tests.conftest import free_port
@@ -25,12 +30,22 @@ USER = f"{PREFIX}-worker-us-east-1"
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[boto3.Session]:
     """What finds an AWS that nothing else uses."""
-    aws: Aws = start_ministack(tmp_path_factory.mktemp("life") / "aws", free_port())
+    aws: Aws = start_ministack(tmp_path_factory.mktemp("life") / "aws", free_port(), AUTH="true")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in aws_environment(aws.endpoint).items():
             patch.setenv(name, value)
+        patch.setattr("dev.deploy.package", packaged_once)
         yield boto3.Session()
     aws.stop()
+
+
+def packaged_once(*arguments: Any) -> Package:
+    """The package: the same for each deployment here, which changes the template."""
+    built = _package(*arguments)
+    return Package(copy.deepcopy(built.template), built.code)
+
+
+_package = functools.cache(package)
 
 
 def deployed(session: boto3.Session, **parameters: str) -> dict[str, str]:
@@ -116,6 +131,173 @@ def test_once_more_changes_nothing(session: boto3.Session) -> None:
     assert stack(session) == before
 
 
+def test_what_is_no_token_runs_no_function(session: boto3.Session) -> None:
+    url, host = gateway(session)
+    junk = [
+        "",
+        "Bearer",
+        "Bearer x",
+        f"Bearer ajt_{'x' * 42}",
+        f"Basic ajt_{'x' * 43}",
+        "ajt_" + "x" * 43,
+    ]
+    for header in junk:
+        answer = requests.get(url, headers={"Host": host, "Authorization": header}, timeout=30)
+        assert answer.status_code == 401, header
+        assert answer.json() == {"message": "Unauthorized"}, "the gateway's own words"
+    assert logged(session, "authorizer") == logged(session, "api") == 0
+    for scheme in ("Bearer", "bearer ", "BEARER"):
+        unknown = {"Host": host, "Authorization": f"{scheme} ajt_{'x' * 43}"}
+        assert requests.get(url, headers=unknown, timeout=30).status_code == 403
+    assert logged(session, "authorizer") > 0
+    assert logged(session, "api") == 0
+
+
+def gateway(session: boto3.Session) -> tuple[str, str]:
+    """The address of the API, and the name that the gateway knows it by."""
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack(session)["Outputs"]}
+    endpoint = session.client("s3").meta.endpoint_url
+    port = endpoint.rpartition(":")[2]
+    return f"{endpoint}/v1/api/jobs", f"{outputs['RestAPIId']}.execute-api.localhost:{port}"
+
+
+def logged(session: boto3.Session, function: str) -> int:
+    """How often a function logged anything."""
+    group = f"/appjobs/{PREFIX}/{function}"
+    return len(session.client("logs").filter_log_events(logGroupName=group)["events"])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "status"),
+    [
+        ({"AllowedCidrs": "10.0.0.0/8,192.0.2.1/32"}, 403),
+        ({"AllowedCidrs": "10.0.0.0/8,127.0.0.0/8"}, 200),
+        ({"VpcEndpointId": "vpce-0123456789abcdef0"}, 403),
+        ({}, 200),
+    ],
+    ids=["others", "us", "private", "anybody"],
+)
+def test_who_may_call_is_a_parameter(
+    session: boto3.Session, parameters: dict[str, str], status: int
+) -> None:
+    """MiniStack heeds no policy of a document: ours becomes one of the resource here."""
+    ours = completion()
+    document = ours["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]
+    api = {"Ref": "Api"}
+    mock = {"Type": "MOCK", "RequestTemplates": {"application/json": '{"statusCode": 200}'}}
+    resources = {
+        "Api": {
+            "Type": "AWS::ApiGateway::RestApi",
+            "Properties": {"Name": "bounded", "Policy": document["x-amazon-apigateway-policy"]},
+        },
+        "Method": {
+            "Type": "AWS::ApiGateway::Method",
+            "Properties": {
+                "RestApiId": api,
+                "ResourceId": {"Fn::GetAtt": ["Api", "RootResourceId"]},
+                "HttpMethod": "GET",
+                "AuthorizationType": "NONE",
+                "Integration": {**mock, "IntegrationResponses": [{"StatusCode": "200"}]},
+                "MethodResponses": [{"StatusCode": "200"}],
+            },
+        },
+        "Deployment": {
+            "Type": "AWS::ApiGateway::Deployment",
+            "DependsOn": "Method",
+            "Properties": {"RestApiId": api, "StageName": "v1"},
+        },
+    }
+    template = {
+        "Parameters": ours["Parameters"],
+        "Conditions": ours["Conditions"],
+        "Resources": resources,
+        "Outputs": {"Id": {"Value": api}},
+    }
+    stack = {
+        "StackName": f"bounded-{'-'.join(parameters) or 'by-nothing'}-{status}",
+        "TemplateBody": json.dumps(template),
+        "Parameters": parameters_of(parameters),
+    }
+    outputs = deploy_stack(session.client("cloudformation"), stack)
+    endpoint = session.client("s3").meta.endpoint_url
+    host = f"{outputs['Id']}.execute-api.localhost:{endpoint.rpartition(':')[2]}"
+    assert requests.get(f"{endpoint}/v1/", headers={"Host": host}, timeout=30).status_code == status
+
+
+def parameters_of(given: dict[str, str]) -> list[dict[str, str]]:
+    return [{"ParameterKey": name, "ParameterValue": value} for name, value in given.items()]
+
+
+def test_a_change_of_who_may_call_deploys_the_stage_anew(session: boto3.Session) -> None:
+    """Amazon's gateway would go by the former policy until then."""
+    before = current_deployment(session)
+    deployed(session, ThrottleRate="49")
+    assert current_deployment(session) == before
+    deployed(session, AllowedCidrs="127.0.0.0/8")
+    assert current_deployment(session) != before
+    deployed(session, AllowedCidrs="")
+
+
+def current_deployment(session: boto3.Session) -> str:
+    stage = {"restApiId": api_id(session), "stageName": "v1"}
+    return str(session.client("apigateway").get_stage(**stage)["deploymentId"])
+
+
+def api_id(session: boto3.Session) -> str:
+    detail = session.client("cloudformation").describe_stack_resource(
+        StackName=PREFIX, LogicalResourceId="RestAPI"
+    )
+    return str(detail["StackResourceDetail"]["PhysicalResourceId"])
+
+
+def test_too_many_requests_are_refused(session: boto3.Session) -> None:
+    deployed(session, ThrottleRate="1", ThrottleBurst="2")
+    url, host = gateway(session)
+    answers = [requests.options(url, headers={"Host": host}, timeout=30) for _each in range(9)]
+    assert 429 in {answer.status_code for answer in answers}
+    deployed(session, ThrottleRate="50", ThrottleBurst="100")
+
+
+def test_access_logs_are_an_option(session: boto3.Session) -> None:
+    """That the stage writes them there, MiniStack does not show: it knows no access logs."""
+    group = f"/appjobs/{PREFIX}/access"
+    assert group not in log_groups(session)
+    deployed(session, AccessLogs="true")
+    assert group in log_groups(session)
+    deployed(session, AccessLogs="false")
+    assert group not in log_groups(session)
+
+
+def log_groups(session: boto3.Session) -> set[str]:
+    groups = session.client("logs").describe_log_groups(logGroupNamePrefix="/appjobs/")["logGroups"]
+    return {group["logGroupName"] for group in groups}
+
+
+def test_buckets_want_tls(session: boto3.Session) -> None:
+    """MiniStack has none: with the policy nobody but the account's owner gets in, without it they do."""
+    iam, s3 = session.client("iam"), session.client("s3")
+    iam.create_user(UserName="reader")
+    may_read = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [may_read]})
+    iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=document)
+    key = iam.create_access_key(UserName="reader")["AccessKey"]
+    reader = boto3.client(
+        "s3",
+        aws_access_key_id=key["AccessKeyId"],
+        aws_secret_access_key=key["SecretAccessKey"],
+    )
+    for bucket in (
+        *buckets(session),
+        stack(session, "appjobs-artifacts")["Outputs"][0]["OutputValue"],
+    ):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            reader.list_objects_v2(Bucket=bucket)
+        policy = s3.get_bucket_policy(Bucket=bucket)["Policy"]
+        s3.delete_bucket_policy(Bucket=bucket)
+        reader.list_objects_v2(Bucket=bucket)
+        s3.put_bucket_policy(Bucket=bucket, Policy=policy)
+
+
 def test_after_an_update_that_was_undone_the_former_state_can_be_deployed(
     session: boto3.Session,
 ) -> None:
@@ -177,7 +359,11 @@ def failed_once(session: boto3.Session, name: str, queue: Json) -> None:
     """Leaves a stack behind whose creation was undone, as without our settings."""
     client, iam = session.client("cloudformation"), session.client("iam")
     iam.create_user(UserName=USER)
-    client.create_stack(StackName=name, TemplateBody=template(Queue=queue, User=TAKEN))
+    client.create_stack(
+        StackName=name,
+        TemplateBody=template(Queue=queue, User=TAKEN),
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )
     eventually(lambda: has_status(session, name, "ROLLBACK_COMPLETE"), 60)
     iam.delete_user(UserName=USER)
 

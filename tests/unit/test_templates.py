@@ -1,10 +1,15 @@
 """What must hold of the templates that are deployed."""
 
+import json
+import re
+from secrets import token_urlsafe
 from typing import Any
 
 import pytest
 import yaml
+from chalice.package import YAMLTemplateSerializer
 
+from chalicelib.services import tokens
 from dev.cloudformation import SETTINGS
 from dev.package import completion
 from dev.stack import ROOT
@@ -56,6 +61,58 @@ def test_the_workers_stack_file_takes_what_the_stack_gives() -> None:
     service = yaml.safe_load((ROOT / "worker/stack.yml").read_text())["services"]["worker"]
     assert service["environment"].keys() >= set(SETTINGS)
     assert completion()["Outputs"].keys() >= {name.title().replace("_", "") for name in SETTINGS}
+
+
+def test_lines_of_the_access_log_are_json() -> None:
+    setting = RESOURCES["RestAPI"]["Properties"]["AccessLogSetting"]["Fn::If"][1]
+    assert json.loads(setting["Format"])["ip"] == "$context.identity.sourceIp"
+
+
+@pytest.mark.parametrize(
+    ("header", "passes"),
+    [
+        (f"Bearer {token_urlsafe(32)}", False),
+        (f"Bearer ajt_{token_urlsafe(32)}", True),
+        (f"bEARER   ajt_{token_urlsafe(32)} ", True),
+        (f"Bearer ajt_{token_urlsafe(31)}", False),
+        (f"Bearer ajt_{token_urlsafe(32)}, Bearer x", False),
+        ("Bearer", False),
+    ],
+)
+def test_the_gateway_asks_about_what_looks_like_a_token_alone(header: str, passes: bool) -> None:
+    """And about all that the authorizer takes."""
+    definitions = RESOURCES["RestAPI"]["Properties"]["DefinitionBody"]["securityDefinitions"]
+    authorizer = definitions["authorizer"]["x-amazon-apigateway-authorizer"]
+    assert bool(re.search(authorizer["identityValidationExpression"], header)) is passes
+    assert bool(tokens._HEADER.fullmatch(header)) is passes
+
+
+@pytest.mark.parametrize("name", ["functions.yaml", "artifacts.yaml"])
+def test_each_bucket_wants_tls(name: str) -> None:
+    text = (ROOT / ".chalice" / name).read_text()
+    resources = YAMLTemplateSerializer().load_template(text)["Resources"]
+    policies = [each for each in resources.values() if each.get("Type") == "AWS::S3::BucketPolicy"]
+    ((statement,),) = [each["Properties"]["PolicyDocument"]["Statement"] for each in policies]
+    assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_who_may_use_a_bucket_may_use_ours_alone() -> None:
+    for statement in statements():
+        if "s3:" in str(statement["Action"]):
+            ours = {"aws:ResourceAccount": {"Ref": "AWS::AccountId"}}
+            assert statement["Condition"]["StringEquals"] == ours
+
+
+def test_the_longest_prefix_leaves_room_for_the_buckets_name() -> None:
+    (bucket,) = of_type("AWS::S3::Bucket").values()
+    region, account = "ap-southeast-2", "1" * 12
+    name = bucket["BucketName"]["Fn::Sub"]
+    name = name.replace("${AWS::Region}", region).replace("${AWS::AccountId}", account)
+    pattern = completion()["Parameters"]["Prefix"]["AllowedPattern"]
+    longest = next(length for length in range(64, 0, -1) if re.fullmatch(pattern, "a" * length))
+    assert len(name.replace("${Prefix}", "a" * longest)) == 63
+    assert re.fullmatch(pattern, f"appjobs-{'a' * 20}"), "dev.deploy takes such a stage"
 
 
 def test_pages_can_read_what_the_gateway_refuses() -> None:
