@@ -6,6 +6,7 @@ Chalice runs the authorizer and the app as the gateway would; waitress speaks HT
 import argparse
 import base64
 import json
+import re
 import signal
 import sys
 import threading
@@ -29,6 +30,8 @@ from chalice.local import (
 )
 from waitress import create_server
 
+from dev.package import completion
+
 log = structlog.stdlib.get_logger("gateway")
 
 # Lambda takes and gives no more; API Gateway alone would take 10 MB.
@@ -45,6 +48,12 @@ _IDLE_SECONDS = 60
 _STOP_SECONDS = 10.0
 _JSON = {"Content-Type": "application/json"}
 _CONFIG = Path(__file__).resolve().parent.parent / ".chalice" / "config.json"
+# What is no token, and what is said to it, stands in the API's document.
+_DOCUMENT = completion()["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]
+_AUTHORIZER = _DOCUMENT["securityDefinitions"]["authorizer"]["x-amazon-apigateway-authorizer"]
+_TOKEN = re.compile(_AUTHORIZER["identityValidationExpression"])
+_UNAUTHORIZED = _DOCUMENT["x-amazon-apigateway-gateway-responses"]["UNAUTHORIZED"]
+_NO_TOKEN = str(_UNAUTHORIZED["responseTemplates"]["application/json"])
 
 Environ = Mapping[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -101,10 +110,18 @@ class Gateway:
             return refusal._replace(
                 headers={**refusal.headers, "Allow": ", ".join(sorted(methods))}
             )
+        if self._wants_token(method, path) and not _TOKEN.fullmatch(
+            headers.get("authorization", "")
+        ):
+            return Answer(401, dict(_JSON), _NO_TOKEN.encode())
         body = environ["wsgi.input"].read()
         if len(body) > LARGEST_EVENT:
             return _error(413, "invalid_request", f"the body is longer than {LARGEST_EVENT} bytes")
         return _from_lambda(self._gateway.handle_request(method, target, headers, body))
+
+    def _wants_token(self, method: str, path: str) -> bool:
+        route = self._routes[self._matcher.match_route(path).route][method]
+        return route.authorizer is not None
 
     def _methods(self, path: str) -> set[str]:
         try:

@@ -144,7 +144,8 @@ def test_what_is_no_token_runs_no_function(session: boto3.Session) -> None:
     for header in junk:
         answer = requests.get(url, headers={"Host": host, "Authorization": header}, timeout=30)
         assert answer.status_code == 401, header
-        assert answer.json() == {"message": "Unauthorized"}, "the gateway's own words"
+        # MiniStack has no gateway responses of a document: on AWS it would be our body.
+        assert answer.json() == {"message": "Unauthorized"}
     assert logged(session, "authorizer") == logged(session, "api") == 0
     for scheme in ("Bearer", "bearer ", "BEARER"):
         unknown = {"Host": host, "Authorization": f"{scheme} ajt_{'x' * 43}"}

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from chalice.package import YAMLTemplateSerializer
 
+from chalicelib.errors import Unauthorized
 from chalicelib.services import tokens
 from dev.cloudformation import SETTINGS
 from dev.package import completion
@@ -85,6 +86,15 @@ def test_the_gateway_asks_about_what_looks_like_a_token_alone(header: str, passe
     authorizer = definitions["authorizer"]["x-amazon-apigateway-authorizer"]
     assert bool(re.search(authorizer["identityValidationExpression"], header)) is passes
     assert bool(tokens._HEADER.fullmatch(header)) is passes
+
+
+def test_what_is_no_token_gets_an_error_of_ours() -> None:
+    body = RESOURCES["RestAPI"]["Properties"]["DefinitionBody"]
+    refusal = body["x-amazon-apigateway-gateway-responses"]["UNAUTHORIZED"]
+    answer = json.loads(refusal["responseTemplates"]["application/json"])
+    with pytest.raises(Unauthorized) as raised:
+        tokens.caller_of("")
+    assert answer == {"id": raised.value.id, "message": raised.value.message}
 
 
 @pytest.mark.parametrize("name", ["functions.yaml", "artifacts.yaml"])
