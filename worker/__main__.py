@@ -79,16 +79,18 @@ def main() -> int:
         Consumer(url, worker, lease, heartbeat, health, commands, spools) for url in worker.engines
     ]
     health.serve(worker.health_port)
-    for consumer in consumers:
-        consumer.start()
+    followers = [consumer.exits for consumer in consumers]
+    # Before they wait for AWS: the engines forget.
+    for loop in (*followers, *consumers):
+        loop.start()
     while not signals.count:
-        _let_go_if_dead([lease, heartbeat, *consumers], lease)
+        _let_go_if_dead([lease, heartbeat, *followers, *consumers], lease)
         signals.wait(_LOOK)
     log.info("draining")
     for consumer in consumers:
         consumer.drain()
     while any(consumer.is_alive() for consumer in consumers):
-        _let_go_if_dead([lease, heartbeat], lease)
+        _let_go_if_dead([lease, heartbeat, *followers], lease)
         if signals.count >= _LET_GO:
             _let_go(lease)
         signals.wait(0.1)

@@ -12,6 +12,7 @@ from worker import metrics
 from worker.command import Commands
 from worker.config import WorkerSettings
 from worker.engine import Engine
+from worker.exits import Exits
 from worker.health import Health
 from worker.heartbeat import Heartbeat, ServedNode
 from worker.lease import Lease
@@ -47,6 +48,7 @@ class Consumer(threading.Thread):
         self._spools = spools
         # Each command keeps one connection open for its output and needs another for its calls.
         self._engine = Engine(url, pool=2 * settings.max_commands)
+        self.exits = Exits(self._engine, health.pulse(f"events {url}"))
         self._free = threading.Semaphore(settings.max_commands)
         self._draining = threading.Event()
         self._polled = time.time()
@@ -63,7 +65,12 @@ class Consumer(threading.Thread):
 
     def _serve(self, node: ServedNode) -> None:
         runner = Runner(
-            self._engine, node.node_id, self._commands, self._spools, self._settings.redact
+            self._engine,
+            self.exits,
+            node.node_id,
+            self._commands,
+            self._spools,
+            self._settings.redact,
         )
         # No `with`: if this loop dies, it must not wait for its commands first.
         pool = ThreadPoolExecutor(self._settings.max_commands, "run")

@@ -7,14 +7,14 @@ import socket
 import struct
 import tarfile
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 from urllib.parse import quote
 
 import docker
 import docker.utils
 import requests
+from urllib3.exceptions import ReadTimeoutError
 
 from chalicelib.states import Reason
 from worker.rights import Node
@@ -30,8 +30,6 @@ _STDOUT = 1
 _FILE, _LINKS = 1024**2, 5
 # Of a file's mode, as Go has it: the types that matter here.
 _FOLDER, _SOCKET = 1 << 31, 1 << 24
-# What the engine's event says of an exec whose end it did not follow any more.
-_GIVEN_UP = 127
 # The number of a stream (1: stdout, 2: stderr), and some of what was written to it.
 Frame = tuple[int, bytes]
 # A command may be silent for hours, so the read of its output has no time-out. Where the engine is on
@@ -200,35 +198,25 @@ class Engine:
             except docker.errors.NotFound as error:
                 raise UnknownExec(error.explanation) from None
 
-    def recorded_exit(self, exec_id: str, since: float) -> int | None:
-        """The exit code in the engine's event of the exec's end, None where it has none (any more).
+    def ends(self, since: int) -> Iterator[tuple[str, int, int]]:
+        """(ID, exit code, when) of the execs that ended, and of those that end, as long as some do.
 
-        The engine remembers its last 256 events. It says 127 of an exec that it had given up by then:
-        that is no code of the command's. Raises Refusal, Unreachable.
+        They begin with what the engine remembers of its last 256 events, from `since` on (nanoseconds, by
+        its clock). When none has come for 30 s, that is the end. Raises Refusal, Unreachable.
         """
-        for event in self._events(since):
-            attributes = event["Actor"]["Attributes"]
-            if attributes.get("execID") == exec_id:
-                code = int(attributes["exitCode"])
-                return None if code == _GIVEN_UP else code
-        return None
-
-    def _events(self, since: float) -> list[dict[str, Any]]:
-        """The ends of execs until now, by the engine's clock."""
         api = self._client
+        asked = {
+            "since": f"{since // 10**9}.{since % 10**9:09d}",
+            "filters": json.dumps({"event": ["exec_die"]}),
+        }
         with _engine_errors():
-            now = datetime.fromisoformat(api.info()["SystemTime"])
-            asked = {
-                "since": str(int(since)),
-                "until": str(int(now.timestamp()) + 1),
-                "filters": '{"event": ["exec_die"]}',
-            }
-            # docker-py's own call would wait for the answer without end.
+            # docker-py's own call would wait for a dead connection without end.
             url = f"{api.base_url}/v{api.api_version}/events"
-            answer = api.get(url, params=asked, timeout=_TIMEOUT)
-        if not answer.ok:
-            raise Refusal(Reason.ENGINE_ERROR, answer.text)
-        return [json.loads(line) for line in answer.text.splitlines()]
+            answer = api.get(url, params=asked, timeout=_TIMEOUT, stream=True)
+        with closing(answer):
+            if not answer.ok:
+                raise Refusal(Reason.ENGINE_ERROR, answer.text)
+            yield from map(_end, _until_silent(answer))
 
     def is_alive(self, container_id: str, pid: int) -> bool:
         """Whether the container has this process, by its number on the engine's machine.
@@ -255,6 +243,24 @@ def _engine_errors() -> Iterator[None]:
         raise Refusal(_reason(error), str(error.explanation or error)) from None
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
         raise Unreachable(str(error)) from error
+
+
+def _until_silent(answer: requests.Response) -> Iterator[bytes]:
+    """The lines of the answer, until none comes for a while. Raises Unreachable where it breaks off."""
+    with _engine_errors():
+        try:
+            yield from answer.iter_lines()
+        except requests.ConnectionError as error:
+            if not isinstance(error.args[0], ReadTimeoutError):
+                raise
+        else:
+            raise Unreachable("the engine ended its events")
+
+
+def _end(event: bytes) -> tuple[str, int, int]:
+    told = json.loads(event)
+    attributes = told["Actor"]["Attributes"]
+    return attributes["execID"], int(attributes["exitCode"]), told["timeNano"]
 
 
 def _reason(error: docker.errors.APIError) -> Reason:

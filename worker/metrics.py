@@ -13,6 +13,7 @@ WAITING = Gauge("appjobs_waiting", "Messages that wait on the node's queue, abou
 LAST_POLL = Gauge("appjobs_last_poll_age_seconds", "Since a poll of the queue succeeded", ["node"])
 FINISHED = Counter("appjobs_finished", "Targets that this worker ended", ["outcome"])
 ADOPTED = Counter("appjobs_adopted", "Targets taken over from a worker that did not end them")
+EXIT_CODES = Gauge("appjobs_exit_codes_kept", "Exit codes from the engine's events", ["engine"])
 OUTPUT = Counter("appjobs_output_bytes", "Output that the engines handed over")
 RETRIES = Counter("appjobs_retries", "Steps that failed and are tried again", ["step"])
 

@@ -28,6 +28,7 @@ from worker.engine import (
     UnknownExec,
     Unreachable,
 )
+from worker.exits import Exits
 from worker.output import Spool, SpoolDirectory
 from worker.reader import Reader
 from worker.redact import Needles
@@ -44,8 +45,9 @@ _LOOK_FIRST, _LOOK_LAST = 0.02, 2.0
 # The engine ends the output when the command is over. Where it still runs so long after, in seconds, the
 # connection was cut.
 _CUT_AFTER = 1.0
-# What the engine reports for a command that printed after its reader was gone.
-_CUT_OFF = 126
+# What engines report for a command that printed after its reader was gone; and what they say in the event
+# of its end, where they had lost sight of it by then.
+_CUT_OFF, _GIVEN_UP = 126, 127
 # A claimed exec is started at most so many seconds after the delivery deadline.
 _START_GRACE = 60
 # Who adopts by a second message, while the first one may be in living hands, gives those so many seconds
@@ -57,9 +59,6 @@ _DOUBTFUL_OWNER_SECONDS = 5
 # forgotten it by the time it comes back.
 _ENGINE_GONE = 3600
 
-# Clocks of worker, API and engine differ by no more than this, in seconds.
-_CLOCKS = 300
-
 
 class Runner:
     """Runs targets on one node."""
@@ -67,12 +66,14 @@ class Runner:
     def __init__(
         self,
         engine: Engine,
+        exits: Exits,
         node_id: str,
         commands: Commands,
         spools: SpoolDirectory,
         redact: bool,
     ) -> None:
         self._engine = engine
+        self._exits = exits
         self._commands = commands
         self._node_id = node_id
         self._spools = spools
@@ -290,32 +291,47 @@ class Runner:
             return None
         if inspect["ExitCode"] is None:
             raise NotStarted("the start did not reach the engine; the next delivery starts it")
-        if inspect["ExitCode"] == _CUT_OFF:
+        # Without a process it could not start; nothing of it was cut.
+        if inspect["ExitCode"] == _CUT_OFF and inspect["Pid"]:
             return self._after_cut(inspect, result)
         return inspect
 
     def _after_cut(self, inspect: dict[str, Any], result: Result) -> End | None:
         """The end of a command that may have lost its reader; None while it runs.
 
-        What it prints from then on makes the engine (20.10) report 126 for it, whatever it ended with,
-        and where it prints to both of its streams even before it ends. The engine's event of its end
-        has the true code. Raises Unreachable.
+        What it prints from then on makes the engine report 126 for it, whatever it ended with, and where
+        it prints to both of its streams even before it ends. The engine's event of its end has the true
+        code, unless it was given up. Raises Unreachable.
         """
-        try:
-            code = self._engine.recorded_exit(result.ID, _created(result) - _CLOCKS)
-            if code is None and self._engine.is_alive(result.ContainerId, inspect["Pid"]):
-                result.OutputIncomplete = True
-                return None
-        except Refusal as refusal:
-            log.warning("no events, or no processes", error=str(refusal))
-            code = None
-        if code is None and result.OutputIncomplete:
-            message = "the command is over; its exit code was lost with its output"
-            return Refusal(Reason.LOST, message)
-        if code in (None, _CUT_OFF):
+        code = self._exits.known(result.ID)
+        if code is None and self._is_alive(result, inspect["Pid"]):
+            result.OutputIncomplete = True
+            return None
+        code = self._exits.told(result.ID)
+        if code in (None, _GIVEN_UP) and result.OutputIncomplete:
+            return Refusal(Reason.LOST, self._why_lost(code))
+        if code in (None, _GIVEN_UP, _CUT_OFF):
             return inspect
         result.OutputIncomplete = True
         return {**inspect, "ExitCode": code}
+
+    def _is_alive(self, result: Result, pid: int) -> bool:
+        try:
+            return self._engine.is_alive(result.ContainerId, pid)
+        except Refusal as refusal:
+            log.info("no processes", error=str(refusal))
+            return False
+
+    def _why_lost(self, code: int | None) -> str:
+        if code == _GIVEN_UP:
+            return (
+                "the command is over; it lost its reader, and the engine lost sight of it: the 127 in "
+                "the event of its end need not be its own exit code"
+            )
+        return (
+            "the command is over; its exit code was lost with its output. The engine had forgotten the "
+            f"event of its end when a worker began to follow its events, at {self._exits.since}"
+        )
 
 
 def _take(result: Result, long_id: str) -> None:
@@ -362,8 +378,3 @@ def _flush_in_between(spool: Spool) -> float:
         log.warning("log not stored for now", exc_info=True)
         metrics.RETRIES.labels("log").inc()
     return max(_FLUSH_SECONDS, _FLUSH_PAUSE * (time.monotonic() - began))
-
-
-def _created(result: Result) -> float:
-    """When the execution was accepted, in seconds."""
-    return float(result.Execution.rpartition("/")[2])

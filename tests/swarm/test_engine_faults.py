@@ -17,8 +17,12 @@ from dev import sample
 from dev.engine import docker
 from dev.swarm import Swarm
 from dev.swarm_node import Node
-from tests.swarm.conftest import Cluster, wait_until, worker_answer
+from tests.swarm.chaos import RECORDED_EVENTS
+from tests.swarm.conftest import SERVING, Cluster, wait_until, worker_answer
 from tests.swarm.cuttable import CuttableSocket
+from worker.engine import Engine
+from worker.exits import Exits
+from worker.health import Pulse
 
 # Longer than a message stays invisible when nobody extends that.
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS") or 75)
@@ -114,6 +118,9 @@ def test_a_killed_engines_commands_are_lost_and_say_so(
 ) -> None:
     node = cluster.swarm.nodes[1]
     target = container(node)
+    engine = Engine(node.docker_host, pool=2)
+    exits = Exits(engine, Pulse())
+    exits.start()
     job_id, executor_id = started(cluster, target, "sleep 300")
     log = (job_id, executor_id, target["ContainerId"])
     wait_until(lambda: cluster.log(*log).text == "begun\n", 20, lambda: "no log")
@@ -132,6 +139,10 @@ def test_a_killed_engines_commands_are_lost_and_say_so(
     # Its worker goes on with the new engine.
     again = cluster.run("echo again", cluster.targets(node))
     assert {result["Output"] for result in again} == {"again\n"}
+    # And who follows its events does so too.
+    exec_id = engine.create(node.containers()[0], ["sh", "-c", "exit 9"], [], "", False)
+    assert list(engine.start(exec_id)) == []
+    wait_until(lambda: exits.known(exec_id) == 9, 30, lambda: "its end was not told")
 
 
 def test_a_worker_serves_its_other_engines_while_one_hangs(
@@ -224,6 +235,35 @@ def test_a_command_that_prints_to_both_streams_without_a_reader_is_not_over_befo
         assert result["EndTime"] - result["StartTime"] > 9
         assert result["OutputIncomplete"] is True
         assert runs(node, target) == 1
+
+
+@pytest.mark.engine
+def test_an_exit_code_that_the_engine_forgets_before_the_adoption_is_known(
+    cluster: Cluster,
+    container: Container,
+    unserved: Callable[[Node], Node],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # So long it is silent before its events are over, here.
+    monkeypatch.setattr("worker.engine._TIMEOUT", 2)
+    node = unserved(cluster.swarm.nodes[1])
+    dying = cluster.start_worker(node)
+    target = container(node)
+    job_id, executor_id = started(cluster, target, "sleep 2; echo unheard; sleep 2; exit 6")
+    dying.process.kill()
+    dying.process.wait()
+    engine = Engine(node.docker_host, pool=1)
+    engine.connect()
+    exec_id = cluster.inspect(job_id, executor_id)[0]["ID"]
+    wait_until(lambda: not engine.inspect(exec_id)["Running"], 30, lambda: "it does not end")
+    served = dying.log.read_text().count(SERVING)
+    cluster.start_worker(node)
+    wait_until(lambda: dying.log.read_text().count(SERVING) > served, 60, dying.log.read_text)
+    for _ in range(2 * RECORDED_EVENTS):
+        engine.create(target["ContainerId"], ["true"], [], "", False)
+    assert exec_id not in [told for told, _, _ in engine.ends(0)]
+    result = ended(cluster, job_id, executor_id, ADOPTION_SECONDS)
+    assert (result["Status"], result["ExitCode"], runs(node, target)) == ("FINISHED", 6, 1)
 
 
 @pytest.mark.engine

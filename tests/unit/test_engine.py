@@ -1,9 +1,7 @@
 """The engine's multiplexed stream, and what its refusals mean."""
 
 import io
-import json
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
@@ -212,26 +210,6 @@ def test_an_engine_that_does_not_answer_is_unreachable(
 def test_an_engine_never_reached_is_unreachable() -> None:
     with pytest.raises(Unreachable, match="never reached"):
         Engine("unix:///none", pool=1).inspect("e1")
-
-
-def test_the_recorded_exit_is_that_of_this_exec(connected: Engine, api: Any) -> None:
-    def event(exec_id: str, code: str) -> str:
-        return json.dumps({"Actor": {"Attributes": {"execID": exec_id, "exitCode": code}}})
-
-    events = [event("e0", "1"), event("e1", "7"), event("e3", "127")]
-    api.base_url, api.api_version = "http://engine", "1.41"
-    api.info.return_value = {"SystemTime": "1970-01-01T00:01:40.123456789Z"}
-    api.get.return_value = SimpleNamespace(ok=True, text="\n".join(events) + "\n")
-    assert connected.recorded_exit("e1", since=1.5) == 7
-    assert connected.recorded_exit("e2", since=1.5) is None
-    # The engine had given that one up.
-    assert connected.recorded_exit("e3", since=1.5) is None
-    (url,), asked = api.get.call_args
-    assert url == "http://engine/v1.41/events"
-    assert asked["params"]["until"] == "101"
-    api.get.return_value = SimpleNamespace(ok=False, text="no")
-    with pytest.raises(Refusal):
-        connected.recorded_exit("e1", since=1.5)
 
 
 def test_a_process_is_found_in_its_container(connected: Engine, api: Any) -> None:

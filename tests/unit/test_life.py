@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 from uuid import uuid4
 
 import pytest
@@ -35,6 +36,7 @@ from worker import ending
 from worker import run as life
 from worker.command import Commands
 from worker.engine import AlreadyStarted, Frame, NotStarted, Refusal, UnknownExec, Unreachable
+from worker.exits import Exits
 from worker.output import SpoolDirectory
 from worker.run import Runner
 
@@ -182,7 +184,9 @@ class Life(RuleBasedStateMachine):
         spools = SpoolDirectory(self.directory, 10**6)
         try:
             with suppress(Death, NotStarted, Unreachable):
-                Runner(self.engine, NODE, Commands(), spools, True).run(  # type: ignore[arg-type]
+                # No command of the model prints after its reader is gone: nobody asks for events.
+                exits = create_autospec(Exits, instance=True)
+                Runner(self.engine, exits, NODE, Commands(), spools, True).run(  # type: ignore[arg-type]
                     Received(target, uuid4().hex, "r", first)
                 )
         finally:

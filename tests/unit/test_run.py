@@ -29,6 +29,7 @@ from worker.engine import (
     UnknownExec,
     Unreachable,
 )
+from worker.exits import Exits
 from worker.output import Spool, SpoolDirectory
 from worker.rights import Node
 from worker.run import Runner
@@ -86,11 +87,18 @@ def engine() -> Any:
     fake.container.side_effect = lambda id: container(id)
     fake.read_file.return_value = b"u:x:1000:1000:::\n"
     fake.node = Node()
-    fake.recorded_exit.return_value = None
     fake.is_alive.return_value = False
     fake.create.return_value = "e1"
     fake.start.side_effect = printing((1, b"hi\n"))
     fake.inspect.return_value = dict(OVER)
+    return fake
+
+
+@pytest.fixture
+def exits() -> Any:
+    fake = create_autospec(Exits, instance=True)
+    fake.known.return_value = fake.told.return_value = None
+    fake.since = "2027-01-15T08:00:00+00:00"
     return fake
 
 
@@ -151,8 +159,8 @@ def claimed_in_the_midst_of_the_create(engine: Any, message: Received) -> None:
 
 
 @pytest.fixture
-def runner(engine: Any, tmp_path: Path) -> Runner:
-    return Runner(engine, "n1", Commands(), SpoolDirectory(tmp_path, 10**6), True)
+def runner(engine: Any, exits: Any, tmp_path: Path) -> Runner:
+    return Runner(engine, exits, "n1", Commands(), SpoolDirectory(tmp_path, 10**6), True)
 
 
 @pytest.mark.parametrize("line", ["echo #'\nhi'", "# nothing but a comment", "'' a"])
@@ -346,47 +354,103 @@ def test_an_exec_that_runs_is_awaited_and_not_started(
 
 
 @pytest.mark.parametrize(
-    ("recorded", "status"), [(7, Status.FINISHED), (None, Status.RUNNING_FAILED)]
+    ("told", "reason", "says"),
+    [
+        (7, None, None),
+        (None, Reason.LOST, "2027-01-15T08:00:00"),
+        # The engine had given it up: that is no exit code of the command's.
+        (127, Reason.LOST, "127"),
+    ],
 )
 def test_126_of_a_command_without_a_reader_is_not_believed(
-    runner: Runner, engine: Any, message: Received, recorded: int | None, status: Status
+    runner: Runner,
+    engine: Any,
+    exits: Any,
+    message: Received,
+    told: int | None,
+    reason: Reason | None,
+    says: str | None,
 ) -> None:
     claimed(message, Status.RUNNING)
     engine.inspect.return_value = {**OVER, "ExitCode": 126}
-    engine.recorded_exit.return_value = recorded
+    exits.told.return_value = told
     runner.run(again(message))
     result = stored(message)
-    assert result.Status == status
-    assert result.Inspect["ExitCode"] == 7 if recorded else result.Reason == Reason.LOST
+    assert result.Reason == reason
+    assert says in result.E if says else result.Inspect["ExitCode"] == told
+
+
+@pytest.mark.parametrize("code", [126, 127])
+@pytest.mark.parametrize("adopted", [False, True])
+def test_the_code_of_a_command_that_could_not_start_is_its_own(
+    runner: Runner, engine: Any, exits: Any, message: Received, code: int, adopted: bool
+) -> None:
+    """It never had a process; so it had no output whose reader could have gone."""
+    if adopted:
+        claimed(message)
+    engine.inspect.return_value = {**OVER, "ExitCode": code, "Pid": 0}
+    runner.run(again(message) if adopted else message)
+    assert stored(message).Inspect["ExitCode"] == code
+    exits.told.assert_not_called()
+
+
+def test_127_of_a_process_is_believed(runner: Runner, engine: Any, message: Received) -> None:
+    claimed(message, Status.RUNNING)
+    engine.inspect.return_value = {**OVER, "ExitCode": 127}
+    runner.run(again(message))
+    assert stored(message).Inspect["ExitCode"] == 127
 
 
 def test_126_of_a_command_that_runs_is_not_its_end(
-    runner: Runner, engine: Any, message: Received
+    runner: Runner, engine: Any, exits: Any, message: Received
 ) -> None:
     """The engine says so of a command that printed to both of its streams without a reader."""
     claimed(message, Status.RUNNING)
     engine.inspect.return_value = {**OVER, "ExitCode": 126}
     engine.is_alive.side_effect = [True, True, False]
-    engine.recorded_exit.side_effect = [None, None, 7]
+    exits.told.return_value = 7
     runner.run(again(message))
     assert stored(message).Inspect["ExitCode"] == 7
     engine.is_alive.assert_called_with("c1", 7)
 
 
-@pytest.mark.parametrize(("recorded", "code", "cut"), [(None, 126, None), (7, 7, True)])
+@pytest.mark.parametrize(
+    ("told", "code", "cut"), [(None, 126, None), (126, 126, None), (7, 7, True)]
+)
 def test_126_of_a_command_with_a_reader_is_believed_unless_the_event_says_otherwise(
     runner: Runner,
     engine: Any,
+    exits: Any,
     message: Received,
-    recorded: int | None,
+    told: int | None,
     code: int,
     cut: bool | None,
 ) -> None:
     engine.inspect.return_value = {**OVER, "ExitCode": 126}
-    engine.recorded_exit.return_value = recorded
+    exits.known.return_value = exits.told.return_value = told
     runner.run(message)
     result = stored(message)
     assert (result.Inspect["ExitCode"], result.OutputIncomplete) == (code, cut)
+
+
+def test_a_first_start_costs_three_calls_and_an_adopters_an_inspect_in_place_of_the_create(
+    runner: Runner, engine: Any, message: Received
+) -> None:
+    never = {**OVER, "Running": False, "ExitCode": None, "Pid": 0}
+    runner.run(message)
+    assert calls(engine) == ["create", "start", "inspect"]
+    engine.reset_mock()
+    late = accepted(NOW - 1)
+    claimed(late)
+    engine.inspect.side_effect = [never, dict(OVER)]
+    runner.run(again(late))
+    assert calls(engine) == ["inspect", "start", "inspect"]
+
+
+def calls(engine: Any) -> list[str]:
+    """What was asked of the engine about the exec: all but whether the container is one to run in."""
+    about = ("create", "start", "inspect", "is_alive", "ends")
+    return [name for name, _, _ in engine.method_calls if name in about]
 
 
 def test_what_ended_while_the_engine_was_away_may_have_been_cut(
@@ -578,12 +642,13 @@ def test_the_end_is_stored_through_an_outage(
 
 @pytest.mark.parametrize("redact", [True, False])
 def test_secrets_are_taken_out_of_each_stream_of_the_output(
-    engine: Any, message: Received, tmp_path: Path, redact: bool
+    engine: Any, exits: Any, message: Received, tmp_path: Path, redact: bool
 ) -> None:
     half = len(SECRET) // 2
     frames = [(1, b"<" + SECRET[:half].encode()), (2, b"!"), (1, SECRET[half:].encode() + b">s3")]
     engine.start.side_effect = printing(*frames)
-    Runner(engine, "n1", Commands(), SpoolDirectory(tmp_path, 10**6), redact).run(message)
+    runner = Runner(engine, exits, "n1", Commands(), SpoolDirectory(tmp_path, 10**6), redact)
+    runner.run(message)
     raw = f"<{SECRET[:half]}!{SECRET[half:]}>s3".encode()
     assert stored(message).Output == (b"<!***>s3" if redact else raw)
 
@@ -639,11 +704,11 @@ def test_how_it_ended_is_asked_before_the_log_is_completed(
 
 
 def test_an_exec_that_runs_on_after_its_output_ended_was_cut_off(
-    runner: Runner, engine: Any, message: Received
+    runner: Runner, engine: Any, exits: Any, message: Received
 ) -> None:
     running = {**OVER, "Running": True, "ExitCode": None}
     engine.inspect.side_effect = [*[running] * 9, {**OVER, "ExitCode": 126}]
-    engine.recorded_exit.return_value = 4
+    exits.told.return_value = 4
     runner.run(message)
     result = stored(message)
     assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 4)

@@ -1,4 +1,4 @@
-"""An engine whose least API is newer than any that was tried, played by a server on a real socket."""
+"""What the worker asks of an engine, of a server on a real socket that plays one newer than any tried."""
 
 import json
 import re
@@ -10,7 +10,9 @@ from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 
-from worker.engine import Engine
+import pytest
+
+from worker.engine import Engine, Unreachable
 
 EXEC = {"ID": "e1", "Running": False, "ExitCode": 3, "Pid": 7}
 ANSWERS: dict[str, tuple[int, Any]] = {
@@ -18,17 +20,32 @@ ANSWERS: dict[str, tuple[int, Any]] = {
     "/containers/c1/exec": (201, {"Id": "e1"}),
     "/exec/e1/json": (200, EXEC),
 }
+# As engines write them, and one with another code.
+EVENTS = [
+    {
+        "Action": "exec_die",
+        "Actor": {"ID": "c1", "Attributes": {"execID": id, "exitCode": code}},
+        "timeNano": 1_800_000_000_123_456_789,
+    }
+    for id, code in (("e1", "3"), ("e2", "127"))
+]
 
 
 class Server(ThreadingMixIn, UnixStreamServer):
     daemon_threads = True
     least, newest = "1.44", "1.52"
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), Handler)
+        # Clear while events are followed by silence; set, they are followed by the end of the connection.
+        self.over = threading.Event()
+
 
 class Handler(BaseHTTPRequestHandler):
     """Refuses a version of the API below the least one, in Docker's words."""
 
     server: Server
+    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         versioned = re.fullmatch(r"/v(\d+\.\d+)(/.*)", self.path)
@@ -39,6 +56,8 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/version":
             newest, least = self.server.newest, self.server.least
             self.answer(200, {"ApiVersion": newest, "MinAPIVersion": least})
+        elif path.startswith("/events?"):
+            self.events()
         elif path == "/exec/e1/start":
             self.stream(b"\x01\0\0\0\0\0\0\x03hi\n")
         else:
@@ -60,6 +79,18 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Upgrade", "tcp")
         self.end_headers()
         self.wfile.write(data)
+        self.close_connection = True
+
+    def events(self) -> None:
+        """Some events; then silence, or the end of the connection."""
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for end in EVENTS:
+            line = json.dumps(end).encode() + b"\n"
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(line), line))
+        self.server.over.wait()
+        self.close_connection = True
 
     def address_string(self) -> str:
         return "a unix socket"
@@ -74,10 +105,13 @@ def number(version: str) -> tuple[int, ...]:
 
 @contextmanager
 def serving(path: Path) -> Iterator[Server]:
-    with Server(str(path), Handler) as server:
+    with Server(path) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
+        try:
+            yield server
+        finally:
+            server.over.set()
+            server.shutdown()
 
 
 def life(engine: Engine) -> tuple[Any, ...]:
@@ -90,3 +124,25 @@ def test_an_engine_that_refuses_old_versions_of_the_api_is_served(tmp_path: Path
         engine = Engine(f"unix://{tmp_path}/engine.sock", pool=2)
         assert engine.connect() == ("n1", "host")
         assert life(engine) == ([(1, b"hi\n")], EXEC)
+
+
+def test_events_end_when_the_engine_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.engine._TIMEOUT", 1)
+    with serving(tmp_path / "engine.sock"):
+        engine = Engine(f"unix://{tmp_path}/engine.sock", pool=2)
+        engine.connect()
+        told = [(id, code, EVENTS[0]["timeNano"]) for id, code in (("e1", 3), ("e2", 127))]
+        assert list(engine.ends(0)) == told
+
+
+def test_events_that_break_off_say_so(tmp_path: Path) -> None:
+    with serving(tmp_path / "engine.sock") as server:
+        engine = Engine(f"unix://{tmp_path}/engine.sock", pool=2)
+        engine.connect()
+        ends = engine.ends(0)
+        assert next(ends)[0] == "e1"
+        server.over.set()
+        with pytest.raises(Unreachable):
+            list(ends)

@@ -1,0 +1,138 @@
+"""What is kept of an engine's events, and from when on nothing of them is missing."""
+
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import create_autospec
+
+import pytest
+
+from worker import exits as module
+from worker.engine import Engine, Refusal, Unreachable
+from worker.exits import Exits
+from worker.health import Pulse
+
+NOW = 1_800_000_000.0
+AT = "2027-01-15T08:{:02}:{:02}+00:00".format
+
+
+class Enough(BaseException):
+    """Ends the thread's endless loop."""
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    clock = SimpleNamespace(now=NOW)
+    clock.time = lambda: clock.now
+    clock.sleep = lambda seconds: setattr(clock, "now", clock.now + seconds)
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def engine() -> Any:
+    fake = create_autospec(Engine, instance=True)
+    fake.url = "unix:///e"
+    return fake
+
+
+@pytest.fixture
+def exits(engine: Any, clock: SimpleNamespace) -> Exits:
+    return Exits(engine, Pulse())
+
+
+def following(exits: Exits, engine: Any, *turns: Any) -> None:
+    """The engine tells so much each time it is asked; an exception is where that breaks off."""
+    left = iter(turns)
+
+    def ends(since: int) -> Iterator[tuple[str, int, int]]:
+        for told in next(left, [Enough()]):
+            if isinstance(told, BaseException):
+                raise told
+            yield told
+
+    engine.ends.side_effect = ends
+    with pytest.raises(Enough):
+        exits.run()
+
+
+def end(number: int, code: int = 0) -> tuple[str, int, int]:
+    return f"e{number}", code, int(NOW * 1e9) + number
+
+
+def test_what_the_engine_remembers_and_what_it_tells_then_is_known(
+    exits: Exits, engine: Any
+) -> None:
+    following(exits, engine, [end(1, 7), end(2, 127)], [end(2, 127), end(3, 3)])
+    assert [exits.known(f"e{number}") for number in (1, 2, 3, 4)] == [7, 127, 3, None]
+    # From the last one on: whatever came in between is told as well.
+    assert [call.args for call in engine.ends.call_args_list] == [
+        (0,),
+        (int(NOW * 1e9) + 2,),
+        (int(NOW * 1e9) + 3,),
+    ]
+    # Silence is no reason to make a new connection.
+    engine.connect.assert_called_once_with()
+
+
+@pytest.mark.parametrize("failure", [Unreachable("gone"), ValueError("not JSON")])
+def test_whatever_breaks_it_is_followed_again_with_a_new_connection(
+    exits: Exits, engine: Any, failure: Exception
+) -> None:
+    following(exits, engine, [end(1, 7), failure], [end(1, 7), end(2, 3)])
+    assert (exits.known("e1"), exits.known("e2")) == (7, 3)
+    assert engine.connect.call_count == 2
+    # The engine still had the last one: nothing is missing.
+    assert exits.since == AT(0, 0)
+
+
+def test_an_engine_that_is_not_there_yet_is_tried_again(exits: Exits, engine: Any) -> None:
+    engine.connect.side_effect = [Unreachable("no"), Unreachable("no"), None]
+    following(exits, engine, [end(1, 7)])
+    assert exits.known("e1") == 7
+    assert exits.since == AT(0, 4)
+
+
+def test_what_an_engine_has_forgotten_meanwhile_is_a_gap(
+    exits: Exits, engine: Any, clock: SimpleNamespace
+) -> None:
+    following(exits, engine, [end(1), Unreachable("gone")], [end(300)])
+    assert exits.since == AT(0, 2)
+    assert exits.known("e1") == 0
+
+
+def test_only_the_newest_are_kept(
+    exits: Exits, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_KEPT", 3)
+    ends = [(f"e{second}", second, int((NOW + second) * 1e9)) for second in range(1, 6)]
+    following(exits, engine, ends)
+    assert [exits.known(f"e{second}") for second in range(1, 6)] == [None, None, 3, 4, 5]
+    # What is gone from here is no more known than what the engine had forgotten.
+    assert exits.since == AT(0, 2)
+
+
+def test_an_end_that_is_told_a_moment_later_is_waited_for(exits: Exits) -> None:
+    timer = threading.Timer(0.1, lambda: exits._keep("e1", 7, NOW))
+    timer.start()
+    assert exits.told("e1") == 7
+    timer.join()
+
+
+def test_an_end_that_nobody_tells_is_not_waited_for_for_ever(
+    exits: Exits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TOLD_WITHIN", 0.05)
+    assert exits.told("e1") is None
+
+
+def test_the_loop_shows_that_it_turns_while_the_engine_is_away(
+    engine: Any, clock: SimpleNamespace
+) -> None:
+    pulse = create_autospec(Pulse, instance=True)
+    refusal = create_autospec(Refusal, instance=True)
+    engine.connect.side_effect = [Unreachable("no"), ValueError(refusal), Enough]
+    with pytest.raises(Enough):
+        Exits(engine, pulse).run()
+    assert pulse.beat.call_count == 3
