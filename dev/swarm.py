@@ -263,7 +263,9 @@ def _say(line: str) -> None:
 
 def main() -> int:
     """Run a swarm until SIGINT or SIGTERM; returns the exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell has what it starts in the background ignore it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     options = _options()
     try:
         with Swarm(options.dir, options.nodes, options.tasks, progress=_say) as swarm:

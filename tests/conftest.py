@@ -105,14 +105,20 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+def aws_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the AWS of this session keeps its state."""
+    return tmp_path_factory.mktemp("aws") / "state"
+
+
+@pytest.fixture(scope="session")
+def aws(aws_directory: Path) -> Iterator[Aws]:
     """The AWS of this session."""
     if "APPJOBS_API_URL" in os.environ:
         yield GivenAws(os.environ["AWS_ENDPOINT_URL"])
         return
     from dev.stack import start_aws
 
-    running = start_aws(tmp_path_factory.mktemp("aws"), free_port())
+    running = start_aws(aws_directory, free_port())
     try:
         yield running
     finally:

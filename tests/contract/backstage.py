@@ -52,8 +52,8 @@ class Backstage:
             service,
             endpoint_url=own or env.get("AWS_ENDPOINT_URL") or self._endpoint,
             region_name=env.get("AWS_DEFAULT_REGION") or env.get("AWS_REGION") or "us-east-1",
-            aws_access_key_id=env.get("AWS_ACCESS_KEY_ID") or "test",
-            aws_secret_access_key=env.get("AWS_SECRET_ACCESS_KEY") or "test",
+            aws_access_key_id=env.get("AWS_ACCESS_KEY_ID"),
+            aws_secret_access_key=env.get("AWS_SECRET_ACCESS_KEY"),
             config=_CONFIG,
         )
 

@@ -18,7 +18,7 @@ import pytest
 
 from dev.cloudformation import settings_of
 from dev.deploy import deploy
-from dev.stack import Aws, aws_client, aws_environment, start_ministack
+from dev.stack import Aws, start_ministack
 from dev.swarm import Swarm
 from dev.tokens import bearer
 from tests.conftest import ALLOWED_ORIGIN, ROOT, admin_token, free_port
@@ -67,7 +67,7 @@ class Deployed:
     @property
     def environment(self) -> dict[str, str]:
         """What `make settings` prints, and the rights of the account's owner."""
-        return {**aws_environment(self.aws.endpoint), **settings_of(self.outputs)}
+        return {**self.aws.environment, **settings_of(self.outputs)}
 
     @cached_property
     def key(self) -> str:
@@ -80,7 +80,7 @@ class Deployed:
 
     def client(self, service: str) -> Any:
         """A client with the rights of the account's owner."""
-        return aws_client(self.aws.endpoint, service)
+        return self.aws.client(service)
 
     def physical(self, name: str) -> str:
         """The id of one of the stack's resources."""
@@ -96,12 +96,11 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     aws = start_ministack(
         tmp_path_factory.mktemp("deployed") / "aws",
         free_port(),
-        AUTH="true",
         CLOUDTRAIL_RECORDING="1",
         CLOUDTRAIL_MAX_EVENTS="1000000",
     )
     try:
-        deployed = Deployed(aws, _deploy(aws.endpoint))
+        deployed = Deployed(aws, _deploy(aws))
         _loosen_for_ministack(deployed)
         _name_callers(deployed)
         yield deployed
@@ -109,9 +108,9 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         aws.stop()
 
 
-def _deploy(endpoint: str) -> dict[str, str]:
+def _deploy(aws: Aws) -> dict[str, str]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in aws_environment(endpoint).items():
+        for name, value in aws.environment.items():
             patch.setenv(name, value)
         parameters = {
             "CorsOrigins": ALLOWED_ORIGIN,

@@ -63,11 +63,12 @@ def recorded(deployed: Deployed, call: str) -> Iterator[Json]:
 
 def lookup(deployed: Deployed, query: Json) -> list[Json]:
     """A page of CloudTrail. Written out, since boto3 asks for whole seconds only."""
-    endpoint = deployed.aws.endpoint
+    endpoint, environment = deployed.aws.endpoint, deployed.aws.environment
     target = "com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101.LookupEvents"
     headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": target}
     request = AWSRequest("POST", endpoint, headers, json.dumps(query).encode())
-    SigV4Auth(Credentials("test", "test"), "cloudtrail", "us-east-1").add_auth(request)
+    keys = (environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"])
+    SigV4Auth(Credentials(*keys), "cloudtrail", "us-east-1").add_auth(request)
     answer = requests.post(endpoint, request.data, headers=dict(request.headers), timeout=60)
     return list(answer.json()["Events"])
 

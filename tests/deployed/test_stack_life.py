@@ -17,7 +17,7 @@ from dev.cloudformation import DeployError, deploy_stack, import_stack
 from dev.deploy import deploy
 from dev.package import Package, completion, package
 from dev.reclaim import reclaim
-from dev.stack import Aws, aws_environment, start_ministack
+from dev.stack import Aws, start_ministack
 from tests.conftest import free_port
 from tests.contract.client import Json, eventually
 
@@ -32,7 +32,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[boto3.Session]
     """What finds an AWS that nothing else uses."""
     aws: Aws = start_ministack(tmp_path_factory.mktemp("life") / "aws", free_port(), AUTH="true")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in aws_environment(aws.endpoint).items():
+        for name, value in aws.environment.items():
             patch.setenv(name, value)
         patch.setattr("dev.deploy.package", packaged_once)
         yield boto3.Session()

@@ -140,9 +140,9 @@ def test_a_refused_call_is_not_forwarded(proxy: Faults, server: Server) -> None:
     assert server.seen == []
 
 
-def client(proxy: Faults, service: str) -> Any:
+def client(proxy: Faults, service: str, keys: tuple[str, str] = ("any", "any")) -> Any:
     """A client that tries once and reads errors as they are."""
-    session = Session("test", "test", region_name="us-east-1")
+    session = Session(*keys, region_name="us-east-1")
     once = Config(retries={"total_max_attempts": 1, "mode": "standard"}, signature_version="v4")
     return session.client(service, endpoint_url=proxy.endpoint, config=once)
 
@@ -259,8 +259,12 @@ def aws_proxy(aws: Aws, tmp_path: Path) -> Iterator[Faults]:
         yield running
 
 
+def keys_of(aws: Aws) -> tuple[str, str]:
+    return (aws.environment["AWS_ACCESS_KEY_ID"], aws.environment["AWS_SECRET_ACCESS_KEY"])
+
+
 def test_a_queue_is_used_through_the_proxy_whatever_its_url(aws: Aws, aws_proxy: Faults) -> None:
-    sqs = client(aws_proxy, "sqs")
+    sqs = client(aws_proxy, "sqs", keys_of(aws))
     url = sqs.create_queue(QueueName=uuid4().hex)["QueueUrl"]
     assert url.startswith(aws_proxy.endpoint)
     sqs.send_message(QueueUrl=url, MessageBody="through")
@@ -274,7 +278,7 @@ def test_a_queue_is_used_through_the_proxy_whatever_its_url(aws: Aws, aws_proxy:
 def test_a_big_object_goes_and_comes_through_the_proxy(aws: Aws, aws_proxy: Faults) -> None:
     place = {"Bucket": aws.environment["LOG_BUCKET"], "Key": uuid4().hex}
     body = bytes(range(256)) * 4096 * 6
-    s3 = client(aws_proxy, "s3")
+    s3 = client(aws_proxy, "s3", keys_of(aws))
     s3.put_object(**place, Body=body)
     assert s3.head_object(**place)["ContentLength"] == len(body)
     assert s3.get_object(**place)["Body"].read() == body
@@ -287,7 +291,7 @@ def test_a_transaction_that_was_cut_off_is_done_once_when_it_is_sent_again(
     aws: Aws, aws_proxy: Faults
 ) -> None:
     """What the faults of a start rest on: see the proxy's own words."""
-    dynamodb = client(aws_proxy, "dynamodb")
+    dynamodb = client(aws_proxy, "dynamodb", keys_of(aws))
     table = f"{aws.environment['APPJOBS_PREFIX']}-names"
     put = {
         "TableName": table,

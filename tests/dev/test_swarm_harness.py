@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -131,14 +131,30 @@ def test_a_killed_engine_starts_again_as_the_same_node(swarm: Swarm, worker_node
     swarm.wait_for_tasks()
 
 
-def start_command(directory: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "dev.swarm", "--dir", str(directory)]
-    return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, start_new_session=True)
+@contextmanager
+def harness(directory: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command, as a script starts it in the background; killed at the end, whatever it does."""
+    command = [sys.executable, "-m", "dev.swarm", "--dir", str(directory), *options]
+    process = subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        # A shell has its children in the background ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout
+        process.stdout.close()
 
 
-def read_until(harness: subprocess.Popen[bytes], text: bytes) -> None:
-    assert harness.stdout
-    for line in harness.stdout:
+def read_until(process: subprocess.Popen[bytes], text: bytes) -> None:
+    assert process.stdout
+    for line in process.stdout:
         if text in line:
             return
     pytest.fail(f"it ended before it said {text!r}")
@@ -153,29 +169,28 @@ def kill_guard(directory: Path) -> None:
 @pytest.mark.parametrize("moment", [b"network", b"engines", b"forming", b"tasks", b"Ctrl-C"])
 def test_nothing_is_left_of_a_killed_harness(tmp_path: Path, moment: bytes) -> None:
     before = dead_shims()
-    with start_command(tmp_path / "swarm") as harness:
-        read_until(harness, moment)
-        harness.kill()
+    with harness(tmp_path / "swarm") as process:
+        read_until(process, moment)
     wait_until(lambda: leftovers(Footprint(tmp_path / "swarm")) == [], "the guard")
     assert dead_shims() <= before
 
 
-def test_ctrl_c_twice_leaves_nothing(tmp_path: Path) -> None:
-    with start_command(tmp_path / "swarm") as harness:
-        read_until(harness, b"Ctrl-C")
-        os.killpg(harness.pid, signal.SIGINT)
-        read_until(harness, b"removing")
-        os.killpg(harness.pid, signal.SIGINT)
-        assert harness.wait(60) == 0
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_sent_twice_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    with harness(tmp_path / "swarm", "--nodes", "1", "--tasks", "1") as process:
+        read_until(process, b"Ctrl-C")
+        os.killpg(process.pid, number)
+        read_until(process, b"removing")
+        os.killpg(process.pid, number)
+        assert process.wait(60) == 0
     wait_until(lambda: leftovers(Footprint(tmp_path / "swarm")) == [], "the guard")
 
 
 def test_a_start_cleans_up_what_a_killed_guard_left(tmp_path: Path) -> None:
     directory = tmp_path / "swarm"
-    with start_command(directory) as harness:
-        read_until(harness, b"Ctrl-C")
+    with harness(directory) as process:
+        read_until(process, b"Ctrl-C")
         kill_guard(directory)
-        harness.kill()
     assert leftovers(Footprint(directory))
     with Swarm(directory, nodes=1, tasks=1) as again:
         assert again.nodes[0].containers()

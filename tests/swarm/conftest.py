@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from dev.stack import Aws, Child, aws_client, start_aws, start_child
+from dev.stack import Aws, Child, start_aws, start_child
 from dev.swarm import Swarm
 from dev.swarm_node import Node
 from dev.tokens import bearer
@@ -150,7 +150,7 @@ class Cluster:
 
     def client(self, service: str) -> Any:
         """A boto3 client of the AWS behind the system."""
-        return aws_client(self.aws.endpoint, service)
+        return self.aws.client(service)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """A request that must succeed; its answer."""

@@ -1,0 +1,134 @@
+"""`make run`, as somebody has it who just came: in a folder of its own, on an engine of its own."""
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from dev.stack import LOCAL
+from dev.swarm import Swarm
+from dev.tokens import bearer
+from tests.conftest import ROOT, free_port
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="the engine in a network namespace needs root"),
+    pytest.mark.timeout(300),
+]
+READY_SECONDS = 150
+END_SECONDS = 60
+# Nobody listens there.
+PROXY = "http://127.0.0.1:9"
+PARTS = ["app.py", "chalicelib", "dev", "worker", ".chalice"]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with Swarm(tmp_path_factory.mktemp("run") / "swarm", nodes=1, tasks=1) as swarm:
+        yield swarm.manager.docker_host
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The project without any state, but with the MiniStack that is installed already."""
+    for part in PARTS:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, tmp_path / part)
+    (tmp_path / ".local").mkdir()
+    (tmp_path / ".local" / "ministack").symlink_to(LOCAL / "ministack")
+    return tmp_path
+
+
+@contextmanager
+def run(folder: Path, engine: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """`make run` as a script starts it in the background, behind a proxy that is of no use."""
+    environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
+    environment |= {"DOCKER_HOST": engine, "http_proxy": PROXY, "https_proxy": PROXY}
+    environment |= {"API_PORT": str(free_port()), "AWS_PORT": str(free_port()), **settings}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dev.run"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    try:
+        yield process
+    finally:
+        # Its children die with it.
+        process.kill()
+        process.communicate()
+
+
+def state_of(folder: Path, process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What it tells other tools, once it is ready."""
+    path = folder / ".local" / "run.json"
+    deadline = time.monotonic() + READY_SECONDS
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return dict(json.loads(path.read_text()))
+
+
+def ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def second_worker_serves(folder: Path) -> None:
+    """With what a shell reads of the environment that is left for it."""
+    script = "set -a; . .local/env; set +a; exec timeout -s INT 4 $PYTHON -m worker"
+    worker = subprocess.run(
+        ["sh", "-c", script],
+        cwd=folder,
+        env={**os.environ, "PYTHON": sys.executable, "HEALTH_PORT": str(free_port())},
+        capture_output=True,
+        text=True,
+    )
+    assert '"serving"' in worker.stderr, worker.stderr
+    assert "Traceback" not in worker.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_a_signal_and_leaves_nothing_behind(
+    folder: Path, engine: str, number: signal.Signals
+) -> None:
+    with run(folder, engine) as process:
+        state = state_of(folder, process)
+        headers = bearer(state["Token"])
+        jobs = requests.get(f"{state['ApiUrl']}/api/jobs", headers=headers, timeout=30).json()
+        assert [job["Name"] for job in jobs] == ["Who is there"]
+        # What tells keys, tokens, logs or output is for nobody else.
+        assert stat.S_IMODE((folder / ".local").stat().st_mode) == 0o700
+        for private in ("env", "run.json", "aws/keys.json"):
+            assert stat.S_IMODE((folder / ".local" / private).stat().st_mode) == 0o600, private
+        second_worker_serves(folder)
+        process.send_signal(number)
+        output = process.communicate(timeout=END_SECONDS)[0]
+    assert process.returncode == 0, output
+    assert "FINISHED  0" in output
+    assert not (folder / ".local" / "run.json").exists()
+    assert [name for name, pid in state["Pids"].items() if not ended(pid)] == []
+
+
+def test_a_database_that_lets_everybody_in_is_not_started(folder: Path, engine: str) -> None:
+    with run(folder, engine, AWS="localstack-pypi") as process:
+        output = process.communicate(timeout=END_SECONDS)[0]
+    assert process.returncode == 1
+    assert "AWS=localstack-pypi is for tests" in output
