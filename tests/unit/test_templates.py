@@ -2,7 +2,6 @@
 
 import json
 import re
-from secrets import token_urlsafe
 from typing import Any
 
 import pytest
@@ -15,6 +14,8 @@ from dev.cloudformation import SETTINGS
 from dev.package import completion
 from dev.stack import ROOT
 
+# As long as what tokens are made of, and all that it may have.
+RANDOM = "aZ09_-" * 7 + "b"
 RESOURCES: dict[str, Any] = completion()["Resources"]
 
 
@@ -72,11 +73,11 @@ def test_lines_of_the_access_log_are_json() -> None:
 @pytest.mark.parametrize(
     ("header", "passes"),
     [
-        (f"Bearer {token_urlsafe(32)}", False),
-        (f"Bearer ajt_{token_urlsafe(32)}", True),
-        (f"bEARER   ajt_{token_urlsafe(32)} ", True),
-        (f"Bearer ajt_{token_urlsafe(31)}", False),
-        (f"Bearer ajt_{token_urlsafe(32)}, Bearer x", False),
+        (f"Bearer {RANDOM}", False),
+        (f"Bearer ajt_{RANDOM}", True),
+        (f"bEARER   ajt_{RANDOM} ", True),
+        (f"Bearer ajt_{RANDOM[1:]}", False),
+        (f"Bearer ajt_{RANDOM}, Bearer x", False),
         ("Bearer", False),
     ],
 )
