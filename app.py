@@ -27,6 +27,7 @@ def authorizer(request: AuthRequest) -> AuthResponse:
     return access.authorize(request)
 
 
+http.prepare(app)
 # Browsers send preflights without a token, so these come after the guard.
 access.guard(app, authorizer)
 http.add_preflights(app)

@@ -19,6 +19,13 @@ class InvalidRequest(AppjobsError):
     status = 400
 
 
+class UnsupportedType(AppjobsError):
+    """The body is of another type than JSON; the message says which."""
+
+    id = "invalid_request"
+    status = 415
+
+
 class NameTaken(AppjobsError):
     """Another job of the application has this name; the message is the name."""
 

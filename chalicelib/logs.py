@@ -66,6 +66,19 @@ def known(key: str) -> int:
         raise
 
 
+def read(key: str, at_most: int) -> bytes | None:
+    """The log as far as it is stored, empty if nothing is; None if it has more bytes than that."""
+    span = f"bytes=0-{at_most}"
+    try:
+        answer = _s3().get_object(Bucket=settings.log_bucket, Key=key, Range=span)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            return b""
+        raise
+    with answer["Body"] as body:
+        return None if answer["ContentLength"] > at_most else bytes(body.read())
+
+
 def stored_end(key: str, size: int) -> bytes:
     """The last `size` bytes of a log that is stored and not empty."""
     span = f"bytes=-{size}"

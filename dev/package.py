@@ -13,6 +13,7 @@ from typing import Any
 from chalice.package import TemplateDeepMerger, YAMLTemplateSerializer
 
 from dev.cloudformation import DeployError
+from dev.refusals import add_refusals
 from dev.stack import ROOT
 
 _TEMPLATES = [ROOT / ".chalice" / name for name in ("functions.yaml", "resources.yaml")]
@@ -50,7 +51,11 @@ def package(prefix: str, folder: Path, region: str) -> Package:
         raise DeployError(f"chalice package: {done.stdout}{done.stderr}")
     code = folder / "code.zip"
     _shrink(folder / "deployment.zip", code)
-    return Package(json.loads((folder / "sam.json").read_text(encoding="utf-8")), code)
+    path = folder / "sam.json"
+    template = json.loads(path.read_text(encoding="utf-8"))
+    add_refusals(template["Resources"]["RestAPI"]["Properties"]["DefinitionBody"])
+    path.write_text(json.dumps(template, indent=2), encoding="utf-8")
+    return Package(template, code)
 
 
 def completion() -> dict[str, Any]:

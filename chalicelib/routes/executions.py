@@ -5,7 +5,7 @@ from chalice import Blueprint, Response
 from chalicelib.access import Caller, Permission
 from chalicelib.errors import InvalidRequest
 from chalicelib.routes.access import needs
-from chalicelib.routes.http import answers_errors, json
+from chalicelib.routes.http import answers_errors, body, download, json
 from chalicelib.schemas import StartRequest, parse
 from chalicelib.services import executions
 
@@ -17,7 +17,7 @@ routes = Blueprint(__name__)
 @needs(Permission.START, routes)
 def start(caller: Caller, job_id: str) -> Response:
     """Starts a job on a list of containers."""
-    request = parse(routes.current_request.raw_body, StartRequest)
+    request = parse(body(routes.current_request), StartRequest)
     return json(executions.start(caller, job_id, request))
 
 
@@ -33,15 +33,14 @@ def inspect(caller: Caller, job_id: str, executor_id: str) -> Response:
 @answers_errors
 @needs(Permission.READ, routes)
 def log(caller: Caller, job_id: str, executor_id: str) -> Response:
-    """The log of one target, as a redirect to the object store where there is an object."""
+    """The log of one target; a long one as a redirect to the object store."""
     container_id = (routes.current_request.query_params or {}).get("ContainerId")
     if not container_id:
         raise InvalidRequest("ContainerId is missing; ask for the log as ?ContainerId=<id>")
-    filename, link, text = executions.log(caller, job_id, executor_id, container_id)
-    if link:
-        return Response("", {"Location": link}, 302)
+    found = executions.log(caller, job_id, executor_id, container_id)
     headers = {
         "Content-Type": "text/plain; charset=utf-8",
-        "Content-Disposition": f'attachment; filename="{filename}"',
+        "Content-Disposition": f'attachment; filename="{found.filename}"',
     }
-    return Response(text, headers)
+    direct = download(routes.current_request, found.content, headers)
+    return direct or Response("", {"Location": found.link}, 302)

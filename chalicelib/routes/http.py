@@ -1,5 +1,6 @@
 """What every route shares: errors become answers here, in one place, and each request has an id."""
 
+import base64
 import functools
 import uuid
 from collections.abc import Callable
@@ -11,18 +12,70 @@ from chalice import Chalice, Response
 from chalice.app import Request
 
 from chalicelib.config import settings
-from chalicelib.errors import AppjobsError, InvalidRequest
+from chalicelib.errors import AppjobsError, InvalidRequest, UnsupportedType
 from chalicelib.schemas import ErrorAnswer
 
 log = structlog.stdlib.get_logger(__name__)
 
 View = Callable[..., Response]
 _JSON = {"Content-Type": "application/json"}
+# No program should guess another type, and no cache keep what only its caller may see.
+_ON_ALL = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+# What Lambda answers at the most, the body written as a JSON string once more; and room for headers.
+_LARGEST = 6_291_556 - 8192
 
 
-def json(body: Any, status: int = 200) -> Response:
-    """An answer in JSON, UTF-8, non-ASCII characters unescaped (chalice would escape them)."""
-    return Response(msgspec.json.encode(body).decode(), dict(_JSON), status)
+class Bytes(Response):  # type: ignore[misc]
+    """An answer of any bytes. It travels to the gateway in base64; JSON must not, it grows by a third.
+
+    Chalice would decide that by the type, and refuse who sends no `Accept`.
+    """
+
+    def to_dict(self, binary_types: list[str] | None = None) -> dict[str, Any]:
+        """The answer as the gateway wants it."""
+        answer: dict[str, Any] = super().to_dict([])
+        return {**answer, "body": base64.b64encode(self.body).decode(), "isBase64Encoded": True}
+
+
+def json(body: Any, status: int = 200, smaller: str = "ask for less") -> Response:
+    """An answer in JSON, UTF-8, non-ASCII characters unescaped (chalice would escape them).
+
+    Raises InvalidRequest where Lambda could not answer it; `smaller` says how to ask for less.
+    """
+    text = msgspec.json.encode(body).decode()
+    if not _fits(text):
+        raise InvalidRequest(f"the answer would be larger than 6 MB; {smaller}")
+    return Response(text, dict(_JSON), status)
+
+
+def body(request: Request) -> bytes:
+    """The body of a request that must have one. Raises InvalidRequest, UnsupportedType."""
+    content = bytes(request.raw_body)
+    if not content:
+        raise InvalidRequest("the body is empty; it must be a JSON object")
+    kind = str(request.headers.get("content-type", "application/json"))
+    if kind.partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedType(f"the Content-Type is {kind}; send the body as application/json")
+    return content
+
+
+def download(request: Request, content: bytes | None, headers: dict[str, str]) -> Response | None:
+    """An answer with these bytes; None where that is not possible.
+
+    The gateway takes them out of base64 for what the client accepts. What it does for a client that does
+    not say is documented nowhere, so that one gets text, which is right in any case.
+    """
+    if content is None or "accept" in request.headers:
+        return None if content is None else Bytes(content, headers)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return None
+    return Response(text, headers) if _fits(text) else None
+
+
+def _fits(text: str) -> bool:
+    return len(msgspec.json.encode(text)) <= _LARGEST
 
 
 def error(id: str, message: str, status: int) -> Response:
@@ -58,6 +111,7 @@ def in_context(request: Request, get_response: Callable[[Request], Response]) ->
     request_id = request.context.get("requestId") or str(uuid.uuid4())
     with structlog.contextvars.bound_contextvars(request_id=request_id):
         response = _in_our_words(get_response(request))
+        response.headers.update(_ON_ALL)
         response.headers["X-Request-Id"] = request_id
         path = request.context.get("path", request.path)
         principal = (request.context.get("authorizer") or {}).get("principalId")
@@ -67,17 +121,15 @@ def in_context(request: Request, get_response: Callable[[Request], Response]) ->
             path=path,
             status=response.status_code,
             token_id=principal,
+            source_ip=request.context["identity"]["sourceIp"],
         )
     return response
 
 
 def _in_our_words(response: Response) -> Response:
-    """Chalice refuses a method or media type with a body of its own shape."""
+    """Chalice refuses a method with a body of its own shape."""
     if isinstance(response.body, dict) and "Message" in response.body:
-        message = response.body["Message"]
-        if response.status_code == 415:
-            message += "; send it as application/json"
-        refusal = error(InvalidRequest.id, message, response.status_code)
+        refusal = error(InvalidRequest.id, response.body["Message"], response.status_code)
         response.body = refusal.body
         response.headers.update(_JSON)
     return response
@@ -95,6 +147,19 @@ def allow_origins(request: Request, get_response: Callable[[Request], Response])
     return response
 
 
+def prepare(app: Chalice) -> None:
+    """Gives each GET a HEAD beside it, and leaves types to `body` and `Bytes`: chalice judges all alike.
+
+    What carries a HEAD's answer to the client drops the body, and keeps its length.
+    """
+    app.api.binary_types = []
+    for path, methods in list(app.routes.items()):
+        if "GET" in methods:
+            app.route(path, methods=["HEAD"], name=f"head {path}")(methods["GET"].view_function)
+        for route in methods.values():
+            route.content_types = []
+
+
 def add_preflights(app: Chalice) -> None:
     """Answers a browser's preflight request on every route; `allow_origins` says who may go on.
 
@@ -107,7 +172,7 @@ def add_preflights(app: Chalice) -> None:
             "Access-Control-Max-Age": "600",
         }
         name = f"preflight {path}"
-        app.route(path, methods=["OPTIONS"], name=name)(_preflight(headers))
+        app.route(path, methods=["OPTIONS"], name=name, content_types=[])(_preflight(headers))
 
 
 def _preflight(headers: dict[str, str]) -> View:

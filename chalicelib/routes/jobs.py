@@ -4,7 +4,7 @@ from chalice import Blueprint, Response
 
 from chalicelib.access import Caller, Permission
 from chalicelib.routes.access import needs
-from chalicelib.routes.http import answers_errors, json
+from chalicelib.routes.http import answers_errors, body, json
 from chalicelib.schemas import JobRequest, parse
 from chalicelib.services import jobs
 
@@ -17,7 +17,9 @@ routes = Blueprint(__name__)
 def list_jobs(caller: Caller) -> Response:
     """All jobs, or those of `?AppName=`."""
     query = routes.current_request.query_params or {}
-    return json(jobs.list_jobs(caller, query.get("AppName") or None))
+    app_name = query.get("AppName")
+    smaller = "read its jobs one by one" if app_name else "ask for one application with ?AppName="
+    return json(jobs.list_jobs(caller, app_name or None), smaller=smaller)
 
 
 @routes.route("/api/jobs", methods=["POST"])
@@ -25,7 +27,7 @@ def list_jobs(caller: Caller) -> Response:
 @needs(Permission.EDIT, routes)
 def create_job(caller: Caller) -> Response:
     """Saves a new job."""
-    return json(jobs.create_job(caller, parse(routes.current_request.raw_body, JobRequest)))
+    return json(jobs.create_job(caller, parse(body(routes.current_request), JobRequest)))
 
 
 @routes.route("/api/jobs/{job_id}", methods=["GET"])
@@ -41,7 +43,7 @@ def get_job(caller: Caller, job_id: str) -> Response:
 @needs(Permission.EDIT, routes)
 def edit_job(caller: Caller, job_id: str) -> Response:
     """Replaces a job."""
-    return json(jobs.edit_job(caller, job_id, parse(routes.current_request.raw_body, JobRequest)))
+    return json(jobs.edit_job(caller, job_id, parse(body(routes.current_request), JobRequest)))
 
 
 @routes.route("/api/jobs/{job_id}", methods=["DELETE"])

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
+from msgspec import Struct
 
 from chalicelib import logs, queues, store
 from chalicelib.access import Caller
@@ -24,6 +25,8 @@ logger = structlog.stdlib.get_logger(__name__)
 
 _EXECUTOR_ID = re.compile(r"\d{1,12}\.\d{6}", re.ASCII)
 _SECOND = 1_000_000  # microseconds
+# A log up to this size is answered itself: Lambda answers 6 MB, and base64 takes a third more.
+DIRECT_BYTES = 4 * 1024**2
 # A worker claims nothing after the deadline. A claim begun just before it, and clocks that differ, may
 # take so many seconds more; then a target without a result will never get one.
 _EXPIRY_GRACE = 120
@@ -126,10 +129,16 @@ def inspect(caller: Caller, job_id: str, executor_id: str) -> ExecutionAnswer:
     return answer
 
 
-def log(
-    caller: Caller, job_id: str, executor_id: str, container_id: str
-) -> tuple[str, str | None, str]:
-    """A target's log: (file name, link to it, or None and the text that stands for it).
+class Log(Struct):
+    """A target's log: itself, unless it is a long one, and a link to it, if anything of it is stored."""
+
+    filename: str
+    content: bytes | None
+    link: str = ""
+
+
+def log(caller: Caller, job_id: str, executor_id: str, container_id: str) -> Log:
+    """A target's log so far; for one that failed before it ran, the text of its `E`.
 
     Raises JobNotFound, ExecutionNotFound, ContainerNotFound.
     """
@@ -140,16 +149,16 @@ def log(
     result = result_of(execution, target, store.get_result(job_id, executor_id, container_id))
     name = _filename(executor_id, container_id)
     key = logs.log_key(job_id, executor_id, container_id)
-    if _has_log(result, key):
-        return name, logs.link(key, name), ""
-    return name, None, result.E or ""
-
-
-def _has_log(result: Result, key: str) -> bool:
-    if result.Status in TERMINAL and not result.OutputIncomplete:
-        return bool(result.OutputSize)
     # Of an incomplete output more may be stored than the result knows of.
-    return result.Status not in _WITHOUT_LOG and logs.stored(key) > 0
+    is_known = result.Status in TERMINAL and not result.OutputIncomplete
+    if result.Status in _WITHOUT_LOG or (is_known and not result.OutputSize):
+        return Log(name, (result.E or "").encode())
+    is_long = is_known and result.OutputSize > DIRECT_BYTES
+    content = None if is_long else logs.read(key, DIRECT_BYTES)
+    if content == b"":
+        # One that should be there is looked for behind its link: it must not be told to be empty.
+        content = None if is_known else (result.E or "").encode()
+    return Log(name, content, logs.link(key, name))
 
 
 def _filename(executor_id: str, container_id: str) -> str:

@@ -39,7 +39,8 @@ Json = dict[str, Any]
 _DESCRIPTION = """\
 Runs commands in the containers of applications on a Docker Swarm. Unknown keys of a request are ignored,
 and `null` is the same as leaving a key out. Every answer has the header `X-Request-Id`, which stands in
-the API's log too. A body of 401 and 403 may be the gateway's own."""
+the API's log too. A body of 401 and 403 may be the gateway's own. HEAD answers as GET does, without the
+body. A path that is no route is a 404, id `route_not_found`; another method is a 405 with `Allow`."""
 _PATH_PARAMETERS = {"job_id": "The JobId.", "executor_id": "The ExecutorId."}
 
 
@@ -81,11 +82,12 @@ def _parameter(place: str, name: str, description: str, required: bool = True) -
 
 _LOG = {
     200: {
-        "description": "The text that there is in place of a log: none yet, or a failure's `E`.",
+        "description": "The log, every byte, if it has at most 4 MiB; of a target that failed before it "
+        "ran, the text of its `E`.",
         **_content({"type": "string"}, "text/plain"),
     },
     302: {
-        "description": "The whole log lies there, for 5 minutes.",
+        "description": "A longer log lies there, for 5 minutes. Do not send the token on.",
         "headers": {"Location": {"required": True, "schema": {"type": "string", "format": "uri"}}},
     },
 }
@@ -107,6 +109,7 @@ OPERATIONS = (
             }
         },
         query=(_parameter("query", "AppName", "Those of this application alone.", False),),
+        errors=(InvalidRequest,),
     ),
     Operation(
         "POST",

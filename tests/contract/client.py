@@ -4,7 +4,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -56,10 +56,13 @@ class Api:
         method: str,
         path: str,
         data: bytes | None = None,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str | None] | None = None,
         params: dict[str, str] | None = None,
     ) -> requests.Response:
-        """One request, its body as it is; redirects are not followed. The answer is as documented."""
+        """One request, its body as it is; redirects are not followed. The answer is as documented.
+
+        A header that is None is not sent.
+        """
         with self._session() as session:
             response = session.request(
                 method,

@@ -8,7 +8,10 @@ import pytest
 import requests
 
 from .backstage import Backstage, Node, finished
-from .client import Api, Json, invalid, refused, target, unique
+from .client import Api, Json, invalid, ok, refused, target, unique
+
+# The longest log that is answered itself.
+DIRECT = 4 * 1024**2
 
 
 class Started:
@@ -26,9 +29,11 @@ class Started:
         started = datetime.fromtimestamp(int(self.id[1].split(".")[0]), UTC)
         return f"job-container-{self.container}-{started:%Y-%m-%d-%H:%M:%S}.log"
 
-    def download(self, status: int) -> bytes:
+    def download(self, status: int = 200, accept: str | None = "*/*") -> bytes:
         """The log as a browser gets it; `status` is that of the API's own answer."""
-        answer = self.api.log(*self.id, self.container)
+        path = f"/jobs/{self.id[0]}/log/{self.id[1]}"
+        params = {"ContainerId": self.container}
+        answer = self.api.send("GET", path, headers={"Accept": accept}, params=params)
         assert answer.status_code == status, answer.text[:2000]
         with _followed(answer) as final:
             assert final.status_code == 200, final.text[:2000]
@@ -54,39 +59,87 @@ def started(api: Api, backstage: Backstage, node: Node) -> Started:
 
 
 def test_nothing_yet(started: Started) -> None:
-    assert started.download(200) == b""
+    assert started.download() == b""
 
 
 @pytest.mark.parametrize("status", ["CREATED", "RUNNING"])
 def test_under_way_without_output(started: Started, status: str) -> None:
     started.backstage.put_result(started.id, started.target, status, ID="e1")
-    assert started.download(200) == b""
+    assert started.download() == b""
 
 
 def test_under_way(started: Started) -> None:
     started.backstage.put_result(started.id, started.target, "RUNNING", ID="e1")
     started.backstage.put_log(started.id, started.container, b"so far\n")
-    assert started.download(302) == b"so far\n"
+    assert started.download() == b"so far\n"
     started.backstage.put_log(started.id, started.container, b"so far\nand more\n")
-    assert started.download(302) == b"so far\nand more\n"
+    assert started.download() == b"so far\nand more\n"
+    long = b"x" * (DIRECT + 1)
+    started.backstage.put_log(started.id, started.container, long)
+    assert started.download(302) == long
 
 
 def test_finished_without_output(started: Started) -> None:
     started.backstage.put_results(started.id, [(started.target, finished(started.target))])
-    assert started.download(200) == b""
+    assert started.download() == b""
 
 
-@pytest.mark.parametrize(
-    "content",
-    ["输出\n".encode(), bytes(range(256)), b"\r\n\x00" * 3_000_000],
-    ids=["text", "every byte", "9 MB"],
-)
-def test_finished_with_output(started: Started, content: bytes) -> None:
+ACCEPTED = [None, "*/*", "application/json", "text/html,application/xhtml+xml;q=0.9"]
+CONTENTS = {
+    "text": ("输出\n".encode(), 200),
+    "every byte": (bytes(range(256)) * (DIRECT // 256), 200),
+    "escapes": (b"\x1b" * DIRECT, 200),
+    "long": (b"\r\n\x00" * (DIRECT // 3 + 1), 302),
+    "9 MB": (b"\xff\n" * 4_500_000, 302),
+}
+
+
+@pytest.mark.parametrize("accept", ACCEPTED)
+@pytest.mark.parametrize(("content", "status"), CONTENTS.values(), ids=CONTENTS.keys())
+def test_finished_with_output(
+    started: Started, content: bytes, status: int, accept: str | None
+) -> None:
     """The whole log, though the result holds its end alone."""
     attributes = finished(started.target, content[-100:], size=len(content))
     started.backstage.put_results(started.id, [(started.target, attributes)])
     started.backstage.put_log(started.id, started.container, content)
-    assert started.download(302) == content
+    if accept is None and content not in CONTENTS["text"]:
+        # No text, or too long as one: who does not say what it accepts gets the link.
+        status = 302
+    assert started.download(status, accept) == content
+
+
+@pytest.mark.parametrize("accept", ACCEPTED)
+def test_a_long_inspect_is_text_whatever_is_accepted(
+    api: Api, backstage: Backstage, node: Node, accept: str | None
+) -> None:
+    """In base64 it would be too long for Lambda."""
+    targets = [target(node.node_id) for _ in range(300)]
+    job_id = api.new_job()["JobId"]
+    executor_id = api.new_execution(job_id, targets)
+    output = b"\xe8\xbe\x93" * 10_000
+    results = [(one, finished(one, output)) for one in targets]
+    backstage.put_results((job_id, executor_id), results)
+    path = f"/jobs/{job_id}/inspect/{executor_id}"
+    answer = api.send("GET", path, headers={"Accept": accept})
+    assert 4_700_000 < len(answer.content) < 5_000_000
+    assert len(ok(answer)["Result"]) == 300
+
+
+def test_incomplete_output_of_which_nothing_is_stored(started: Started) -> None:
+    lost: Json = {"ID": "e1", "E": "it is lost", "Reason": "lost", "OutputIncomplete": True}
+    started.backstage.put_result(started.id, started.target, "RUNNING_FAILED", **lost)
+    assert started.download() == b"it is lost"
+
+
+def test_the_log_by_head(started: Started) -> None:
+    attributes = finished(started.target, b"output")
+    started.backstage.put_results(started.id, [(started.target, attributes)])
+    started.backstage.put_log(started.id, started.container, b"output")
+    path = f"/jobs/{started.id[0]}/log/{started.id[1]}?ContainerId={started.container}"
+    answer = started.api.send("HEAD", path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert started.filename() in answer.headers["Content-Disposition"]
 
 
 @pytest.mark.parametrize("error", ["没有这个容器", 'no "such" container\n'])
@@ -94,20 +147,20 @@ def test_create_failed(started: Started, error: str) -> None:
     started.backstage.put_result(
         started.id, started.target, "CREATE_FAILED", E=error, Reason="container_not_found"
     )
-    assert started.download(200) == error.encode()
+    assert started.download() == error.encode()
 
 
 def test_unknown_node(api: Api, backstage: Backstage) -> None:
     started = Started(api, backstage, unique("node"))
     (result,) = api.execution(*started.id)["Result"]
-    assert started.download(200) == result["E"].encode()
+    assert started.download() == result["E"].encode()
 
 
 def test_running_failed_with_output(started: Started) -> None:
     failed: Json = {"ID": "e1", "E": "lost", "Reason": "lost", "Output": b"half", "OutputSize": 4}
     started.backstage.put_result(started.id, started.target, "RUNNING_FAILED", **failed)
     started.backstage.put_log(started.id, started.container, b"half")
-    assert started.download(302) == b"half"
+    assert started.download() == b"half"
 
 
 def test_each_target_has_its_own_log(api: Api, backstage: Backstage, node: Node) -> None:
@@ -116,8 +169,8 @@ def test_each_target_has_its_own_log(api: Api, backstage: Backstage, node: Node)
         backstage.put_log(started.id, started.container, started.container.encode())
         attributes = finished(started.target, started.container.encode())
         backstage.put_results(started.id, [(started.target, attributes)])
-    assert first.download(302) == first.container.encode()
-    assert second.download(302) == second.container.encode()
+    assert first.download() == first.container.encode()
+    assert second.download() == second.container.encode()
     answer = api.log(*first.id, second.container)
     refused(answer, 404, "container_id_not_found", second.container)
 

@@ -15,10 +15,15 @@ from typing import Any
 
 import boto3
 import pytest
+import requests
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from dev.cloudformation import settings_of
 from dev.deploy import deploy
-from dev.stack import Aws, start_ministack
+from dev.refusals import ANY, PATH
+from dev.stack import LOCAL, Aws, start_ministack
 from dev.swarm import Swarm
 from dev.tokens import bearer
 from tests.conftest import ALLOWED_ORIGIN, ROOT, admin_token, free_port
@@ -82,6 +87,21 @@ class Deployed:
         """A client with the rights of the account's owner."""
         return self.aws.client(service)
 
+    def send(
+        self, service: str, method: str, path: str, headers: dict[str, str], body: Json
+    ) -> Json:
+        """What AWS answers to a call that boto3 would write in another way."""
+        request = AWSRequest(
+            method, f"{self.aws.endpoint}{path}", headers, json.dumps(body).encode()
+        )
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        keys = Credentials(*(self.aws.environment[name] for name in names))
+        SigV4Auth(keys, service, "us-east-1").add_auth(request)
+        answer = requests.request(
+            method, request.url, data=request.data, headers=dict(request.headers), timeout=60
+        )
+        return dict(answer.json())
+
     def physical(self, name: str) -> str:
         """The id of one of the stack's resources."""
         detail = self.client("cloudformation").describe_stack_resource(
@@ -101,6 +121,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     )
     try:
         deployed = Deployed(aws, _deploy(aws))
+        _complete_the_import(deployed)
         _loosen_for_ministack(deployed)
         _name_callers(deployed)
         yield deployed
@@ -122,6 +143,56 @@ def _deploy(aws: Aws) -> dict[str, str]:
             "ThrottleBurst": "1000",
         }
         return deploy(boto3.Session(), PREFIX, parameters)
+
+
+def _complete_the_import(deployed: Deployed) -> None:
+    """Gives MiniStack's gateway what its CloudFormation leaves out of the API's document.
+
+    That is binary types, methods that stand for all, and what a mock integration answers.
+    """
+    template = json.loads((LOCAL / "package" / PREFIX / "sam.json").read_text())
+    document = template["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]
+    gateway = deployed.client("apigateway")
+    api: Json = {"restApiId": deployed.outputs["RestAPIId"]}
+    _set_binary_types(deployed, document["x-amazon-apigateway-binary-media-types"])
+    resources = gateway.get_resources(**api, limit=500)["items"]
+    ids = {resource["path"]: resource["id"] for resource in resources}
+    for path, methods in document["paths"].items():
+        if ANY in methods:
+            _add_mock(gateway, {**api, "resourceId": ids[path], "httpMethod": "ANY"}, methods[ANY])
+
+
+def _set_binary_types(deployed: Deployed, types: list[str]) -> None:
+    """MiniStack takes no `~1` for a slash, so it gets the list as a whole, which boto3 would not send."""
+    change = {"op": "replace", "path": "/binaryMediaTypes", "value": types}
+    path = f"/restapis/{deployed.outputs['RestAPIId']}"
+    kind = {"Content-Type": "application/json"}
+    answer = deployed.send("apigateway", "PATCH", path, kind, {"patchOperations": [change]})
+    assert answer["binaryMediaTypes"] == types
+
+
+def _add_mock(gateway: Any, method: Json, described: Json) -> None:
+    integration = described["x-amazon-apigateway-integration"]
+    (answer,) = integration["responses"].values()
+    status = answer["statusCode"]
+    # MiniStack does not fill in templates.
+    templates = {
+        kind: text.replace(PATH, "the path") for kind, text in answer["responseTemplates"].items()
+    }
+    gateway.put_method(**method, authorizationType="NONE")
+    gateway.put_method_response(
+        **method,
+        statusCode=status,
+        responseParameters=dict.fromkeys(answer["responseParameters"], False),
+    )
+    gateway.put_integration(
+        **method,
+        type="MOCK",
+        passthroughBehavior=integration["passthroughBehavior"].upper(),
+        contentHandling=integration["contentHandling"],
+        requestTemplates=integration["requestTemplates"],
+    )
+    gateway.put_integration_response(**method, **{**answer, "responseTemplates": templates})
 
 
 def _loosen_for_ministack(deployed: Deployed) -> None:

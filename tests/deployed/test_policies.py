@@ -8,10 +8,6 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 import pytest
-import requests
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 
 from tests.contract.client import Json
 from tests.deployed.conftest import BATCHED, FUNCTIONS, WORKER, Deployed, as_list
@@ -63,14 +59,9 @@ def recorded(deployed: Deployed, call: str) -> Iterator[Json]:
 
 def lookup(deployed: Deployed, query: Json) -> list[Json]:
     """A page of CloudTrail. Written out, since boto3 asks for whole seconds only."""
-    endpoint, environment = deployed.aws.endpoint, deployed.aws.environment
     target = "com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101.LookupEvents"
     headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": target}
-    request = AWSRequest("POST", endpoint, headers, json.dumps(query).encode())
-    keys = (environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"])
-    SigV4Auth(Credentials(*keys), "cloudtrail", "us-east-1").add_auth(request)
-    answer = requests.post(endpoint, request.data, headers=dict(request.headers), timeout=60)
-    return list(answer.json()["Events"])
+    return list(deployed.send("cloudtrail", "POST", "", headers, query)["Events"])
 
 
 def caller(event: Json) -> str:

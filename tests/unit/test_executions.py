@@ -223,16 +223,16 @@ def test_it_is_stored_whether_who_started_it_may_run_as_root(job_id: str) -> Non
 
 
 def test_a_log_is_named_after_container_and_start(job_id: str) -> None:
-    name, link, text = executions.log(ADMIN, job_id, start(job_id, ("c1", "n1")), "c1")
-    assert name == "job-container-c1-2017-06-01-03:28:14.log"
-    assert (link, text) == (None, "")
+    log = executions.log(ADMIN, job_id, start(job_id, ("c1", "n1")), "c1")
+    assert log.filename == "job-container-c1-2017-06-01-03:28:14.log"
+    assert (log.link, log.content) == ("", b"")
 
 
 def test_the_log_of_a_target_that_failed_before_it_ran_is_its_error(job_id: str) -> None:
     executor_id = start(job_id, ("c1", "nowhere"))
-    _, link, text = executions.log(ADMIN, job_id, executor_id, "c1")
-    assert link is None
-    assert text == only(job_id, executor_id)["E"]
+    log = executions.log(ADMIN, job_id, executor_id, "c1")
+    assert not log.link
+    assert log.content == only(job_id, executor_id)["E"].encode()
 
 
 def test_the_log_of_no_target_is_not_found(job_id: str) -> None:
@@ -254,10 +254,34 @@ def test_a_command_has_a_log_once_some_is_stored(
 ) -> None:
     executor_id = start(job_id, ("c1", "n1"))
     write(job_id, executor_id, status, ID="e1", **fields)
-    assert executions.log(ADMIN, job_id, executor_id, "c1")[1] is None
+    assert executions.log(ADMIN, job_id, executor_id, "c1").content == b""
+    put_log(job_id, executor_id, b"so far")
+    assert executions.log(ADMIN, job_id, executor_id, "c1").content == b"so far"
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(("more", "is_linked"), [(0, False), (1, True)])
+def test_a_long_log_is_a_link(job_id: str, known: bool, more: int, is_linked: bool) -> None:
+    executor_id = start(job_id, ("c1", "n1"))
+    size = executions.DIRECT_BYTES + more
+    fields = {"OutputSize": size} if known else {}
+    write(job_id, executor_id, Status.FINISHED if known else Status.RUNNING, ID="e1", **fields)
+    key = put_log(job_id, executor_id, b"\0" * size)
+    log = executions.log(ADMIN, job_id, executor_id, "c1")
+    assert key in log.link
+    assert log.content == (None if is_linked else b"\0" * size)
+
+
+def test_a_log_that_is_gone_is_not_told_to_be_empty(job_id: str) -> None:
+    executor_id = start(job_id, ("c1", "n1"))
+    write(job_id, executor_id, Status.FINISHED, ID="e1", OutputSize=7)
+    assert executions.log(ADMIN, job_id, executor_id, "c1").content is None
+
+
+def put_log(job_id: str, executor_id: str, content: bytes) -> str:
     key = logs.log_key(job_id, executor_id, "c1")
-    client("s3").put_object(Bucket=settings.log_bucket, Key=key, Body=b"so far")
-    assert key in (executions.log(ADMIN, job_id, executor_id, "c1")[1] or "")
+    client("s3").put_object(Bucket=settings.log_bucket, Key=key, Body=content)
+    return key
 
 
 def test_a_start_whose_messages_sqs_does_not_take_is_accepted_all_the_same(

@@ -12,6 +12,7 @@ from chalicelib.errors import Unauthorized
 from chalicelib.services import tokens
 from dev.cloudformation import SETTINGS
 from dev.package import completion
+from dev.refusals import ANY, add_refusals
 from dev.stack import ROOT
 
 # As long as what tokens are made of, and all that it may have.
@@ -129,6 +130,33 @@ def test_the_longest_prefix_leaves_room_for_the_buckets_name() -> None:
 def test_pages_can_read_what_the_gateway_refuses() -> None:
     body = RESOURCES["RestAPI"]["Properties"]["DefinitionBody"]
     responses = body["x-amazon-apigateway-gateway-responses"]
-    allowed = {"gatewayresponse.header.Access-Control-Allow-Origin": "'*'"}
-    for kind in ("DEFAULT_4XX", "DEFAULT_5XX"):
-        assert responses[kind]["responseParameters"] == allowed
+    for response in responses.values():
+        headers = response["responseParameters"]
+        assert headers["gatewayresponse.header.Access-Control-Allow-Origin"] == "'*'"
+        assert headers["gatewayresponse.header.Cache-Control"] == "'no-store'"
+    assert {"DEFAULT_4XX", "DEFAULT_5XX"} <= responses.keys()
+
+
+def test_whatever_is_no_route_is_refused_by_the_gateway_in_our_form() -> None:
+    document: Any = {"paths": {"/api/jobs": {"get": {}, "post": {}, "head": {}}}}
+    add_refusals(document)
+    assert document["paths"].keys() == {"/", "/{proxy+}", "/api/jobs"}
+    wrong_method = document["paths"]["/api/jobs"][ANY]["x-amazon-apigateway-integration"]
+    answer = wrong_method["responses"]["default"]
+    assert answer["statusCode"] == "405"
+    assert answer["responseParameters"]["method.response.header.Allow"] == "'GET, HEAD, POST'"
+    assert json.loads(answer["responseTemplates"]["application/json"])["id"] == "invalid_request"
+    for path in ("/", "/{proxy+}"):
+        (method,) = document["paths"][path].values()
+        answer = method["x-amazon-apigateway-integration"]["responses"]["default"]
+        assert answer["statusCode"] == "404"
+        assert answer["responseParameters"].keys() == {
+            f"method.response.header.{name}" for name in method["responses"]["404"]["headers"]
+        }
+        assert '"id":"route_not_found"' in answer["responseTemplates"]["application/json"]
+        assert "security" not in method
+
+
+def test_logs_travel_as_bytes_whatever_the_client_accepts() -> None:
+    body = RESOURCES["RestAPI"]["Properties"]["DefinitionBody"]
+    assert body["x-amazon-apigateway-binary-media-types"] == ["*/*"]

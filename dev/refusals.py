@@ -1,0 +1,71 @@
+"""What the gateway answers by itself, without a function: to a wrong method, to a path that is no route.
+
+Without a method that takes it, API Gateway holds a request to be one of AWS's own: its answer speaks of
+signatures, which sends people looking for a fault in their token.
+"""
+
+import json
+from typing import Any
+
+ANY = "x-amazon-apigateway-any-method"
+Json = dict[str, Any]
+
+# A mock integration takes its status from a template, which the request's type selects. What is not here
+# is a 415 by the gateway.
+_TYPES = (
+    "application/json",
+    "application/octet-stream",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data",
+    "text/html",
+    "text/plain",
+    "text/xml",
+    "application/xml",
+)
+_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+}
+# JSON has no \', which is what the function makes of an apostrophe.
+PATH = '$util.escapeJavaScript($context.path).replaceAll("\\\\\'", "\'")'
+
+
+def add_refusals(document: Json) -> None:
+    """Adds to each path of the API's document all other methods, and to the document all other paths."""
+    for methods in document["paths"].values():
+        allowed = ", ".join(sorted(method.upper() for method in methods))
+        methods[ANY] = _refusal(405, "invalid_request", f"use one of {allowed}", Allow=allowed)
+    for path in ("/", "/{proxy+}"):
+        document["paths"][path] = {ANY: _refusal(404, "route_not_found", PATH)}
+
+
+def _refusal(status: int, id: str, message: str, **more: str) -> Json:
+    headers = {**_HEADERS, **more}
+    body = f'{{"id":"{id}","message":"{message}"}}'
+    return {
+        "responses": {
+            str(status): {
+                "description": id,
+                "headers": {name: {"type": "string"} for name in headers},
+            }
+        },
+        "x-amazon-apigateway-integration": {
+            "type": "mock",
+            "passthroughBehavior": "never",
+            # All bodies are binary to this API; a template takes text.
+            "contentHandling": "CONVERT_TO_TEXT",
+            "requestTemplates": {kind: json.dumps({"statusCode": status}) for kind in _TYPES},
+            "responses": {
+                "default": {
+                    "statusCode": str(status),
+                    "contentHandling": "CONVERT_TO_TEXT",
+                    "responseParameters": {
+                        f"method.response.header.{name}": f"'{value}'"
+                        for name, value in headers.items()
+                    },
+                    "responseTemplates": {"application/json": body},
+                }
+            },
+        },
+    }
