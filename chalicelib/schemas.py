@@ -1,5 +1,6 @@
 """Requests in, answers out: their shapes and limits, as the HTTP contract has them."""
 
+import codecs
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
@@ -7,6 +8,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from chalicelib import labels
 from chalicelib.errors import InvalidRequest
 from chalicelib.secrets import check_size
 from chalicelib.states import Reason
@@ -20,6 +22,10 @@ MAX_TARGETS = 1000
 _USER = re.compile(r"[\w.][\w.-]*\$?(:[\w.][\w.-]*\$?)?", re.ASCII)
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _ENV = re.compile(r"[^=\s\x00]+=[^\x00]*")
+_NODE_ID = re.compile(r"[A-Za-z0-9:-]*")
+# What an engine calls a container: it becomes part of paths (the engine's API, the log's key).
+_CONTAINER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_NEXT = re.compile(r"[0-9]{16}-[0-9a-f]{8}")
 
 # Descriptions and `extra_json_schema` below are for the OpenAPI document; they check nothing.
 
@@ -29,14 +35,17 @@ _NodeId = Annotated[
     Meta(
         min_length=1,
         max_length=80,
-        pattern=r"^[ -~]+$(?!\n)",
+        extra_json_schema={"pattern": f"^{_NODE_ID.pattern}$"},
         description="The Swarm NodeID, or the engine's ID where it is in no swarm.",
     ),
 ]
-# What an engine calls a container: it becomes part of paths (the engine's API, the log's key). After `$`
-# Python lets a line feed pass, and the `\Z` in its place is no part of JSON Schema's regular expressions.
 _ContainerId = Annotated[
-    str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$(?!\n)")
+    str,
+    Meta(
+        min_length=1,
+        max_length=128,
+        extra_json_schema={"pattern": f"^{_CONTAINER_ID.pattern}$"},
+    ),
 ]
 _Time = Annotated[float, Meta(description="Seconds since 1970.")]
 
@@ -46,7 +55,13 @@ T = TypeVar("T", bound=Struct)
 class JobRequest(Struct, kw_only=True):
     """The body of a create or an edit."""
 
-    AppName: Annotated[str, Meta(min_length=1, max_length=128)]
+    AppName: Annotated[
+        str,
+        Meta(
+            description="1 to 128 characters after trimming.",
+            extra_json_schema={"pattern": r"\S"},
+        ),
+    ]
     Name: Annotated[
         str,
         Meta(
@@ -98,11 +113,12 @@ class JobRequest(Struct, kw_only=True):
     ) = UNSET
 
     def check(self) -> None:
-        """Raises InvalidRequest for what the types alone do not tell; trims the name."""
-        self.Name = self.Name.strip()
-        _require(1 <= len(self.Name) <= 64, "Name must have 1 to 64 characters after trimming")
-        for field in ("AppName", "Name", "ServiceName", "Cmd"):
-            _require("\0" not in getattr(self, field), f"{field} must not hold a NUL character")
+        """Raises InvalidRequest for what the types do not tell; brings names into their one form."""
+        self.AppName = _label("AppName", self.AppName.strip(), 128)
+        self.Name = _label("Name", self.Name.strip(), 64)
+        if self.ServiceName:
+            self.ServiceName = _label("ServiceName", self.ServiceName, 128)
+        _require("\0" not in self.Cmd, "Cmd must not hold a NUL character")
         check_command(self.Cmd)
         _require(
             not self.User or _USER.fullmatch(self.User) is not None,
@@ -139,9 +155,19 @@ class StartRequest(Struct):
     Target: Annotated[list[Target], Meta(min_length=1, max_length=MAX_TARGETS)]
 
     def check(self) -> None:
-        """Raises InvalidRequest where a container stands twice."""
+        """Raises InvalidRequest for an id that can be none, and where a container stands twice."""
         seen = set()
         for index, target in enumerate(self.Target):
+            _require(
+                _NODE_ID.fullmatch(target.NodeId) is not None,
+                f"Target[{index}].NodeId must be a Swarm NodeID or an engine's ID: "
+                "letters, digits, : and -",
+            )
+            _require(
+                _CONTAINER_ID.fullmatch(target.ContainerId) is not None,
+                f"Target[{index}].ContainerId must be a container's id or name: a letter or digit, then "
+                "letters, digits, _, . and -",
+            )
             _require(
                 target.ContainerId not in seen,
                 f"Target[{index}].ContainerId {target.ContainerId} stands twice; name it once",
@@ -298,7 +324,15 @@ class AuditRequest(Struct, kw_only=True):
     Since: _Seconds | None = None
     Until: _Seconds | None = None
     # Where the page before ended.
-    Next: Annotated[str, Meta(pattern=r"^[0-9]{16}-[0-9a-f]{8}$(?!\n)")] | None = None
+    Next: str | None = None
+
+    def check(self) -> None:
+        """Raises InvalidRequest for a Next that is none; brings the name into its one form."""
+        _require(
+            self.Next is None or _NEXT.fullmatch(self.Next) is not None,
+            "Next must be the Next of the page before, as it stands there",
+        )
+        self.AppName = self.AppName and labels.normal(self.AppName.strip())
 
 
 class TokenRights(Struct):
@@ -343,9 +377,11 @@ def parse_query(parameters: Mapping[str, str], shape: type[T]) -> T:
     """
     given = {name: value for name, value in parameters.items() if value}
     try:
-        return msgspec.convert(given, shape, strict=False)
+        request = msgspec.convert(given, shape, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidRequest(_in_our_words(error)) from None
+    request.check()  # type: ignore[attr-defined]
+    return request
 
 
 def parse(body: bytes, shape: type[T]) -> T:
@@ -354,14 +390,30 @@ def parse(body: bytes, shape: type[T]) -> T:
     Raises InvalidRequest, saying which field is wrong and what would be right.
     """
     try:
-        data = msgspec.json.decode(body)
-        if not isinstance(data, dict):
-            raise InvalidRequest("the body must be a JSON object")
-        request = msgspec.convert(_without_nulls(data), shape)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        request = msgspec.json.decode(_known(body, shape), type=shape)
+    except RecursionError:
+        raise InvalidRequest("the body is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(_in_our_words(error)) from None
     request.check()  # type: ignore[attr-defined]
     return request
+
+
+def _known(body: bytes, shape: type[Struct]) -> bytes:
+    """An object of those of the body's keys that the shape has, but for nulls, which are as absent.
+
+    Whatever the others hold is not read, so a number that is too large for us may stand there.
+    """
+    text = body.removeprefix(codecs.BOM_UTF8)
+    text.decode()  # what is skipped would not be checked
+    try:
+        given = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:
+        raise InvalidRequest("the body must be a JSON object") from None
+    names = given.keys() & set(shape.__struct_fields__)
+    return msgspec.json.encode(
+        {name: given[name] for name in names if bytes(given[name]) != b"null"}
+    )
 
 
 def _in_our_words(error: Exception) -> str:
@@ -375,13 +427,14 @@ def _in_our_words(error: Exception) -> str:
     return f"the body is not valid JSON in UTF-8: {error}"
 
 
-def _without_nulls(value: Any) -> Any:
-    """The value without keys that are null: they mean the same as absent ones."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    return value
+def _label(field: str, text: str, longest: int) -> str:
+    name = labels.normal(text)
+    _require(
+        1 <= len(name) <= longest, f"{field} must have 1 to {longest} characters after trimming"
+    )
+    if wrong := labels.fault(name):
+        raise InvalidRequest(f"{field} {wrong}")
+    return name
 
 
 def check_command(command: str) -> None:

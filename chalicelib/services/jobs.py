@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import UnsetType
 
-from chalicelib import secrets, store
+from chalicelib import labels, secrets, store
 from chalicelib.access import Caller
 from chalicelib.config import settings
 from chalicelib.errors import JobNotFound
@@ -20,7 +20,10 @@ _EDITED = ("AppName", "ServiceName", "Name", "Cmd", "Privileged", "User", "Env")
 
 def list_jobs(caller: Caller, app_name: str | None) -> list[JobAnswer]:
     """All jobs that the caller sees, or those of one application, by AppName, then Name."""
-    return [show(job) for job in store.list_jobs(app_name) if caller.sees(job.AppName)]
+    if app_name is None and not caller.apps:
+        return [show(job) for job in store.list_jobs(None)]
+    apps = sorted(caller.apps) if app_name is None else [labels.normal(app_name.strip())]
+    return [show(job) for app in apps if caller.sees(app) for job in store.list_jobs(app)]
 
 
 def get_job(caller: Caller, job_id: str) -> JobAnswer:

@@ -9,7 +9,7 @@ from secrets import token_urlsafe
 import structlog
 from msgspec import Struct
 
-from chalicelib import token_store
+from chalicelib import labels, token_store
 from chalicelib.access import Caller, Role
 from chalicelib.errors import Forbidden, InvalidRequest, Unauthorized
 from chalicelib.models import AuditEntry, Token
@@ -47,11 +47,15 @@ class NewToken(Struct, kw_only=True):
         _require(1 <= self.days <= MAX_DAYS, f"the days must be 1 to {MAX_DAYS}")
         for app in self.apps:
             _require(1 <= len(app) <= 128, "an application's name has 1 to 128 characters")
+            if wrong := labels.fault(app):
+                raise InvalidRequest(f"an application's name {wrong}")
         _require(len(json.dumps(self.apps)) <= _MAX_APPS_BYTES, "too many applications for a token")
 
 
 def create(actor: str, new: NewToken) -> str:
     """Makes a token and returns it: the only time that it is seen. Raises InvalidRequest."""
+    # As the jobs' AppNames are: they are compared as they stand.
+    new.apps = sorted({labels.normal(app.strip()) for app in new.apps})
     new.check()
     plain = _MARK + token_urlsafe(_RANDOM_BYTES)
     now = time.time()
@@ -59,7 +63,7 @@ def create(actor: str, new: NewToken) -> str:
         _hash(plain),
         Name=new.name,
         Role=new.role,
-        Apps=sorted(set(new.apps)),
+        Apps=new.apps,
         MayRunAsRoot=new.may_run_as_root,
         CreateTime=now,
         ExpiresAt=int(now) + new.days * _DAY,

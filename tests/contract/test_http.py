@@ -50,6 +50,38 @@ def test_numbers_that_are_none(api: Api) -> None:
         invalid(api.send("POST", "/jobs", body, JSON))
 
 
+UNKNOWN = {
+    "a number that is too large": b"1e999",
+    "5000 digits": b"9" * 5000,
+    "490 levels": b"[" * 490 + b"]" * 490,
+    "null": b"null",
+}
+
+
+@pytest.mark.parametrize("value", UNKNOWN.values(), ids=UNKNOWN.keys())
+def test_unknown_keys_are_ignored_whatever_they_hold(api: Api, node: Node, value: bytes) -> None:
+    job = api.new_job()
+    more = b', "Unknown": ' + value + b"}"
+    edit = json.dumps({**job, "Name": "edited"}).encode().removesuffix(b"}") + more
+    assert ok(api.send("PUT", f"/jobs/{job['JobId']}", edit, JSON))["Name"] == "edited"
+    one = json.dumps(target(node.node_id)).encode().removesuffix(b"}") + more
+    start = b'{"Target": [' + one + b"]" + more
+    ok(api.send("POST", f"/jobs/{job['JobId']}/start", start, JSON))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_body(api: Api) -> None:
+    body = json.dumps(fields()).encode("utf-8-sig")
+    ok(api.send("POST", "/jobs", body, JSON))
+
+
+def test_refusals_have_no_regular_expressions(api: Api) -> None:
+    job = api.new_job()
+    for wrong in ({"ContainerId": "/name", "NodeId": "n"}, {"ContainerId": "c", "NodeId": "a b"}):
+        message = invalid(api.start(job["JobId"], [wrong]), "Target[0]")
+        assert "letters, digits" in message
+    assert "the page before" in invalid(api.audit(Next="x"), "Next")
+
+
 @pytest.mark.parametrize("size", [1, 11], ids=["1 MB", "11 MB"])
 def test_huge_body(api: Api, size: int) -> None:
     body = json.dumps(fields(Cmd="x" * size * 1_000_000)).encode()

@@ -1,10 +1,11 @@
 """The rules of each field, at their edges."""
 
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 
-from .client import Api, Json, fields, invalid, ok, refused
+from .client import Api, Json, fields, invalid, ok, refused, unique
 
 GOOD: list[tuple[str, Any]] = [
     ("AppName", "x"),
@@ -12,6 +13,10 @@ GOOD: list[tuple[str, Any]] = [
     ("Name", "x"),
     ("Name", "线" * 64),
     ("Name", "  " + "😀" * 64 + "  "),
+    ("Name", "👩\u200d🚀 \u05d0\u200f"),
+    ("AppName", " \t" + "x" * 128 + "\n"),
+    ("AppName", "\N{LATIN SMALL LETTER E}\N{COMBINING ACUTE ACCENT}" * 128),
+    ("ServiceName", " a  b "),
     ("Cmd", "线" * 4096),
     ("Cmd", "sh -c 'echo \"a b\"; exit 3'"),
     ("Cmd", "echo a\\ b"),
@@ -43,7 +48,9 @@ def test_accepted(api: Api, field: str, value: Any) -> None:
         # The name makes the job unique where the application is not.
         body["Name"] = fields()["AppName"]
     job = ok(api.create(body))
-    expected = value.strip() if field == "Name" else value
+    expected = value
+    if field in ("AppName", "Name"):
+        expected = normalize("NFC", value.strip())
     assert job[field] == expected
     assert api.job(job["JobId"])[field] == expected
     assert ok(api.put(job["JobId"], body))[field] == expected
@@ -69,9 +76,13 @@ def test_accepted_secrets(api: Api, secrets: list[str]) -> None:
     assert api.job(job["JobId"])["SecretArgs"] == masks
 
 
+# Control characters, changes of direction, nothing to be seen.
+SPOOFS = ["a\nb", "a\x1b[2Jb", "a\x00b", "a\u202eb", "a\u2066b", "\u200b", "\u3164", "\u0301"]
 BAD: list[tuple[str, Any]] = [
     ("AppName", ""),
     ("AppName", "x" * 129),
+    ("AppName", " \n\u00a0"),
+    *((field, bad) for field in ("AppName", "Name", "ServiceName") for bad in SPOOFS),
     ("Name", ""),
     ("Name", " \t\n"),
     ("Name", "x" * 65),
@@ -134,14 +145,17 @@ def test_refused(api: Api, field: str, value: Any) -> None:
     assert api.job(job["JobId"]) == job
 
 
-@pytest.mark.parametrize("field", ["AppName", "Name", "ServiceName"])
-def test_nul_in_a_label_is_no_fault_of_ours(api: Api, field: str) -> None:
-    body = fields(**{field: "a\x00b"})
-    answer = api.create(body)
-    if answer.status_code == 200:
-        assert api.job(ok(answer)["JobId"])[field] == "a\x00b"
-    else:
-        invalid(answer, field)
+def test_a_name_has_one_spelling(api: Api) -> None:
+    app = unique("é")
+    decomposed = f" {normalize('NFD', app)} "
+    job = ok(api.create(fields(AppName=decomposed, Name="é")))
+    assert job["AppName"] == app
+    for spelling in (app, decomposed):
+        again = api.create(fields(AppName=spelling, Name=normalize("NFD", "é")))
+        refused(again, 400, "jobs_name_duplicated_error", "é")
+        assert [one["JobId"] for one in ok(api.jobs(spelling))] == [job["JobId"]]
+        (entry,) = ok(api.audit(AppName=spelling))["Entries"]
+        assert entry["JobId"] == job["JobId"]
 
 
 def test_limit_of_secrets_counts_kept_ones_in_bytes(api: Api) -> None:
@@ -154,15 +168,17 @@ def test_limit_of_secrets_counts_kept_ones_in_bytes(api: Api) -> None:
 
 def test_full_limits_together_can_be_started(api: Api) -> None:
     job = api.new_job(
-        AppName="应" * 96 + fields()["AppName"][-32:],
-        Name="线" * 64,
-        Cmd="线" * 4096,
-        Env=["A=" + "x" * 160] * 100,
+        AppName="😀" * 96 + fields()["AppName"][-32:],
+        ServiceName="😀" * 128,
+        Name="😀" * 64,
+        Cmd="😀" * 4096,
+        Env=["A=" + "\n" * 160] * 100,
         SecretArgs=["x" * 96] * 32,
     )
     nodes = [f"{number:080}" for number in range(1000)]
     targets = [{"ContainerId": f"{node:0>128}", "NodeId": node} for node in nodes]
-    api.new_execution(job["JobId"], targets)
+    executor_id = api.new_execution(job["JobId"], targets)
+    assert len(api.execution(job["JobId"], executor_id)["Result"]) == 1000
 
 
 def test_every_start_body_that_is_wrong(api: Api) -> None:
@@ -190,6 +206,10 @@ def test_every_start_body_that_is_wrong(api: Api) -> None:
         [{"ContainerId": "c", "NodeId": ""}],
         [{"ContainerId": "c", "NodeId": "n" * 81}],
         [{"ContainerId": "c", "NodeId": "节点"}],
+        [{"ContainerId": "c", "NodeId": "\\" * 76}],
+        [{"ContainerId": "c", "NodeId": '"' * 76}],
+        [{"ContainerId": "c", "NodeId": "n\n"}],
+        [{"ContainerId": "c\n", "NodeId": "n"}],
         [good, good],
         [good, {"ContainerId": "c", "NodeId": "other"}],
     ]

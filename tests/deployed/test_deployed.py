@@ -113,7 +113,7 @@ def test_upkeep_ends_what_nobody_ends(deployed: Deployed) -> None:
     backstage = deployed.backstage
     node = backstage.announce()
     job_id = ok(deployed.api.create(least()))["JobId"]
-    expired, lost = target(node.node_id), target("a node that is gone")
+    expired, lost = target(node.node_id), target("gone")
     executor_id = deployed.api.new_execution(job_id, [expired, lost])
     execution = (job_id, aged(deployed, job_id, executor_id))
     backstage.put_result(execution, lost, "RUNNING", ID="1")
@@ -176,7 +176,7 @@ def test_the_functions_log_no_secret_and_no_token(deployed: Deployed) -> None:
     job = ok(deployed.api.create(least(SecretArgs=[marker])))
     masked = {**least(SecretArgs=[job["SecretArgs"][0], f"2 {marker}"]), "AppName": job["AppName"]}
     ok(deployed.api.put(job["JobId"], masked))
-    ok(deployed.api.start(job["JobId"], [target("a node")]))
+    ok(deployed.api.start(job["JobId"], [target("n")]))
     wrong = deployed.api.create({**least(SecretArgs=[marker, "***"]), "Cmd": "'"})
     assert wrong.status_code == 400
     token = deployed.api.headers["Authorization"].removeprefix("Bearer ")

@@ -121,7 +121,7 @@ def test_what_is_at_the_limit_is_taken(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("fields", "field", "right"),
     [
-        ({"AppName": "x" * 129}, "AppName", "<= 128"),
+        ({"AppName": "x" * 129}, "AppName", "1 to 128"),
         ({"AppName": 1}, "AppName", "Expected `str`"),
         ({"Name": "名" * 65}, "Name", "1 to 64"),
         ({"Cmd": ""}, "Cmd", ">= 1"),

@@ -159,7 +159,8 @@ def test_making_and_revoking_is_in_the_audit() -> None:
         {"days": 367},
         {"apps": [""]},
         {"apps": ["x" * 129]},
-        {"apps": ["应" * 128] * 6},
+        {"apps": ["a\u202eb"]},
+        {"apps": [f"{number}" + "应" * 127 for number in range(6)]},
     ],
     ids=lambda changes: str(changes)[:40],
 )
@@ -167,6 +168,12 @@ def test_what_no_token_can_be(changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         tokens.create(ACTOR, new(**changes))
     assert token_store.list_tokens() == []
+
+
+def test_applications_are_stored_as_jobs_have_them(aws: None) -> None:
+    tokens.create(ACTOR, new(apps=[" e\u0301 ", "\u00e9", "b"]))
+    (token,) = token_store.list_tokens()
+    assert token.Apps == ["b", "\u00e9"]
 
 
 # The authorizer
