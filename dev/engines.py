@@ -27,7 +27,7 @@ DIRECTORY = Path(__file__).resolve().parents[1] / ".local" / "engines"
 SUITES = ("sid", "trixie")
 # The machine's own runc and tini go with them: newer ones want a newer C library.
 PACKAGES = ("docker.io", "docker-cli", "containerd")
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+KEYRINGS = Path("/usr/share/keyrings")
 SECONDS = 600
 
 
@@ -129,9 +129,12 @@ def _apt(suite: str) -> list[str]:
     """Options by which apt knows this suite alone, from the first of its own mirrors that has it."""
     options, failure = _options(suite), "apt has no sources"
     (DIRECTORY / suite / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    keyring = next(KEYRINGS.glob("debian-archive-keyring.*"), None)
+    if keyring is None:
+        raise EngineError(f"Debian's keys are not in {KEYRINGS}")
     mirrors = _run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Identifier: Packages")
     for mirror in dict.fromkeys(mirrors.split()):
-        _sources(suite).write_text(f"deb [signed-by={KEYRING}] {mirror} {suite} main\n")
+        _sources(suite).write_text(f"deb [signed-by={keyring}] {mirror} {suite} main\n")
         try:
             _run("apt-get", *options, "--error-on=any", "update")
         except EngineError as error:

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
-from worker.engine import Engine, Unreachable
+from tests.swarm.conftest import wait_until
+from worker.engine import Engine, Refusal, Unreachable
+from worker.exits import Exits
+from worker.health import Pulse
 
 EXEC = {"ID": "e1", "Running": False, "ExitCode": 3, "Pid": 7}
 ANSWERS: dict[str, tuple[int, Any]] = {
@@ -48,6 +51,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
         versioned = re.fullmatch(r"/v(\d+\.\d+)(/.*)", self.path)
         asked, path = versioned.groups() if versioned else (self.server.newest, self.path)
         if number(asked) < number(self.server.least):
@@ -146,3 +150,26 @@ def test_events_that_break_off_say_so(tmp_path: Path) -> None:
         server.over.set()
         with pytest.raises(Unreachable):
             list(ends)
+
+
+def test_an_engine_that_is_replaced_by_a_newer_one_is_served_on(tmp_path: Path) -> None:
+    with serving(tmp_path / "engine.sock") as server:
+        server.least, server.newest = "1.24", "1.41"
+        engine = Engine(f"unix://{tmp_path}/engine.sock", pool=3)
+        exits = Exits(engine, Pulse())
+        exits.start()
+        wait_until(lambda: exits.known("e2") == 127, 10, lambda: "no event")
+        assert engine.create("c1", ["true"], [], "", False) == "e1"
+        server.least, server.newest = "1.44", "1.52"
+        with pytest.raises(Refusal, match="too old"):
+            engine.create("c1", ["true"], [], "", False)
+        # As an engine's end does, this ends its events.
+        server.over.set()
+        wait_until(lambda: served(engine), 10, lambda: "still refused")
+
+
+def served(engine: Engine) -> bool:
+    try:
+        return engine.create("c1", ["true"], [], "", False) == "e1"
+    except Refusal:
+        return False
