@@ -273,14 +273,17 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
 
 @pytest.fixture(scope="session")
 def start_worker(
-    deployed: Deployed, swarm: Swarm, tmp_path_factory: pytest.TempPathFactory
+    deployed: Deployed,
+    swarm: Swarm,
+    worker_key: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     """Starts a worker of the node, with what the stack gives it and no more; ended after all tests."""
     directory = tmp_path_factory.mktemp("worker")
     environment = {
         **os.environ,
         **deployed.environment,
-        **_worker_key(deployed),
+        **worker_key,
         "AWS_SDK_UA_APP_ID": WORKER,
         "DOCKER_HOSTS": swarm.manager.docker_host,
         "POLL_SECONDS": "1",
@@ -303,7 +306,9 @@ def start_worker(
         worker.wait()
 
 
-def _worker_key(deployed: Deployed) -> dict[str, str]:
+@pytest.fixture(scope="session")
+def worker_key(deployed: Deployed) -> dict[str, str]:
+    """The credentials of a worker, as variables."""
     user = deployed.outputs["WorkerUserName"]
     key = deployed.client("iam").create_access_key(UserName=user)["AccessKey"]
     return {

@@ -6,10 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 import requests
+from botocore.exceptions import ClientError
 
+from dev.queues import bring_up_to_date
 from dev.stack import LOCAL
 from dev.swarm import Swarm
 from tests.contract.client import Json, eventually, least, ok, target, unique
@@ -107,6 +111,38 @@ def grown(deployed: Deployed, execution: tuple[str, str], container: Json) -> No
     answer = deployed.api.log(*execution, container["ContainerId"])
     assert answer.status_code == 302
     assert len(requests.get(answer.headers["Location"], timeout=30).content) == GROWN
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_worker_changes_no_queue_and_lists_no_logs(
+    deployed: Deployed, swarm: Swarm, worker_key: dict[str, str]
+) -> None:
+    name = f"{PREFIX}-node-{swarm.manager.node_id}"
+    sqs, owners = as_worker(deployed, worker_key, "sqs"), deployed.client("sqs")
+    url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    changed = {"VisibilityTimeout": "7", "Policy": json.dumps({"Statement": []})}
+    with pytest.raises(ClientError, match="AccessDenied"):
+        sqs.set_queue_attributes(QueueUrl=url, Attributes=changed)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        as_worker(deployed, worker_key, "s3").list_objects_v2(Bucket=deployed.outputs["LogBucket"])
+    # Its owner may, and the next deployment sets it right.
+    owners.set_queue_attributes(QueueUrl=url, Attributes=changed)
+    bring_up_to_date(owners, deployed.outputs)
+    found = owners.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    assert found["VisibilityTimeout"] == "60"
+    assert not found.get("Policy")
+    assert deployed.outputs["DeadLetterQueueArn"] in found["RedrivePolicy"]
+
+
+def as_worker(deployed: Deployed, key: dict[str, str], service: str) -> Any:
+    """A client with the rights of a worker."""
+    return boto3.client(
+        service,
+        endpoint_url=deployed.aws.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=key["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=key["AWS_SECRET_ACCESS_KEY"],
+    )
 
 
 def test_upkeep_ends_what_nobody_ends(deployed: Deployed) -> None:
