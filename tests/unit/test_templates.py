@@ -81,6 +81,8 @@ def test_lines_of_the_access_log_are_json() -> None:
         (f"Bearer ajt_{RANDOM}, Bearer x", False),
         ("Bearer", False),
     ],
+    # All processes of a test run must see the same names.
+    ids=["no mark", "token", "other case", "short", "two", "none"],
 )
 def test_the_gateway_asks_about_what_looks_like_a_token_alone(header: str, passes: bool) -> None:
     """And about all that the authorizer takes."""
