@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pins run test test-all chaos check swarm bench fuzz docs deploy settings reclaim
+.PHONY: help setup pins run test test-all chaos sleepers check swarm bench fuzz docs deploy settings reclaim
 # ENGINE=newest or ENGINE=28, on the command line: not the machine's own engine but one of Debian's newer ones.
 ON_ENGINE = $(if $(ENGINE),$(PYTHON) -m dev.engines $(ENGINE))
 
@@ -79,6 +79,9 @@ bench: $(STAMP)  ## Measure what redaction costs
 
 chaos: $(STAMP)  ## Kill workers N times while commands run (N=300 ENGINE=28), as root
 	N=$(or $(N),300) $(ON_ENGINE) $(PYTHON) -m pytest tests/swarm/test_chaos.py -s
+
+sleepers: $(STAMP)  ## Let N commands sleep on one node, and tell what that costs its worker (N=1000), as root
+	N=$(or $(N),1000) $(PYTHON) -m pytest tests/swarm/test_sleepers.py -s
 
 check: $(STAMP)  ## Lint, formatting, types, who imports whom
 	$(VENV)/bin/ruff check .

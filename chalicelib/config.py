@@ -7,6 +7,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+# A log takes no more output than this, whatever a worker or a job is set to: 64 GiB.
+MAX_LOG_BYTES = 64 * 1024**3
+
 
 @dataclass(frozen=True)
 class Settings:

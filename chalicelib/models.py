@@ -51,6 +51,8 @@ class _Command(Model):
     Privileged = BooleanAttribute()
     User = _OptionalText()
     Env: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
+    # Bytes of output that a target's log takes at the most; absent: as many as the worker allows.
+    LogBytes = NumberAttribute(null=True)
     # `secrets.pack`ed; absent where there are none.
     Sealed = BinaryAttribute(legacy_encoding=False, null=True)
 
@@ -150,6 +152,8 @@ class Result(Model):
     Output = BinaryAttribute(legacy_encoding=False, null=True)
     OutputSize = NumberAttribute(null=True)
     OutputIncomplete = BooleanAttribute(null=True)
+    # What a log that became too long lacks: {"Bytes": …, "After": …}.
+    OutputDropped: JSONAttribute = JSONAttribute(null=True)
     E = UnicodeAttribute(null=True)
     Reason = UnicodeAttribute(null=True)
     # Of a container's long id: the target that has the container, if it spells it in another way.

@@ -48,8 +48,11 @@ class TargetMessage(msgspec.Struct, frozen=True, rename="pascal"):
     """
 
     job_id: Annotated[str, Meta(pattern=_JOB_ID)]
+    # When it was accepted, in seconds.
     executor_id: Annotated[str, Meta(pattern=_EXECUTOR_ID)]
     container_id: Annotated[str, Meta(pattern=_CONTAINER_ID)]
+    # Whose turn it is depends on this, and nothing else does.
+    app_name: str = ""
 
 
 class Received(msgspec.Struct, frozen=True):

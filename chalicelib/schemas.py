@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chalicelib import labels
+from chalicelib.config import MAX_LOG_BYTES
 from chalicelib.errors import InvalidRequest
 from chalicelib.secrets import check_size
 from chalicelib.states import Reason
@@ -112,6 +113,19 @@ class JobRequest(Struct, kw_only=True):
         | UnsetType
     ) = UNSET
 
+    LogBytes: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=MAX_LOG_BYTES,
+                description="How much output each target's log takes, beside the last MiB; it lowers the "
+                "worker's own limit. 0: the worker's alone. In an edit, absent: the stored one stays.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
     def check(self) -> None:
         """Raises InvalidRequest for what the types do not tell; brings names into their one form."""
         self.AppName = _label("AppName", self.AppName.strip(), 128)
@@ -197,6 +211,7 @@ class JobAnswer(Struct):
         list[Annotated[str, Meta(pattern=r"^\**$")]],
         Meta(description="As many `*` as the secret has characters."),
     ]
+    LogBytes: Annotated[int, Meta(description="0: the worker's own limit alone.")]
     Executors: Annotated[list[_ExecutorId], Meta(description="Its starts, the oldest first.")]
 
 
@@ -254,6 +269,13 @@ class ProcessConfig(TypedDict):
     user: NotRequired[str]
 
 
+class Dropped(TypedDict):
+    """What a log that became too long lacks."""
+
+    Bytes: Annotated[int, Meta(ge=1, description="So many bytes are missing.")]
+    After: Annotated[int, Meta(ge=1, description="After so many bytes of the log.")]
+
+
 class _Output(_Result):
     Output: Annotated[str, Meta(description="The end of stdout and stderr as they came.")]
     OutputSize: Annotated[int, Meta(ge=0, description="Bytes of the whole log.")]
@@ -261,6 +283,7 @@ class _Output(_Result):
     OutputIncomplete: NotRequired[
         Annotated[bool, Meta(description="Some of the output may be missing, also from the log.")]
     ]
+    OutputDropped: NotRequired[Dropped]
     StartTime: NotRequired[_Time]
     EndTime: NotRequired[_Time]
 

@@ -115,6 +115,7 @@ def _command_of(job: Job) -> list[Action]:
         *actions,
         _set_or_remove(Job.ServiceName, job.ServiceName),
         _set_or_remove(Job.User, job.User),
+        _set_or_remove(Job.LogBytes, job.LogBytes),
         _set_or_remove(Job.Sealed, job.Sealed),
     ]
 

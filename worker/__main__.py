@@ -7,6 +7,7 @@ The worker also lets go when one of its loops dies of an error: its supervisor s
 """
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -62,11 +63,12 @@ def main() -> int:
     telemetry.configure(settings.log_level)
     try:
         worker = load(os.environ)
-        spools = SpoolDirectory(worker.spool_dir, worker.spool_bytes)
+        spools = SpoolDirectory(worker.spool_dir, worker.spool_bytes, worker.log_bytes)
     except (ValueError, UnsafeFolder, OSError) as error:
         log.error("wrong setting", error=str(error))
         return 2
     threading.excepthook = _log_death
+    _allow_open_files()
     signals = Signals()
     store.connect()
     health = Health()
@@ -97,6 +99,12 @@ def main() -> int:
     spools.close()
     log.info("drained")
     return 0
+
+
+def _allow_open_files() -> None:
+    """Each command has a connection and a file open; a shell's usual 1,024 would be too few."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _log_death(death: threading.ExceptHookArgs) -> None:

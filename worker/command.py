@@ -36,6 +36,8 @@ class Command:
     created: float
     expires: int
     tail: int
+    # The job's own limit of its log.
+    log_bytes: int | None = None
 
     @property
     def words(self) -> list[str]:
@@ -153,5 +155,6 @@ def _open(execution: Execution) -> Command:
         own_containers_only=bool(execution.OwnContainersOnly),
         created=float(execution.ExecutorId),
         expires=int(execution.ExpiresAt),
+        log_bytes=None if execution.LogBytes is None else int(execution.LogBytes),
         tail=min(_TAIL, _ALL_TAILS // len(execution.Target)),
     )

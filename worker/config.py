@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from chalicelib.config import switch, whole_number, words
+from chalicelib.config import MAX_LOG_BYTES, switch, whole_number, words
 
 _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
@@ -19,14 +19,18 @@ class WorkerSettings:
     engines: tuple[str, ...]
     # Names this worker in the nodes table and in logs.
     worker_id: str
-    # Commands at once on each engine.
+    # Commands at once on each engine, of those that began within the last minute.
     max_commands: int
+    # Commands at once on each engine, in all; one application has as many as it leaves free for others.
+    max_running: int
     # How long one poll of an idle queue lasts, in seconds (1–20): also how long an idle drain may take.
     poll_seconds: int
     # Output waits here for its upload.
     spool_dir: Path
     # Bytes of all commands together that may wait there; who prints faster than they go is slowed down.
     spool_bytes: int
+    # Bytes of a command's output that its log takes, beside the last MiB; a job may lower it.
+    log_bytes: int
     # `/healthz` and `/metrics` answer on this port of the loopback interface.
     health_port: int
     # Whether the values of secret arguments are taken out of the output before it is stored.
@@ -38,13 +42,22 @@ def load(environ: Mapping[str, str]) -> WorkerSettings:
     poll_seconds = whole_number(environ, "POLL_SECONDS", 20)
     if poll_seconds > 20:
         raise ValueError("POLL_SECONDS must be at most 20, the longest poll that SQS knows")
+    max_commands = whole_number(environ, "MAX_COMMANDS", 32)
+    max_running = whole_number(environ, "MAX_RUNNING", max(1000, max_commands))
+    if max_running < max_commands:
+        raise ValueError(f"MAX_RUNNING must be at least MAX_COMMANDS, which is {max_commands}")
+    log_bytes = whole_number(environ, "LOG_BYTES", 2 * 1024**3)
+    if log_bytes > MAX_LOG_BYTES:
+        raise ValueError(f"LOG_BYTES must be at most {MAX_LOG_BYTES}")
     return WorkerSettings(
         engines=_engines(environ),
         worker_id=environ.get("WORKER_ID") or f"{socket.gethostname()}-{os.getpid()}",
-        max_commands=whole_number(environ, "MAX_COMMANDS", 32),
+        max_commands=max_commands,
+        max_running=max_running,
         poll_seconds=poll_seconds,
         spool_dir=Path(environ.get("SPOOL_DIR") or "/var/tmp/appjobs"),
         spool_bytes=whole_number(environ, "SPOOL_BYTES", 1024**3),
+        log_bytes=log_bytes,
         health_port=whole_number(environ, "HEALTH_PORT", 9464),
         redact=switch(environ, "REDACT", default=True),
     )

@@ -1,13 +1,12 @@
-"""One node's consumer: poll its queue, dispatch to threads, drain."""
+"""One node's consumer: receives ahead, starts a thread for each target in its turn, drains."""
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
 from chalicelib import queues
-from chalicelib.queues import BATCH, Received
+from chalicelib.queues import BATCH, Received, TargetMessage
 from worker import metrics
 from worker.command import Commands
 from worker.config import WorkerSettings
@@ -18,11 +17,16 @@ from worker.heartbeat import Heartbeat, ServedNode
 from worker.lease import Lease
 from worker.output import SpoolDirectory
 from worker.run import Runner
+from worker.turns import Turns
 
 log = structlog.stdlib.get_logger(__name__)
 
 # After a failed poll, in seconds: AWS is out of reach, or the queue was deleted.
 _PAUSE = 5
+# Before the next poll, when messages have to wait here: another worker of the node may have places.
+_PACE = 0.2
+# Between two looks at whether somebody's first minute is over.
+_LOOK = 1.0
 
 
 class Consumer(threading.Thread):
@@ -47,9 +51,9 @@ class Consumer(threading.Thread):
         self._commands = commands
         self._spools = spools
         # Each command keeps one connection open for its output and needs another for its calls.
-        self._engine = Engine(url, pool=2 * settings.max_commands)
+        self._engine = Engine(url, pool=2 * settings.max_running)
         self.exits = Exits(self._engine, health.pulse(f"events {url}"))
-        self._free = threading.Semaphore(settings.max_commands)
+        self._turns = Turns(settings.max_commands, settings.max_running)
         self._draining = threading.Event()
         self._polled = time.time()
 
@@ -61,6 +65,7 @@ class Consumer(threading.Thread):
         node = self._announce()
         if node is not None:
             metrics.LAST_POLL.labels(node.node_id).set_function(lambda: time.time() - self._polled)
+            metrics.AHEAD.labels(node.node_id).set_function(lambda: self._turns.waiting)
             self._serve(node)
 
     def _serve(self, node: ServedNode) -> None:
@@ -72,14 +77,19 @@ class Consumer(threading.Thread):
             self._spools,
             self._settings.redact,
         )
-        # No `with`: if this loop dies, it must not wait for its commands first.
-        pool = ThreadPoolExecutor(self._settings.max_commands, "run")
+        name = f"poller {self._engine.url}"
+        poller = threading.Thread(target=self._poll_on, args=(node, name), name=name, daemon=True)
+        poller.start()
         while not self._draining.is_set():
             self._pulse.beat()
-            for message in self._poll(node):
-                self._submit(pool, runner, node, message)
+            if message := self._turns.take(_LOOK):
+                self._start(runner, node, message)
+            if not poller.is_alive() and not self._draining.is_set():
+                raise RuntimeError(f"the {name} is over before its time")
+        self._put_back(node.queue_url, self._turns.close())
         self._health.ended(self.name)
-        pool.shutdown()
+        self._turns.wait_for_all()
+        poller.join()
 
     def _announce(self) -> ServedNode | None:
         """Reaches the engine, makes its queue and announces its node, however long it takes."""
@@ -98,51 +108,61 @@ class Consumer(threading.Thread):
         self._health.ended(self.name)
         return None
 
-    def _submit(
-        self, pool: ThreadPoolExecutor, runner: Runner, node: ServedNode, message: Received
-    ) -> None:
-        try:
-            pool.submit(self._handle, runner, node, message)
-        except RuntimeError:  # no more threads for now: the message comes again
-            log.exception("message not taken up")
-            metrics.RETRIES.labels("target").inc()
-            self._lease.release(node.queue_url, message.target)
-            self._free.release()
+    def _poll_on(self, node: ServedNode, name: str) -> None:
+        """Receives messages until it is told to drain, also some that have to wait for their turn."""
+        pulse = self._health.pulse(name)
+        while not self._draining.is_set():
+            pulse.beat()
+            if room := self._turns.room(_LOOK):
+                self._poll(node, min(room, BATCH))
+            if self._turns.busy:
+                self._draining.wait(_PACE)
+        self._health.ended(name)
 
-    def _poll(self, node: ServedNode) -> list[Received]:
-        """The next messages, no more than there are free places, each with its place taken."""
-        places = self._take_places()
-        messages: list[Received] = []
+    def _poll(self, node: ServedNode, at_most: int) -> None:
         try:
-            if places:
-                messages = self._receive(node.queue_url, places)
+            messages = queues.receive(node.queue_url, at_most, self._settings.poll_seconds)
+            self._polled = time.time()
+            for message in messages:
+                self._take_in_hand(node.queue_url, message)
         except Exception:  # whatever it was, the next poll may work
             log.warning("poll failed", exc_info=True)
             metrics.RETRIES.labels("poll").inc()
             self._draining.wait(_PAUSE)
             with metrics.tolerated("poll"):  # somebody may have deleted the queue
                 queues.ensure_queue(node.node_id)
-        finally:
-            for _ in range(places - len(messages)):
-                self._free.release()
-        return messages
 
-    def _receive(self, queue_url: str, places: int) -> list[Received]:
-        received = queues.receive(queue_url, places, self._settings.poll_seconds)
-        self._polled = time.time()
-        if received and self._draining.is_set():  # It was told to during the poll: not ours to run.
-            queues.hold(queue_url, [message.receipt for message in received], 0)
-            return []
-        return [message for message in received if self._lease.hold(queue_url, message)]
+    def _take_in_hand(self, queue_url: str, message: Received) -> None:
+        if self._lease.hold(queue_url, message):
+            self._commands.hold(message.target)
+            if not self._turns.put(message):  # It was told to drain during the poll.
+                self._put_back(queue_url, [message])
 
-    def _take_places(self) -> int:
-        """Waits some seconds for a free place, takes it and those free beside it, ten at the most."""
-        if not self._free.acquire(timeout=self._settings.poll_seconds):
-            return 0
-        places = 1
-        while places < BATCH and self._free.acquire(blocking=False):
-            places += 1
-        return places
+    def _put_back(self, queue_url: str, messages: list[Received]) -> None:
+        """Makes messages that had no turn visible at once: not ours to run."""
+        receipts = [self._lease.receipt(queue_url, message.target) for message in messages]
+        for message in messages:
+            self._let_go(queue_url, message.target)
+        for batch in queues.batched(receipts):
+            with metrics.tolerated("hold", queue_url=queue_url):
+                queues.hold(queue_url, batch, 0)
+
+    def _let_go(self, queue_url: str, target: TargetMessage) -> None:
+        self._lease.release(queue_url, target)
+        self._commands.release(target)
+
+    def _start(self, runner: Runner, node: ServedNode, message: Received) -> None:
+        name = f"run {message.target.container_id[:12]}"
+        thread = threading.Thread(
+            target=self._handle, args=(runner, node, message), name=name, daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads for now: the message comes again
+            log.exception("message not taken up")
+            metrics.RETRIES.labels("target").inc()
+            self._let_go(node.queue_url, message.target)
+            self._turns.leave(message.target)
 
     def _handle(self, runner: Runner, node: ServedNode, message: Received) -> None:
         target = message.target
@@ -156,12 +176,12 @@ class Consumer(threading.Thread):
             in_flight.track_inprogress(),
         ):
             try:
-                runner.run(message)
+                runner.run(message, lambda: self._turns.rest(target))
                 queues.delete(node.queue_url, self._lease.receipt(node.queue_url, target))
             except Exception:
                 # The message stays on the queue: it comes again and is adopted, or found to be over.
                 log.exception("message not brought to its end")
                 metrics.RETRIES.labels("target").inc()
             finally:
-                self._lease.release(node.queue_url, target)
-                self._free.release()
+                self._let_go(node.queue_url, target)
+                self._turns.leave(target)

@@ -58,6 +58,8 @@ def complete_log(spool: Spool, result: Result) -> None:
     """Brings the log to its end in S3; where S3 refuses for too long, the result says so."""
     try:
         insist_on_log(spool.flush)
+        if dropped := spool.dropped:
+            result.OutputDropped, result.OutputIncomplete = dropped, True
     except Exception:  # whatever S3 says, how the command ended must not be lost with it
         log.exception("log given up", exec_id=result.ID)
         result.OutputIncomplete = True

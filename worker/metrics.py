@@ -8,8 +8,9 @@ from prometheus_client import Counter, Gauge
 
 log = structlog.stdlib.get_logger(__name__)
 
-IN_FLIGHT = Gauge("appjobs_in_flight", "Targets in this worker's hands", ["node"])
+IN_FLIGHT = Gauge("appjobs_in_flight", "Targets that this worker runs", ["node"])
 WAITING = Gauge("appjobs_waiting", "Messages that wait on the node's queue, about", ["node"])
+AHEAD = Gauge("appjobs_received_ahead", "Messages in hand that wait for their turn", ["node"])
 LAST_POLL = Gauge("appjobs_last_poll_age_seconds", "Since a poll of the queue succeeded", ["node"])
 FINISHED = Counter("appjobs_finished", "Targets that this worker ended", ["outcome"])
 ADOPTED = Counter("appjobs_adopted", "Targets taken over from a worker that did not end them")

@@ -18,6 +18,8 @@ from chalicelib.logs import MIN_PART, GrowingObject
 # its and the socket's buffers then; more than that afterwards, and the command was still there.
 _PATIENCE = 1.5
 _BUFFERED = 2 * 1024**2
+# Of an output that is too long for its log, this much of the end is kept too.
+LAST_BYTES = 1024**2
 # The tail is cut when it is this much too long: seldom, since a cut moves all of it.
 _TAIL_SLACK = 1024**2
 
@@ -27,14 +29,16 @@ class UnsafeFolder(Exception):
 
 
 class SpoolDirectory:
-    """The worker's place for spools: a directory of this process's own, and a limit for all of them.
+    """The worker's place for spools: a directory of this process's own, and limits.
 
-    `limit` is in bytes that wait for their upload. One command may have as many of them as are left
-    free, so that a fast printer leaves room for the others. Besides, each command has up to MIN_PART
-    bytes on the disk that are uploaded already.
+    `log_bytes` is how much of its output a command may have in its log, beside the last of it.
+
+    `limit` is for all of them, in bytes that wait for their upload. One command may have as many of them
+    as are left free, so that a fast printer leaves room for the others. Besides, each command has up to
+    MIN_PART bytes on the disk that are uploaded already.
     """
 
-    def __init__(self, parent: Path, limit: int) -> None:
+    def __init__(self, parent: Path, limit: int, log_bytes: int) -> None:
         _make_safe(parent)
         self._path = parent / uuid4().hex
         # One process at a time: a directory whose lock nobody holds yet looks like a leftover.
@@ -45,12 +49,17 @@ class SpoolDirectory:
             # Held until this process ends, however it ends: it tells the next one what is left over.
             self._lock = _locked(self._path / "lock")
         self._limit = limit
+        self._log_bytes = log_bytes
         self._waiting = 0
         self._changed = threading.Condition()
 
-    def open(self, name: str, log: GrowingObject, tail: int) -> "Spool":
-        """A spool for the output of one command, whose last `tail` bytes it remembers."""
-        return Spool(self, self._path / name, log, tail)
+    def open(self, name: str, log: GrowingObject, tail: int, log_bytes: int | None) -> "Spool":
+        """A spool for the output of one command, whose last `tail` bytes it remembers.
+
+        The job's own `log_bytes` may lower the worker's, and cannot raise it.
+        """
+        limit = min(self._log_bytes, log_bytes or self._log_bytes)
+        return Spool(self, self._path / name, log, tail, limit)
 
     def add(self, count: int) -> None:
         """Counts so many bytes more that wait, or fewer where it is negative."""
@@ -121,10 +130,17 @@ class Spool:
 
     On disk it is a row of segment files. One that S3 can copy by itself (MIN_PART) is closed, uploaded
     and deleted; the last one is uploaded again whenever it has grown.
+
+    Of more than `limit` bytes the rest is not kept, but for the last LAST_BYTES, which `complete` adds.
+    So neither the disk nor the log grows on, and nobody has to wait: the command goes on at full speed.
     """
 
-    def __init__(self, room: SpoolDirectory, path: Path, log: GrowingObject, tail: int) -> None:
+    def __init__(
+        self, room: SpoolDirectory, path: Path, log: GrowingObject, tail: int, limit: int
+    ) -> None:
+        # Bytes of all the output, and of what is kept of it in files.
         self.size = 0
+        self._kept = 0
         # Bytes that are not uploaded yet.
         self.waiting = 0
         self._room = room
@@ -132,6 +148,7 @@ class Spool:
         self._log = log
         self._tail = bytearray()
         self._tail_size = tail
+        self._limit = limit
         self._held_at: int | None = None
         self._lock = threading.Lock()
         self._closed: deque[Path] = deque()
@@ -150,7 +167,8 @@ class Spool:
         if not chunk:
             return
         began, before = time.monotonic(), self.size
-        self._room.wait_for_room(self)
+        if self._kept < self._limit:
+            self._room.wait_for_room(self)
         with self._lock:
             self._write(memoryview(chunk))
         # The disk may have been slow, too.
@@ -159,15 +177,37 @@ class Spool:
 
     def _write(self, left: memoryview) -> None:
         while left:
-            # A disk that is nearly full takes a part and does not complain before the next time.
-            count = self._file.write(left)
-            self._length += count
+            room = self._limit - self._kept
+            count = self._keep(left[:room]) if room else len(left)
             self.size += count
-            self._wait(count)
             self._tail += left[:count]
             left = left[count:]
-        if len(self._tail) > self._tail_size + _TAIL_SLACK:
-            del self._tail[: -self._tail_size]
+        needed = self._tail_size if self.size <= self._limit else max(self._tail_size, LAST_BYTES)
+        if len(self._tail) > needed + _TAIL_SLACK:
+            del self._tail[:-needed]
+
+    def _keep(self, piece: memoryview) -> int:
+        """Adds it, or its beginning, to the current file; returns how much of it."""
+        # A disk that is nearly full takes a part and does not complain before the next time.
+        count = self._file.write(piece)
+        self._length += count
+        self._kept += count
+        self._wait(count)
+        return count
+
+    def complete(self) -> None:
+        """Adds the end of an output that was too long; to be called once, when it is over."""
+        with self._lock:
+            missing = min(self.size - self._kept, LAST_BYTES)
+            left = memoryview(self._tail[len(self._tail) - missing :])
+            while left:
+                left = left[self._keep(left) :]
+
+    @property
+    def dropped(self) -> dict[str, int] | None:
+        """What a completed log lacks: so many bytes, after so many that it has; None if nothing."""
+        missing = self.size - self._kept
+        return {"Bytes": missing, "After": self._limit} if missing else None
 
     def _wait(self, count: int) -> None:
         """So many bytes more wait for their upload, or fewer where it is negative."""
@@ -188,7 +228,7 @@ class Spool:
     @property
     def stored(self) -> int:
         """How many bytes of the output are in the log."""
-        return self.size - self.waiting
+        return self._kept - self.waiting
 
     def flush(self) -> None:
         """Brings the log in S3 up to date, if something came since; safe to repeat after a failure."""

@@ -41,3 +41,4 @@ class Reader(threading.Thread):
         finally:
             for redactor in self._redactors.values():
                 self._spool.write(redactor.flush())
+            self._spool.complete()

@@ -79,18 +79,19 @@ class Runner:
         self._spools = spools
         self._redact = redact
 
-    def run(self, message: Received) -> None:
+    def run(self, message: Received, rest: Callable[[], None] = lambda: None) -> None:
         """Brings the message's target to its end; returns when its message may be deleted.
 
-        Raises where it cannot go on now: the message must come again.
+        Calls `rest` when all that is left is to wait for the end of what runs already. Raises where it
+        cannot go on now: the message must come again.
         """
         try:
             with self._commands.held(message.target):
-                self._run(message.target, message.first)
+                self._run(message.target, message.first, rest)
         except ExecutionNotFound as error:
             log.warning("dropped a message of an unknown execution", error=error.message)
 
-    def _run(self, target: TargetMessage, first: bool) -> None:
+    def _run(self, target: TargetMessage, first: bool, rest: Callable[[], None]) -> None:
         if not self._commands.is_target(target, self._node_id):
             log.warning("dropped a message of no target", node_id=self._node_id)
             return
@@ -105,6 +106,7 @@ class Runner:
             # Another claimed it meanwhile: our message may be the only one.
             result = store.get_result(*ids)
         if result and result.Status not in TERMINAL:
+            rest()
             self._adopt(target, result, owner_lives=first)
 
     def _claim_and_run(self, target: TargetMessage) -> bool:
@@ -165,7 +167,7 @@ class Runner:
             ending.store_end(result)
             return
         log_object = logs.GrowingObject(log_key(target))
-        spool = self._spools.open(result.ID, log_object, command_.tail)
+        spool = self._spools.open(result.ID, log_object, command_.tail, command_.log_bytes)
         result.StartTime = time.time()
         try:
             hidden = command_.needles if self._redact else Needles([])

@@ -64,6 +64,7 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         "ServiceName": "",
         "Privileged": False,
         "SecretArgs": ["******"],
+        "LogBytes": 0,
         "Executors": [_EXECUTOR_ID],
     },
     ExecutionAnswer: {

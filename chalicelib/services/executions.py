@@ -31,7 +31,17 @@ DIRECT_BYTES = 4 * 1024**2
 # take so many seconds more; then a target without a result will never get one.
 _EXPIRY_GRACE = 120
 _WITHOUT_LOG = (Status.STARTING, Status.CREATE_FAILED)
-_COPIED = ("AppName", "ServiceName", "Name", "Cmd", "Privileged", "User", "Env", "Sealed")
+_COPIED = (
+    "AppName",
+    "ServiceName",
+    "Name",
+    "Cmd",
+    "Privileged",
+    "User",
+    "Env",
+    "LogBytes",
+    "Sealed",
+)
 
 
 def start(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
@@ -66,7 +76,9 @@ def send(execution: Execution, targets: Iterable[dict[str, str]], nodes: dict[st
     queues.send(
         (
             nodes[target["NodeId"]].QueueUrl,
-            TargetMessage(execution.JobId, execution.ExecutorId, target["ContainerId"]),
+            TargetMessage(
+                execution.JobId, execution.ExecutorId, target["ContainerId"], execution.AppName
+            ),
         )
         for target in targets
         if target["NodeId"] in nodes
@@ -235,7 +247,7 @@ def result_of(execution: Execution, target: dict[str, str], stored: Result | Non
 def _show(target: dict[str, str], result: Result) -> dict[str, Any]:
     """A result as the contract has it: the engine's own fields flat beside ours."""
     shown: dict[str, Any] = {**(result.Inspect or {}), **target, "Status": result.Status}
-    for name in ("ID", "E", "Reason", "StartTime", "EndTime", "OutputIncomplete"):
+    for name in ("ID", "E", "Reason", "StartTime", "EndTime", "OutputIncomplete", "OutputDropped"):
         value = getattr(result, name)
         if value is not None:
             shown[name] = value

@@ -4,7 +4,7 @@ import time
 import uuid
 from typing import Any
 
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 
 from chalicelib import labels, secrets, store
 from chalicelib.access import Caller
@@ -103,6 +103,7 @@ def show(job: Job) -> JobAnswer:
         User=job.User,
         Env=list(job.Env),
         SecretArgs=[secrets.mask(sealed) for sealed in secrets.unpack(job.Sealed)],
+        LogBytes=int(job.LogBytes or 0),
         Executors=sorted(started for started in job.Executors if float(started) >= oldest),
     )
 
@@ -110,6 +111,8 @@ def show(job: Job) -> JobAnswer:
 def _changes(job: Job, request: JobRequest, secrets_changed: bool) -> dict[str, Any]:
     """What the audit notes of an edit: the names of the changed fields, and where a job was before."""
     changed = [name for name in _EDITED if getattr(request, name) != getattr(job, name)]
+    if request.LogBytes not in (UNSET, job.LogBytes or 0):
+        changed.append("LogBytes")
     moved = {"MovedFrom": job.AppName} if "AppName" in changed else {}
     return {"Fields": changed + ["SecretArgs"] * secrets_changed, **moved}
 
@@ -123,3 +126,5 @@ def _apply(request: JobRequest, job: Job, sealed: list[secrets.Sealed]) -> None:
     job.User = request.User
     job.Env = request.Env
     job.Sealed = secrets.pack(sealed)
+    if not isinstance(request.LogBytes, UnsetType):
+        job.LogBytes = request.LogBytes or None

@@ -38,6 +38,9 @@ GOOD: list[tuple[str, Any]] = [
     ("Env", ["A=b"] * 100),
     ("Env", ["A=" + "x" * (16 * 1024 - 2)]),
     ("Env", ["A=" + "x" * (8 * 1024 - 2)] * 2),
+    ("LogBytes", 0),
+    ("LogBytes", 1),
+    ("LogBytes", 64 * 1024**3),
 ]
 
 
@@ -128,6 +131,11 @@ BAD: list[tuple[str, Any]] = [
     ("Privileged", "true"),
     ("Privileged", 1),
     ("Privileged", []),
+    ("LogBytes", -1),
+    ("LogBytes", 64 * 1024**3 + 1),
+    ("LogBytes", 1.5),
+    ("LogBytes", "1"),
+    ("LogBytes", True),
 ]
 NO_TEXT: list[Any] = [5, 1.5, True, [], ["x"], {}]
 BAD += [

@@ -54,6 +54,23 @@ def test_put_keeps_the_executors(api: Api, node: Node) -> None:
     assert ok(api.put(job["JobId"], {**job, "Cmd": "uptime"}))["Executors"] == [executor]
 
 
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [({}, 5000), ({"LogBytes": None}, 5000), ({"LogBytes": 0}, 0), ({"LogBytes": 9}, 9)],
+)
+def test_an_edit_by_who_does_not_know_a_later_field_keeps_it(
+    api: Api, backstage: Backstage, node: Node, sent: Json, kept: int
+) -> None:
+    job = api.new_job(LogBytes=5000)
+    executor = _start(api, node, job["JobId"])
+    assert backstage.snapshot(job["JobId"], executor)["LogBytes"] == 5000
+    edit = {name: value for name, value in job.items() if name != "LogBytes"}
+    assert ok(api.put(job["JobId"], {**edit, **sent}))["LogBytes"] == kept
+    assert api.job(job["JobId"])["LogBytes"] == kept
+    executor = _start(api, node, job["JobId"])
+    assert backstage.snapshot(job["JobId"], executor).get("LogBytes", 0) == kept
+
+
 ABSENT = ...
 KEPT: list[tuple[list[str], Any, list[str]]] = [
     (["a", "bb"], ABSENT, ["a", "bb"]),

@@ -11,8 +11,9 @@ from .backstage import DAY, Backstage, Node
 from .client import Api, Json, at_once, container, eventually, fields, invalid, ok, target, unique
 
 
-def _message(job_id: str, executor_id: str, one: Json) -> Json:
-    return {"JobId": job_id, "ExecutorId": executor_id, "ContainerId": one["ContainerId"]}
+def _message(job: Json, executor_id: str, one: Json) -> Json:
+    names = {"JobId": job["JobId"], "AppName": job["AppName"]}
+    return {**names, "ExecutorId": executor_id, "ContainerId": one["ContainerId"]}
 
 
 def _sorted(messages: list[Json]) -> list[Json]:
@@ -35,7 +36,7 @@ def test_one_message_per_target(api: Api, backstage: Backstage, node: Node, coun
     job = api.new_job()
     targets = [target(node.node_id) for _ in range(count)]
     executor = api.new_execution(job["JobId"], targets)
-    expected = [_message(job["JobId"], executor, one) for one in targets]
+    expected = [_message(job, executor, one) for one in targets]
     assert _sorted(backstage.messages(node, count)) == _sorted(expected)
     assert api.execution(job["JobId"], executor)["Target"] == targets
 
@@ -49,9 +50,7 @@ def test_a_thousand_targets_over_several_nodes(
     executor = api.new_execution(job["JobId"], targets)
     for one in nodes:
         expected = [
-            _message(job["JobId"], executor, each)
-            for each in targets
-            if each["NodeId"] == one.node_id
+            _message(job, executor, each) for each in targets if each["NodeId"] == one.node_id
         ]
         assert _sorted(backstage.messages(one, len(expected))) == _sorted(expected)
 
@@ -90,7 +89,7 @@ def test_unknown_node_fails_at_once(api: Api, backstage: Backstage, node: Node) 
     assert failed["Reason"] == "node_unknown"
     assert failed["E"]
     assert waiting == {**known, "Status": "STARTING"}
-    assert backstage.messages(node, 1) == [_message(job["JobId"], executor, known)]
+    assert backstage.messages(node, 1) == [_message(job, executor, known)]
 
 
 def test_unknown_node_stays_failed_when_it_is_announced_later(
@@ -105,7 +104,7 @@ def test_unknown_node_stays_failed_when_it_is_announced_later(
     assert api.execution(job["JobId"], executor) == before
     again = api.new_execution(job["JobId"], [late])
     assert api.execution(job["JobId"], again)["Result"][0]["Status"] == "STARTING"
-    assert backstage.messages(node, 1) == [_message(job["JobId"], again, late)]
+    assert backstage.messages(node, 1) == [_message(job, again, late)]
 
 
 # 1,000 different nodes are more keys than DynamoDB answers at once.
@@ -236,4 +235,4 @@ def test_container_ids_need_not_be_long(api: Api, backstage: Backstage, node: No
     job = api.new_job()
     one = {"ContainerId": container()[:12], "NodeId": node.node_id}
     executor = api.new_execution(job["JobId"], [one])
-    assert backstage.messages(node, 1) == [_message(job["JobId"], executor, one)]
+    assert backstage.messages(node, 1) == [_message(job, executor, one)]

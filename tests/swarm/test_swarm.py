@@ -255,6 +255,24 @@ def test_a_300_mb_log_is_complete_to_the_byte(cluster: Cluster) -> None:
     assert peak_memory(worker) < 400
 
 
+def test_a_log_that_is_too_long_has_the_beginning_and_the_end_and_says_what_is_missing(
+    cluster: Cluster,
+) -> None:
+    lines, limit, end = 500_000, 1_234_567, 1024**2
+    target = one(cluster)
+    job_id = cluster.create(NUMBERED % lines, LogBytes=limit)
+    executor_id = cluster.start(job_id, target)
+    result = the(cluster.end(job_id, executor_id, 120))
+    output = b"".join(b"%099d\n" % number for number in range(lines))
+    assert (result["Status"], result["ExitCode"]) == ("FINISHED", 0)
+    assert result["OutputIncomplete"] is True
+    assert result["OutputDropped"] == {"Bytes": len(output) - limit - end, "After": limit}
+    assert result["OutputSize"] == limit + end
+    assert output.decode().endswith(result["Output"])
+    log = cluster.log(job_id, executor_id, target[0]["ContainerId"]).content
+    assert log == output[:limit] + output[-end:]
+
+
 def test_200_mb_with_secrets_all_over_are_redacted_and_no_other_byte_changes(
     cluster: Cluster,
 ) -> None:

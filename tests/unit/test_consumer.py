@@ -1,5 +1,8 @@
 """One node's consumer: how many messages it takes, what it does with them, how it leaves."""
 
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import create_autospec
@@ -44,48 +47,99 @@ def consumer(lease: Lease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     monkeypatch.setattr(module, "_PAUSE", 0)
     settings = load({"MAX_COMMANDS": "12", "POLL_SECONDS": "1"})
     heartbeat = Heartbeat("w", Pulse())
-    spools = SpoolDirectory(tmp_path, 100)
+    spools = SpoolDirectory(tmp_path, 100, 10**6)
     return Consumer("unix:///e", settings, lease, heartbeat, Health(), Commands(), spools)
 
 
-def test_a_poll_takes_no_more_than_there_are_places(consumer: Consumer, sqs: Any) -> None:
+def waiting(consumer: Consumer) -> int:
+    return consumer._turns.waiting
+
+
+def test_messages_are_received_ahead_and_held(consumer: Consumer, lease: Lease, sqs: Any) -> None:
     sqs.receive.side_effect = lambda url, at_most, wait: [received(n) for n in range(at_most)]
-    assert len(consumer._poll(NODE)) == 10
-    sqs.receive.side_effect = lambda url, at_most, wait: [
-        received(n) for n in range(10, 10 + at_most)
-    ]
-    assert len(consumer._poll(NODE)) == 2
-    assert consumer._free._value == 0
-
-
-def test_places_that_got_no_message_are_free_again(consumer: Consumer, sqs: Any) -> None:
-    sqs.receive.return_value = [received(1)]
-    assert len(consumer._poll(NODE)) == 1
-    assert consumer._free._value == 11
+    consumer._poll(NODE, 10)
+    assert waiting(consumer) == 10
+    assert not lease.hold("q", received(9))
 
 
 def test_a_target_in_our_hands_is_not_taken_twice(consumer: Consumer, sqs: Any) -> None:
     sqs.receive.return_value = [received(1)]
-    consumer._poll(NODE)
-    assert consumer._poll(NODE) == []
-    assert consumer._free._value == 11
+    consumer._poll(NODE, 10)
+    consumer._poll(NODE, 10)
+    assert waiting(consumer) == 1
 
 
-def test_a_failed_poll_gives_its_places_back(consumer: Consumer, sqs: Any) -> None:
+def test_a_failed_poll_makes_sure_of_the_queue(consumer: Consumer, sqs: Any) -> None:
     sqs.receive.side_effect = ConnectionError
-    assert consumer._poll(NODE) == []
-    assert consumer._free._value == 12
+    consumer._poll(NODE, 10)
+    sqs.ensure_queue.assert_called_once_with("n1")
 
 
-def test_what_comes_while_it_drains_goes_back_at_once(consumer: Consumer, sqs: Any) -> None:
-    def told_to_drain(url: str, at_most: int, wait: int) -> list[Received]:
-        consumer.drain()
-        return [received(1), received(2)]
+def test_what_comes_after_the_drain_goes_back_at_once(
+    consumer: Consumer, lease: Lease, sqs: Any
+) -> None:
+    consumer._turns.close()
+    sqs.receive.return_value = [received(1)]
+    consumer._poll(NODE, 10)
+    sqs.hold.assert_called_once_with("q", ["r1"], 0)
+    assert lease.hold("q", received(1))
+    assert not consumer._commands._held
 
-    sqs.receive.side_effect = told_to_drain
-    assert consumer._poll(NODE) == []
-    sqs.hold.assert_called_once_with("q", ["r1", "r2"], 0)
-    assert consumer._free._value == 12
+
+def test_on_a_drain_what_waits_goes_back_at_once_and_what_runs_is_waited_for(
+    consumer: Consumer, lease: Lease, sqs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve places, twenty targets, each of which waits until all are started that will be."""
+    enough, may_end = threading.Barrier(13), threading.Event()
+
+    def run(runner: Runner, message: Received, rest: Any) -> None:
+        enough.wait(10)
+        may_end.wait(10)
+
+    monkeypatch.setattr(Runner, "run", run)
+    batches = iter([[received(n) for n in range(10)], [received(n) for n in range(10, 20)]])
+    sqs.receive.side_effect = lambda *_: next(batches, [])
+    served = threading.Thread(target=consumer._serve, args=(NODE,))
+    served.start()
+    enough.wait(10)
+    consumer.drain()
+    wait_for(lambda: sqs.hold.called)
+    assert served.is_alive()
+    may_end.set()
+    served.join(10)
+    assert not served.is_alive()
+    sqs.hold.assert_called_once_with("q", [f"r{n}" for n in range(12, 20)], 0)
+    assert sqs.delete.call_count == 12
+    assert not consumer._commands._held
+    assert not lease._held
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_poller_that_dies_takes_its_consumer_with_it(
+    consumer: Consumer, sqs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "_poll_on", lambda *_: None)
+    with pytest.raises(RuntimeError, match="poller unix:///e is over"):
+        consumer._serve(NODE)
+
+
+def test_where_no_thread_can_be_had_the_message_comes_again(
+    consumer: Consumer, lease: Lease, sqs: Any, monkeypatch: pytest.MonkeyPatch, runner: Any
+) -> None:
+    sqs.receive.return_value = [received(1)]
+    consumer._poll(NODE, 10)
+    message = consumer._turns.take(0)
+    assert message
+    monkeypatch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError))
+    consumer._start(runner, NODE, message)
+    assert lease.hold("q", received(1))
+    assert not consumer._turns._running
 
 
 @pytest.fixture
@@ -93,31 +147,33 @@ def runner() -> Any:
     return create_autospec(Runner, instance=True)
 
 
-def handled(consumer: Consumer, lease: Lease, runner: Any) -> None:
+def handled(consumer: Consumer, runner: Any, sqs: Any) -> None:
     """One message, from the poll to its end."""
-    consumer._free.acquire()
-    lease.hold("q", received(1))
-    consumer._handle(runner, NODE, received(1))
+    sqs.receive.return_value = [received(1)]
+    consumer._poll(NODE, 10)
+    message = consumer._turns.take(0)
+    assert message
+    consumer._handle(runner, NODE, message)
+    assert not consumer._turns._running
+    assert not consumer._commands._held
 
 
 def test_a_message_is_deleted_after_its_target_has_ended(
     consumer: Consumer, lease: Lease, sqs: Any, runner: Any
 ) -> None:
-    runner.run.side_effect = lambda message: sqs.delete.assert_not_called()
-    handled(consumer, lease, runner)
+    runner.run.side_effect = lambda message, rest: sqs.delete.assert_not_called()
+    handled(consumer, runner, sqs)
     sqs.delete.assert_called_once_with("q", "r1")
     assert lease.hold("q", received(1))
-    assert consumer._free._value == 12
 
 
 def test_a_message_whose_target_has_not_ended_stays_and_its_place_is_free(
     consumer: Consumer, lease: Lease, sqs: Any, runner: Any
 ) -> None:
     runner.run.side_effect = ConnectionError
-    handled(consumer, lease, runner)
+    handled(consumer, runner, sqs)
     sqs.delete.assert_not_called()
     assert lease.hold("q", received(1))
-    assert consumer._free._value == 12
 
 
 def test_an_engine_that_is_not_there_yet_is_asked_again(

@@ -86,7 +86,7 @@ def test_ids_grow_whatever_the_clocks_say(clocks: list[float]) -> None:
 def test_a_start_is_announced_to_its_node(job_id: str) -> None:
     executor_id = start(job_id, ("c1", "n1"))
     (received,) = queues.receive(queues.ensure_queue("n1"), 10, 0)
-    assert received.target == queues.TargetMessage(job_id, executor_id, "c1")
+    assert received.target == queues.TargetMessage(job_id, executor_id, "c1", "a")
     assert only(job_id, executor_id) == {
         "ContainerId": "c1",
         "NodeId": "n1",

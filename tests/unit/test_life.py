@@ -181,7 +181,7 @@ class Life(RuleBasedStateMachine):
         """A message comes: the first, a second one, or one that was in a dead worker's hands."""
         target = TargetMessage(self.job_id, self.executor_id, container)
         self.death = death
-        spools = SpoolDirectory(self.directory, 10**6)
+        spools = SpoolDirectory(self.directory, 10**6, 10**6)
         try:
             with suppress(Death, NotStarted, Unreachable):
                 # No command of the model prints after its reader is gone: nobody asks for events.

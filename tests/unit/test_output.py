@@ -1,6 +1,7 @@
 """The spool: the log is every byte, whatever fails in between, and the disk is given back."""
 
 import os
+import random
 import subprocess
 import tempfile
 import threading
@@ -16,12 +17,14 @@ import pytest
 from chalicelib.aws import client
 from chalicelib.config import settings
 from chalicelib.logs import MIN_PART, GrowingObject
-from worker.output import Spool, SpoolDirectory, UnsafeFolder
+from worker.output import LAST_BYTES, Spool, SpoolDirectory, UnsafeFolder
+
+LOG = 10**9
 
 
-def open_spool(path: Path, log: Any, limit: int = 10**9) -> Spool:
+def open_spool(path: Path, log: Any, limit: int = 10**9, log_bytes: int = LOG) -> Spool:
     """A spool that remembers the last four bytes, in a directory for itself."""
-    return SpoolDirectory(path, limit).open("s", log, tail=4)
+    return SpoolDirectory(path, limit, log_bytes).open("s", log, tail=4, log_bytes=None)
 
 
 def files(path: Path) -> list[Path]:
@@ -211,8 +214,8 @@ def test_what_is_stored_is_what_does_not_wait(spool: Spool, log: Any) -> None:
 
 
 def test_one_command_leaves_room_for_the_others(tmp_path: Path, log: Any) -> None:
-    room = SpoolDirectory(tmp_path, limit=100)
-    greedy, modest = room.open("greedy", log, tail=4), room.open("modest", log, tail=4)
+    room = SpoolDirectory(tmp_path, limit=100, log_bytes=LOG)
+    greedy, modest = (room.open(name, log, tail=4, log_bytes=None) for name in ("greedy", "modest"))
     greedy.write(b"x" * 50)
     blocked = threading.Thread(target=greedy.write, args=(b"x",))
     blocked.start()
@@ -231,11 +234,11 @@ def test_one_command_leaves_room_for_the_others(tmp_path: Path, log: Any) -> Non
 def test_what_a_dead_process_left_is_removed_and_a_living_ones_is_not(
     tmp_path: Path, log: Any
 ) -> None:
-    dead, alive = SpoolDirectory(tmp_path, 10), SpoolDirectory(tmp_path, 10)
+    dead, alive = SpoolDirectory(tmp_path, 10, LOG), SpoolDirectory(tmp_path, 10, LOG)
     for room in (dead, alive):
-        room.open("s", log, tail=4).write(b"x")
+        room.open("s", log, tail=4, log_bytes=None).write(b"x")
     dead._lock.close()
-    SpoolDirectory(tmp_path, 10)
+    SpoolDirectory(tmp_path, 10, LOG)
     assert len(files(tmp_path)) == 1
     alive.close()
     assert files(tmp_path) == []
@@ -245,7 +248,7 @@ def test_directories_made_and_closed_at_the_same_moment_leave_each_other_alone(
     tmp_path: Path,
 ) -> None:
     def come_and_go(_: int) -> bool:
-        room = SpoolDirectory(tmp_path, 10)
+        room = SpoolDirectory(tmp_path, 10, LOG)
         usable = room._path.exists()
         room.close()
         return usable
@@ -274,21 +277,21 @@ def test_a_folder_that_another_user_prepared_is_refused_and_nothing_is_written(
     victim.write_text("precious")
     as_nobody('mkdir "$1"; ln -s "$2" "$1/lock"', spools, victim)
     with pytest.raises(UnsafeFolder, match="belongs to user"):
-        SpoolDirectory(spools, 10)
+        SpoolDirectory(spools, 10, LOG)
     assert victim.read_text() == "precious"
 
 
 def test_a_link_in_the_folders_place_is_refused(open_folder: Path, tmp_path: Path) -> None:
     as_nobody('ln -s "$2" "$1/appjobs"', open_folder, tmp_path)
     with pytest.raises(UnsafeFolder, match="links are not followed"):
-        SpoolDirectory(open_folder / "appjobs", 10)
+        SpoolDirectory(open_folder / "appjobs", 10, LOG)
 
 
 @pytest.mark.parametrize("mode", [0o1777, 0o770, 0o702])
 def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
     tmp_path.chmod(mode)
     with pytest.raises(UnsafeFolder, match="others may write"):
-        SpoolDirectory(tmp_path, 10)
+        SpoolDirectory(tmp_path, 10, LOG)
 
 
 def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
@@ -296,7 +299,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     victim.write_text("precious")
     (tmp_path / "lock").symlink_to(victim)
     with pytest.raises(OSError, match="symbolic link"):
-        SpoolDirectory(tmp_path, 10)
+        SpoolDirectory(tmp_path, 10, LOG)
     assert victim.read_text() == "precious"
 
 
@@ -304,8 +307,53 @@ def test_output_is_for_no_other_user_to_read(tmp_path: Path, log: Any) -> None:
     before = os.umask(0)
     try:
         parent = tmp_path / "new" / "spools"
-        SpoolDirectory(parent, 10).open("s", log, tail=4).write(b"x")
+        SpoolDirectory(parent, 10, LOG).open("s", log, tail=4, log_bytes=None).write(b"x")
     finally:
         os.umask(before)
     modes = [path.lstat().st_mode & 0o777 for path in (parent, *parent.rglob("*"))]
     assert set(modes) == {0o700, 0o600}
+
+
+@pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize("limit", [10, MIN_PART - 1, MIN_PART + 10])
+@pytest.mark.parametrize("beyond", [0, 1, LAST_BYTES, LAST_BYTES + 1, 3 * LAST_BYTES + 5])
+@pytest.mark.parametrize("size", [300_000, 10**7])
+def test_a_log_that_is_too_long_is_its_beginning_and_its_end(
+    tmp_path: Path, limit: int, beyond: int, size: int
+) -> None:
+    output = random.Random(limit + beyond).randbytes(limit + beyond)
+    spool = open_spool(tmp_path, GrowingObject("k"), log_bytes=limit)
+    for start in range(0, len(output), size):
+        spool.write(output[start : start + size])
+        spool.flush()
+    assert stored() == output[:limit]
+    spool.complete()
+    spool.flush()
+    end = output[limit:][-LAST_BYTES:]
+    assert stored() == output[:limit] + end
+    assert (spool.stored, spool.size) == (limit + len(end), len(output))
+    missing = max(beyond - LAST_BYTES, 0)
+    assert spool.dropped == ({"Bytes": missing, "After": limit} if missing else None)
+    assert spool.tail == output[-4:]
+
+
+def test_beyond_its_limit_an_output_takes_no_disk_little_memory_and_nobodys_time(
+    tmp_path: Path, log: Any
+) -> None:
+    spool = open_spool(tmp_path, log, limit=100, log_bytes=40)
+    for _ in range(20):
+        spool.write(b"x" * LAST_BYTES)
+    assert spool.size == 20 * LAST_BYTES
+    assert sum(file.stat().st_size for file in files(tmp_path)) == 40
+    assert len(spool._tail) <= 2 * LAST_BYTES
+    assert spool.waiting == 40
+
+
+@pytest.mark.parametrize(("of_the_job", "kept"), [(None, 8), (5, 5), (9, 8)])
+def test_a_job_lowers_the_limit_and_does_not_raise_it(
+    tmp_path: Path, log: Any, of_the_job: int | None, kept: int
+) -> None:
+    spool = SpoolDirectory(tmp_path, 100, 8).open("s", log, tail=4, log_bytes=of_the_job)
+    spool.write(b"0123456789")
+    spool.flush()
+    assert log.parts == [b"0123456789"[:kept]]

@@ -21,7 +21,7 @@ ENGINE = "7TRN:IPZB:QYBB:VPBQ:UMPP:KARE:6ZNR:XE6T:7EWV:PKF4:ZOJD:TPYS"
 
 
 def message(number: int = 0) -> TargetMessage:
-    return TargetMessage("j1", "1.000000", f"c{number}")
+    return TargetMessage("j1", "1.000000", f"c{number}", "a")
 
 
 def attributes(url: str) -> dict[str, str]:
@@ -183,7 +183,7 @@ def test_what_stays_refused_is_an_error_and_the_others_are_sent(sqs: Any) -> Non
     assert sent == {"bad", "good"}
 
 
-def test_a_message_holds_three_ids_and_nothing_else(sqs: Any) -> None:
+def test_a_message_holds_ids_and_the_application_and_nothing_else(sqs: Any) -> None:
     sqs.send_message_batch.return_value = {}
     queues.send([("q", message(1))])
     (entry,) = sqs.send_message_batch.call_args.kwargs["Entries"]
@@ -191,6 +191,7 @@ def test_a_message_holds_three_ids_and_nothing_else(sqs: Any) -> None:
         "JobId": "j1",
         "ExecutorId": "1.000000",
         "ContainerId": "c1",
+        "AppName": "a",
     }
 
 

@@ -30,7 +30,7 @@ from worker.engine import (
     Unreachable,
 )
 from worker.exits import Exits
-from worker.output import Spool, SpoolDirectory
+from worker.output import LAST_BYTES, Spool, SpoolDirectory
 from worker.rights import Node
 from worker.run import Runner
 
@@ -160,7 +160,8 @@ def claimed_in_the_midst_of_the_create(engine: Any, message: Received) -> None:
 
 @pytest.fixture
 def runner(engine: Any, exits: Any, tmp_path: Path) -> Runner:
-    return Runner(engine, exits, "n1", Commands(), SpoolDirectory(tmp_path, 10**6), True)
+    spools = SpoolDirectory(tmp_path, 10**6, 10**6)
+    return Runner(engine, exits, "n1", Commands(), spools, True)
 
 
 @pytest.mark.parametrize("line", ["echo #'\nhi'", "# nothing but a comment", "'' a"])
@@ -647,8 +648,8 @@ def test_secrets_are_taken_out_of_each_stream_of_the_output(
     half = len(SECRET) // 2
     frames = [(1, b"<" + SECRET[:half].encode()), (2, b"!"), (1, SECRET[half:].encode() + b">s3")]
     engine.start.side_effect = printing(*frames)
-    runner = Runner(engine, exits, "n1", Commands(), SpoolDirectory(tmp_path, 10**6), redact)
-    runner.run(message)
+    spools = SpoolDirectory(tmp_path, 10**6, 10**6)
+    Runner(engine, exits, "n1", Commands(), spools, redact).run(message)
     raw = f"<{SECRET[:half]}!{SECRET[half:]}>s3".encode()
     assert stored(message).Output == (b"<!***>s3" if redact else raw)
 
@@ -944,3 +945,30 @@ def test_a_start_that_never_reached_the_engine_is_made_at_the_next_delivery(
     assert (stored(message).Status, stored(message).Output) == (Status.FINISHED, b"hi\n")
     assert stored(message).OutputIncomplete is None
     engine.create.assert_called_once()
+
+
+def test_a_log_that_becomes_too_long_says_what_it_lacks(runner: Runner, engine: Any) -> None:
+    message = accepted(NOW, LogBytes=10)
+    engine.start.side_effect = printing((1, b"0123456789-----" + b"x" * LAST_BYTES))
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.OutputIncomplete) == (Status.FINISHED, True)
+    assert result.OutputDropped == {"Bytes": 5, "After": 10}
+    assert result.OutputSize == 10 + LAST_BYTES
+    assert logs.stored_end(ending.log_key(message.target), LAST_BYTES + 20) == (
+        b"0123456789" + b"x" * LAST_BYTES
+    )
+
+
+def test_a_log_that_s3_refuses_does_not_say_where_it_lacks_something(
+    runner: Runner, engine: Any, monkeypatch: pytest.MonkeyPatch, clock: Any
+) -> None:
+    def refuse(spool: Any) -> None:
+        raise ConnectionError
+
+    message = accepted(NOW, LogBytes=10)
+    engine.start.side_effect = printing((1, b"0123456789-----" + b"x" * LAST_BYTES))
+    monkeypatch.setattr(Spool, "flush", refuse)
+    monkeypatch.setattr("tenacity.time", clock)
+    runner.run(message)
+    assert (stored(message).OutputIncomplete, stored(message).OutputDropped) == (True, None)

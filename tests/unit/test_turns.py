@@ -1,0 +1,141 @@
+"""Whose turn it is: every application gets its own, whatever another one has started."""
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chalicelib.queues import Received, TargetMessage
+from worker import turns as module
+from worker.turns import AHEAD, Turns
+
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    clock = SimpleNamespace(now=NOW)
+    clock.time = clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def message(app: str, number: int, first: bool = True) -> Received:
+    target = TargetMessage("j1", f"{NOW:.6f}", f"{app}{number}", app)
+    return Received(target, f"m{number}", f"r{number}", first)
+
+
+def filled(turns: Turns, **apps: int) -> Turns:
+    """With so many messages of each application, one application after the other."""
+    for app, count in apps.items():
+        for number in range(count):
+            assert turns.put(message(app, number))
+    return turns
+
+
+def taken(turns: Turns) -> list[str]:
+    """The containers whose turn it is now, until no more have any."""
+    found = []
+    while received := turns.take(0):
+        found.append(received.target.container_id)
+    return found
+
+
+def test_applications_get_their_turns_one_after_the_other() -> None:
+    assert taken(filled(Turns(6, 100), a=5, b=2, c=1)) == ["a0", "b0", "c0", "a1", "b1", "a2"]
+
+
+def test_who_has_fewer_places_is_served_first() -> None:
+    turns = filled(Turns(4, 100), a=10)
+    assert taken(turns) == ["a0", "a1", "a2", "a3"]
+    filled(turns, b=3)
+    for number in range(3):
+        turns.leave(message("a", number).target)
+    assert taken(turns) == ["b0", "a4", "b1"]
+
+
+def test_a_place_is_given_back_after_a_minute(clock: Any) -> None:
+    turns = filled(Turns(2, 100), a=5)
+    assert len(taken(turns)) == 2
+    clock.now += 59
+    assert taken(turns) == []
+    clock.now += 1
+    assert len(taken(turns)) == 2
+
+
+def test_who_only_waits_for_an_end_gives_its_place_back_at_once() -> None:
+    turns = filled(Turns(1, 100), a=2)
+    assert taken(turns) == ["a0"]
+    turns.rest(message("a", 0).target)
+    assert taken(turns) == ["a1"]
+    turns.leave(message("a", 0).target)
+
+
+def test_no_more_run_than_may_in_all(clock: Any) -> None:
+    turns = Turns(2, 3)
+    for number in range(5):
+        turns.put(message("a", number, first=False))
+    assert taken(turns) == ["a0", "a1"]
+    clock.now += 60
+    assert taken(turns) == ["a2"]
+    clock.now += 60
+    assert taken(turns) == []
+    turns.leave(message("a", 0).target)
+    assert taken(turns) == ["a3"]
+
+
+def test_one_application_leaves_as_many_as_it_has_to_the_others(clock: Any) -> None:
+    turns = filled(Turns(4, 8), a=8)
+    assert len(taken(turns)) == 4
+    clock.now += 60
+    assert taken(turns) == []
+    filled(turns, b=8)
+    assert taken(turns) == ["b0", "b1"]
+    filled(turns, c=8)
+    clock.now += 60
+    assert taken(turns) == ["c0"]
+
+
+def test_what_ran_before_and_what_is_too_late_is_never_held_up(clock: Any) -> None:
+    turns = filled(Turns(4, 8), a=5)
+    assert len(taken(turns)) == 4
+    clock.now += 60
+    turns._waiting["a"].appendleft(message("a", 99, first=False))
+    assert taken(turns) == ["a99"]
+    clock.now += 600
+    assert taken(turns) == ["a4"]
+
+
+def test_room_is_for_so_many_that_wait_and_comes_back_with_their_turn() -> None:
+    turns = filled(Turns(1, 100), a=AHEAD - 1)
+    assert turns.room(0) == 1
+    filled(turns, b=1)
+    assert turns.room(0) == 0
+    assert turns.take(0)
+    assert turns.room(0) == 1
+
+
+def test_it_is_busy_when_who_comes_has_to_wait() -> None:
+    turns = Turns(1, 100)
+    assert not turns.busy
+    filled(turns, a=1)
+    assert turns.busy
+    assert taken(turns) == ["a0"]
+    assert turns.busy
+    turns.leave(message("a", 0).target)
+    assert not turns.busy
+
+
+def test_after_its_end_nobody_has_a_turn_and_who_waited_is_told() -> None:
+    turns = filled(Turns(1, 100), a=3)
+    assert taken(turns) == ["a0"]
+    assert turns.close() == [message("a", 1), message("a", 2)]
+    assert not turns.put(message("a", 4))
+    ended = threading.Thread(target=turns.wait_for_all)
+    ended.start()
+    ended.join(0.05)
+    assert ended.is_alive()
+    turns.leave(message("a", 0).target)
+    ended.join(5)
+    assert not ended.is_alive()

@@ -1,0 +1,121 @@
+"""Whose turn it is: the targets in hand that wait, those that run, and the limits between them."""
+
+import threading
+import time
+from collections import Counter, deque
+
+from chalicelib.config import settings
+from chalicelib.queues import Received, TargetMessage
+
+# A command keeps its place for so many seconds; after that it costs a look now and then.
+_PLACE_SECONDS = 60
+# Messages that are received before there is a place for them: as many as a start may have targets.
+AHEAD = 1000
+
+
+class Turns:
+    """The targets of one engine: at most `places` in their first minute, and `most` in all.
+
+    An application that has fewer places is served first; among equals, each in its turn. Of the places
+    for long commands (`most`) an application may have as many as it leaves free for the others.
+    """
+
+    def __init__(self, places: int, most: int) -> None:
+        self._places = places
+        self._most = most
+        self._changed = threading.Condition()
+        # By application. It goes to the end when it had its turn.
+        self._waiting: dict[str, deque[Received]] = {}
+        # When each got its place.
+        self._running: dict[TargetMessage, float] = {}
+        self._closed = False
+
+    def put(self, message: Received) -> bool:
+        """Lets a message wait for its turn; False when no more have any."""
+        with self._changed:
+            if not self._closed:
+                app = message.target.app_name
+                self._waiting.setdefault(app, deque()).append(message)
+                self._changed.notify_all()
+            return not self._closed
+
+    def take(self, seconds: float) -> Received | None:
+        """The message whose turn it is, with a place; None when so many seconds brought none."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._next() is not None, seconds):
+                return None
+            app = self._next()
+            assert app is not None
+            messages = self._waiting.pop(app)
+            message = messages.popleft()
+            if messages:
+                self._waiting[app] = messages
+            self._running[message.target] = time.monotonic()
+            self._changed.notify_all()
+            return message
+
+    def rest(self, target: TargetMessage) -> None:
+        """Gives the target's place back now: it only waits for its end."""
+        with self._changed:
+            self._running[target] -= _PLACE_SECONDS
+            self._changed.notify_all()
+
+    def leave(self, target: TargetMessage) -> None:
+        """Counts the target no more."""
+        with self._changed:
+            del self._running[target]
+            self._changed.notify_all()
+
+    def room(self, seconds: float) -> int:
+        """How many messages more may wait; 0 when after so many seconds there is still no room."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.waiting < AHEAD, seconds)
+            return AHEAD - self.waiting
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait."""
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a message that comes now has to wait."""
+        with self._changed:
+            return bool(self._waiting) or not self._has_place(self._young())
+
+    def close(self) -> list[Received]:
+        """No more turns from now on; returns those that waited for theirs."""
+        with self._changed:
+            self._closed = True
+            waited = [message for messages in self._waiting.values() for message in messages]
+            self._waiting.clear()
+            self._changed.notify_all()
+            return waited
+
+    def wait_for_all(self) -> None:
+        """Until none runs any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running)
+
+    def _next(self) -> str | None:
+        """The application whose turn it is."""
+        young = self._young()
+        if not self._waiting or not self._has_place(young):
+            return None
+        running = Counter(target.app_name for target in self._running)
+        ready = [app for app in self._waiting if self._may_run(app, running[app])]
+        return min(ready, key=lambda app: young[app], default=None)
+
+    def _young(self) -> Counter[str]:
+        """How many places each application has."""
+        oldest = time.monotonic() - _PLACE_SECONDS
+        return Counter(target.app_name for target, since in self._running.items() if since > oldest)
+
+    def _has_place(self, young: Counter[str]) -> bool:
+        return young.total() < self._places and len(self._running) < self._most
+
+    def _may_run(self, app: str, running: int) -> bool:
+        """What ran before, or is too late to run, is soon over or runs already: it is never held up."""
+        message = self._waiting[app][0]
+        late = time.time() > float(message.target.executor_id) + settings.delivery_deadline
+        return late or not message.first or running < self._most - len(self._running)
