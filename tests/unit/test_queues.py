@@ -120,9 +120,14 @@ def test_only_who_deploys_changes_a_queue(dead_letters: str) -> None:
     ],
 )
 def test_ids_that_are_none_are_no_message(name: str, id: str) -> None:
-    body = {"JobId": "j1", "ExecutorId": "1.000000", "ContainerId": "c1"}
+    body = {"JobId": "j1", "ExecutorId": "1.000000", "ContainerId": "c1", "AppName": "a"}
     assert queues.decode(json.dumps(body)) == message(1)
     assert queues.decode(json.dumps(body | {name: id})) is None
+
+
+def test_a_message_of_an_api_that_told_no_application_is_taken() -> None:
+    ids = {"JobId": "j1", "ExecutorId": "1.000000", "ContainerId": "c1"}
+    assert queues.decode(json.dumps(ids)) == TargetMessage("j1", "1.000000", "c1", "")
 
 
 @pytest.mark.usefixtures("aws")
