@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from dev import queues
 from dev.cloudformation import DeployError, deploy_stack, find_stack, settings_of, stack_outputs
-from dev.package import Package, package
+from dev.package import RUNTIME, Package, package
 from dev.stack import LOCAL, ROOT
 
 _ARTIFACTS = ROOT / ".chalice" / "artifacts.yaml"
@@ -25,12 +25,14 @@ _CAPABILITIES = ["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
 _WHO_MAY_CALL = ("AllowedCidrs", "VpcEndpointId")
 
 
-def deploy(session: Any, prefix: str, given: dict[str, str]) -> dict[str, str]:
+def deploy(
+    session: Any, prefix: str, given: dict[str, str], python: str = RUNTIME
+) -> dict[str, str]:
     """Packages and deploys the stack `prefix`; returns its outputs. Raises DeployError.
 
-    `given` are parameters of the template; others stay as they were.
+    `given` are parameters of the template; others stay as they were. `python` is Lambda's.
     """
-    built = package(prefix, LOCAL / "package" / prefix, session.region_name)
+    built = package(prefix, LOCAL / "package" / prefix, session.region_name, python)
     print(f"· the package has {built.code.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
     cloudformation = session.client("cloudformation")
     artifacts = {

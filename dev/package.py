@@ -1,10 +1,13 @@
 """Packages app.py for Lambda: `chalice package`, the template completed and the archive made small."""
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +17,17 @@ from chalice.package import TemplateDeepMerger, YAMLTemplateSerializer
 
 from dev.cloudformation import DeployError
 from dev.refusals import add_refusals
-from dev.stack import ROOT
+from dev.stack import LOCAL, ROOT, locked
 
 _TEMPLATES = [ROOT / ".chalice" / name for name in ("functions.yaml", "resources.yaml")]
 # botocore describes every service of AWS in 20 MB; these are ours (STS: to assume a role).
 _SERVICES = ("dynamodb", "kms", "s3", "sqs", "sts")
 _DROPPED = re.compile(
-    rf"(.*/)?__pycache__/.*|boto3/examples/.*|botocore/data/(?!({'|'.join(_SERVICES)})/)[^/]+/.*"
+    rf"(.*/)?__pycache__/.*|bin/.*|boto3/examples/.*|botocore/data/(?!({'|'.join(_SERVICES)})/)[^/]+/.*"
 )
+# Lambda's Python: the newest that the tests run the functions with, whatever Python deploys.
+RUNTIME = "3.13"
+_REQUIREMENTS = ROOT / "requirements.txt"
 # Archives have no dates before; the same content then makes the same archive.
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -34,28 +40,68 @@ class Package:
     code: Path
 
 
-def package(prefix: str, folder: Path, region: str) -> Package:
-    """Builds the package in `folder`. Raises DeployError with what chalice says."""
-    folder.mkdir(parents=True, exist_ok=True)
+def package(prefix: str, folder: Path, region: str, python: str = RUNTIME) -> Package:
+    """Builds the package in `folder`, for that Python. Raises DeployError with what chalice says."""
+    project = _project(folder / "project", _dependencies(python))
     merge = folder / "merge.json"
     merge.write_text(json.dumps(completion()), encoding="utf-8")
-    chalice = str(Path(sys.executable).with_name("chalice"))
-    done = subprocess.run(
-        [chalice, "package", "--stage", prefix, "--merge-template", str(merge), str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "AWS_DEFAULT_REGION": region},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise DeployError(f"chalice package: {done.stdout}{done.stderr}")
+    chalice = [str(Path(sys.executable).with_name("chalice")), "--project-dir", str(project)]
+    options = ["--stage", prefix, "--merge-template", str(merge.absolute())]
+    _run("chalice package", [*chalice, "package", *options, str(folder.absolute())], region)
     code = folder / "code.zip"
     _shrink(folder / "deployment.zip", code)
     path = folder / "sam.json"
     template = json.loads(path.read_text(encoding="utf-8"))
     add_refusals(template["Resources"]["RestAPI"]["Properties"]["DefinitionBody"])
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            # Chalice takes the Python that it runs on for Lambda's.
+            resource["Properties"]["Runtime"] = f"python{python}"
     path.write_text(json.dumps(template, indent=2), encoding="utf-8")
     return Package(template, code)
+
+
+def _project(folder: Path, dependencies: Path) -> Path:
+    """A folder for chalice: without requirements, which it would install for its own Python."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in ("app.py", "chalicelib"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "vendor").symlink_to(dependencies)
+    (folder / ".chalice").mkdir()
+    shutil.copy(ROOT / ".chalice" / "config.json", folder / ".chalice")
+    return folder
+
+
+def _dependencies(python: str) -> Path:
+    """What Lambda carries, installed for that Python on Amazon Linux; made anew when the pins change."""
+    pins = hashlib.sha256(_REQUIREMENTS.read_bytes()).hexdigest()[:16]
+    folder = LOCAL / "package" / f"dependencies-{python}-{pins}"
+    with locked(LOCAL / "package.lock"):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=LOCAL) as unfinished:
+                target = Path(unfinished, "site-packages")
+                _install(python, target)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                # It is there as a whole or not at all.
+                target.rename(folder)
+    return folder
+
+
+def _install(python: str, target: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps"]
+    pins = ["--require-hashes", "-r", str(_REQUIREMENTS), "--target", str(target)]
+    wheels = ["--only-binary", ":all:", "--platform", "manylinux2014_x86_64"]
+    _run(
+        "pip install", [*pip, *pins, *wheels, "--implementation", "cp", "--python-version", python]
+    )
+
+
+def _run(what: str, command: list[str], region: str = "") -> None:
+    environment = {**os.environ, "AWS_DEFAULT_REGION": region} if region else None
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise DeployError(f"{what}: {done.stdout}{done.stderr}")
 
 
 def completion() -> dict[str, Any]:

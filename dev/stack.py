@@ -146,13 +146,20 @@ def start_aws(state_dir: Path, port: int = PORT, bind: str = "127.0.0.1") -> Aws
     return aws
 
 
-def start_ministack(state_dir: Path, port: int, bind: str = "127.0.0.1", **settings: str) -> Aws:
+def start_ministack(
+    state_dir: Path,
+    port: int,
+    bind: str = "127.0.0.1",
+    base: str = sys.executable,
+    **settings: str,
+) -> Aws:
     """Starts MiniStack with the state it had in `state_dir`, and nothing deployed by us.
 
     It answers to those who have the keys of its `environment`, which stay the same with the state.
-    `settings` are more of its own environment. Raises StackError.
+    It runs Lambdas with the interpreter `base`, as which it runs itself. `settings` are more of its own
+    environment. Raises StackError.
     """
-    python = python_of("ministack", "MiniStack")
+    python = python_of("ministack", "MiniStack", base)
     log = state_dir.with_suffix(".log")
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys = _keys_of(state_dir)
@@ -350,7 +357,7 @@ def python_of(name: str, title: str, base: str = sys.executable) -> Path:
 
     Raises StackError.
     """
-    folder = LOCAL / name
+    folder = LOCAL / (name if base == sys.executable else f"{name}-{Path(base).name}")
     stamp = folder / "made-of"
     requirements = ROOT / "dev" / f"{name}.txt"
     wanted = f"{base}\n{requirements.read_text(encoding='utf-8')}"

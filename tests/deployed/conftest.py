@@ -3,6 +3,7 @@
 MiniStack refuses what no policy allows, and records who called what.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from botocore.credentials import Credentials
 
 from dev.cloudformation import settings_of
 from dev.deploy import deploy
+from dev.package import RUNTIME
 from dev.refusals import ANY, PATH
 from dev.stack import LOCAL, Aws, start_ministack
 from dev.swarm import Swarm
@@ -37,6 +39,23 @@ WORKER = "worker"
 # Actions of SQS that stand for their batches too.
 BATCHED = ("sqs:SendMessage", "sqs:ChangeMessageVisibility")
 HERE = Path(__file__).parent
+
+
+def _has(python: str) -> bool:
+    """A name on the path may be a version manager's, with nothing behind it."""
+    with contextlib.suppress(OSError):
+        return subprocess.run([python, "-V"], capture_output=True).returncode == 0
+    return False
+
+
+# MiniStack runs Lambdas with its own interpreter: Lambda's, or ours where that is not here.
+LAMBDA_BASE = f"python{RUNTIME}" if _has(f"python{RUNTIME}") else sys.executable
+LAMBDA_PYTHON = RUNTIME if sys.executable != LAMBDA_BASE else "{}.{}".format(*sys.version_info)
+
+
+def pytest_report_header() -> str:
+    """Says which Python was tried."""
+    return f"deployed functions run on Python {LAMBDA_PYTHON}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -142,7 +161,7 @@ def _deploy(aws: Aws) -> dict[str, str]:
             "ThrottleRate": "1000",
             "ThrottleBurst": "1000",
         }
-        return deploy(boto3.Session(), PREFIX, parameters)
+        return deploy(boto3.Session(), PREFIX, parameters, LAMBDA_PYTHON)
 
 
 def _complete_the_import(deployed: Deployed) -> None:

@@ -4,6 +4,7 @@ import copy
 import functools
 import io
 import json
+import zipfile
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 from typing import Any
@@ -15,11 +16,12 @@ from botocore.exceptions import ClientError
 
 from dev.cloudformation import DeployError, deploy_stack, import_stack
 from dev.deploy import deploy
-from dev.package import Package, completion, package
+from dev.package import RUNTIME, Package, completion, package
 from dev.reclaim import reclaim
-from dev.stack import Aws, start_ministack
+from dev.stack import LOCAL, Aws, start_ministack
 from tests.conftest import free_port
 from tests.contract.client import Json, eventually
+from tests.deployed.conftest import LAMBDA_BASE, LAMBDA_PYTHON
 
 PREFIX = "appjobs-life"
 # It has the workers' policy, so it is made after tables, bucket and key: another user of that name makes
@@ -30,7 +32,9 @@ USER = f"{PREFIX}-worker-us-east-1"
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[boto3.Session]:
     """What finds an AWS that nothing else uses."""
-    aws: Aws = start_ministack(tmp_path_factory.mktemp("life") / "aws", free_port(), AUTH="true")
+    aws: Aws = start_ministack(
+        tmp_path_factory.mktemp("life") / "aws", free_port(), base=LAMBDA_BASE, AUTH="true"
+    )
     with pytest.MonkeyPatch.context() as patch:
         for name, value in aws.environment.items():
             patch.setenv(name, value)
@@ -50,7 +54,7 @@ _package = functools.cache(package)
 
 def deployed(session: boto3.Session, **parameters: str) -> dict[str, str]:
     with redirect_stderr(io.StringIO()):
-        return deploy(session, PREFIX, parameters)
+        return deploy(session, PREFIX, parameters, LAMBDA_PYTHON)
 
 
 def stack(session: boto3.Session, name: str = PREFIX) -> Json:
@@ -75,6 +79,22 @@ def keys(session: boto3.Session) -> list[str]:
         for key in known
         if key["KeyState"] == "Enabled" and key["Description"].startswith(PREFIX)
     ]
+
+
+def test_the_package_is_for_lambdas_python_whoever_makes_it() -> None:
+    built = package(PREFIX, LOCAL / "package" / "for-lambda", "us-east-1")
+    runtimes = {
+        resource["Properties"]["Runtime"]
+        for resource in built.template["Resources"].values()
+        if resource["Type"] == "AWS::Serverless::Function"
+    }
+    assert runtimes == {f"python{RUNTIME}"}
+    names = zipfile.ZipFile(built.code).namelist()
+    compiled = {name for name in names if name.endswith(".so")}
+    wanted = f".cpython-{RUNTIME.replace('.', '')}-x86_64-linux-gnu.so"
+    assert compiled
+    assert all(name.endswith(wanted) for name in compiled), compiled
+    assert {"app.py", "chalicelib/config.py", "chalice/app.py", "boto3/__init__.py"} <= set(names)
 
 
 def test_a_first_creation_that_fails_leaves_nothing(session: boto3.Session) -> None:
