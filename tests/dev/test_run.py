@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 
-from dev.stack import LOCAL
+from dev.stack import LOCAL, python_of
 from dev.swarm import Swarm
 from dev.tokens import bearer
 from tests.conftest import ROOT, free_port
@@ -40,46 +40,52 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The project without any state, but with the MiniStack that is installed already."""
+    """The project without any state, but with the MiniStack that is installed here."""
     for part in PARTS:
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
         copy(ROOT / part, tmp_path / part)
     (tmp_path / ".local").mkdir()
+    python_of("ministack", "MiniStack")
     (tmp_path / ".local" / "ministack").symlink_to(LOCAL / "ministack")
     return tmp_path
 
 
 @contextmanager
-def run(folder: Path, engine: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+def run(folder: Path, engine: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     """`make run` as a script starts it in the background, behind a proxy that is of no use."""
     environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
     environment |= {"DOCKER_HOST": engine, "http_proxy": PROXY, "https_proxy": PROXY}
     environment |= {"API_PORT": str(free_port()), "AWS_PORT": str(free_port()), **settings}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dev.run"],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-    )
+    with printed(folder).open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dev.run"],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        )
     try:
         yield process
     finally:
         # Its children die with it.
         process.kill()
-        process.communicate()
+        process.wait()
 
 
-def state_of(folder: Path, process: subprocess.Popen[str]) -> dict[str, Any]:
+def printed(folder: Path) -> Path:
+    """What it says, with its errors."""
+    return folder / "printed"
+
+
+def state_of(folder: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:
     """What it tells other tools, once it is ready."""
     path = folder / ".local" / "run.json"
     deadline = time.monotonic() + READY_SECONDS
     while not path.exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
+        assert process.poll() is None, printed(folder).read_text()
+        assert time.monotonic() < deadline, printed(folder).read_text()
         time.sleep(0.2)
     return dict(json.loads(path.read_text()))
 
@@ -120,15 +126,15 @@ def test_it_serves_until_a_signal_and_leaves_nothing_behind(
             assert stat.S_IMODE((folder / ".local" / private).stat().st_mode) == 0o600, private
         second_worker_serves(folder)
         process.send_signal(number)
-        output = process.communicate(timeout=END_SECONDS)[0]
-    assert process.returncode == 0, output
-    assert "FINISHED  0" in output
+        process.wait(END_SECONDS)
+    assert process.returncode == 0, printed(folder).read_text()
+    assert "FINISHED  0" in printed(folder).read_text()
     assert not (folder / ".local" / "run.json").exists()
     assert [name for name, pid in state["Pids"].items() if not ended(pid)] == []
 
 
 def test_a_database_that_lets_everybody_in_is_not_started(folder: Path, engine: str) -> None:
     with run(folder, engine, AWS="localstack-pypi") as process:
-        output = process.communicate(timeout=END_SECONDS)[0]
+        process.wait(END_SECONDS)
     assert process.returncode == 1
-    assert "AWS=localstack-pypi is for tests" in output
+    assert "AWS=localstack-pypi is for tests" in printed(folder).read_text()
