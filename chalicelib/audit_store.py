@@ -20,6 +20,16 @@ def moment(seconds: float) -> str:
     return f"{int(seconds * _SECOND):016}"
 
 
+def earlier(at: str, seconds: float) -> str:
+    """The moment so long before an entry, or before another moment."""
+    return f"{max(int(at.partition('-')[0]) - int(seconds * _SECOND), 0):016}"
+
+
+def before_all_of(moment: str) -> str:
+    """The At for a page that ends there: it sorts before every entry from that moment on."""
+    return f"{moment}-{'0' * 8}"
+
+
 def seconds(entry: AuditEntry) -> float:
     """When the entry was made."""
     return int(entry.At.partition("-")[0]) / _SECOND

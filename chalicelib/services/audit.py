@@ -14,6 +14,8 @@ PAGE = 100
 # Entries read for a page at the most, those that are filtered out included.
 MAX_READ = 5000
 DAY = 86_400
+# Days read for a page at the most: each is a query, and most of a long span may have no entries.
+MAX_DAYS = 60
 # How far back the entries are searched where the request does not say.
 _SEARCHED = 30 * DAY
 # The clock of who wrote the newest entry may be ahead of ours.
@@ -84,15 +86,17 @@ def page(caller: Caller, request: AuditRequest) -> AuditPage:
     A page may hold fewer than there are, also none: there are more as long as it has a Next.
     """
     since, before = _span(request)
+    # One query finds all that was done to a job.
+    first = since if request.JobId else max(since, audit_store.earlier(before, MAX_DAYS * DAY))
     shown: list[AuditAnswer] = []
     last = ""
-    for read, entry in enumerate(audit_store.newest_first(since, before, request.JobId)):
+    for read, entry in enumerate(audit_store.newest_first(first, before, request.JobId)):
         if len(shown) == PAGE or read == MAX_READ:
             return AuditPage(shown, last)
         if _is_wanted(entry, caller, request):
             shown.append(_show(entry))
         last = entry.At
-    return AuditPage(shown)
+    return AuditPage(shown, None if first == since else audit_store.before_all_of(first))
 
 
 def _span(request: AuditRequest) -> tuple[str, str]:

@@ -53,6 +53,20 @@ def test_each_role_may_what_the_one_before_it_may() -> None:
     assert GRANTS[Role.ADMIN] == set(Permission)
 
 
+@pytest.mark.usefixtures("aws")
+def test_only_what_the_caller_may_see_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        jobs.create_job(ADMIN, request(AppName=name))
+    asked: list[str | None] = []
+    list_jobs = store.list_jobs
+    monkeypatch.setattr(store, "list_jobs", lambda app: asked.append(app) or list_jobs(app))
+    assert [job.AppName for job in jobs.list_jobs(OF_A, None)] == ["a", "c"]
+    assert jobs.list_jobs(OF_A, "b") == []
+    assert [job.AppName for job in jobs.list_jobs(OF_A, " c ")] == ["c"]
+    assert asked == ["a", "c", "c"]
+    assert [job.AppName for job in jobs.list_jobs(ADMIN, None)] == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("permission", Permission)
 def test_a_role_without_the_permission_is_told_so(role: Role, permission: Permission) -> None:

@@ -161,6 +161,44 @@ def test_a_page_reads_only_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
     assert second.Next is None
 
 
+def test_a_page_reads_only_so_many_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    days = [0, 1, 70, 71, 200, 300]
+    for number, day in enumerate(days):
+        add(number, day=day)
+    queried: list[str] = []
+    query = AuditEntry.query
+    monkeypatch.setattr(
+        AuditEntry,
+        "query",
+        lambda day, *args, **kwargs: queried.append(day) or query(day, *args, **kwargs),
+    )
+    found, pages, next_ = [], 0, None
+    while pages == 0 or next_:
+        before = len(queried)
+        page = audit.page(ADMIN, AuditRequest(Since=0, Next=next_))
+        assert len(queried) - before <= audit.MAX_DAYS + 1
+        found += [int(entry.Name) for entry in page.Entries]
+        pages, next_ = pages + 1, page.Next
+    assert found == list(range(len(days)))
+    assert pages == 7
+    parse_query({"Next": audit_store.before_all_of(audit_store.moment(NOW))}, AuditRequest)
+
+
+def test_entries_at_the_edge_of_a_page_are_shown_once() -> None:
+    edge = audit_store.moment(NOW)
+    ats = [f"{int(edge) - 1:016}-{'f' * 8}", f"{edge}-{'0' * 8}", f"{edge}-{'1' * 8}"]
+    for at in ats:
+        day = audit_store._day(at).isoformat()
+        AuditEntry(day, at, Action="a", Actor="x", Name="n", ExpiresAt=1).save()
+
+    def between(since: str, before: str) -> list[str]:
+        return [entry.At for entry in audit_store.newest_first(since, before, None)]
+
+    next_ = audit_store.before_all_of(edge)
+    assert between(edge, audit_store.moment(NOW + DAY)) == [ats[2], ats[1]]
+    assert between(audit_store.earlier(next_, DAY), next_) == [ats[0]]
+
+
 def test_since_is_included_and_until_is_not() -> None:
     for number in range(5):
         add(number)

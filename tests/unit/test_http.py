@@ -5,14 +5,15 @@ import json
 import logging
 from typing import Any
 
+import msgspec
 import pytest
 
 from app import app
 from chalicelib.errors import InvalidRequest
 from chalicelib.routes import http
+from chalicelib.schemas import JobRequest
+from chalicelib.services import jobs
 from tests.unit.callers import ADMIN
-
-import msgspec  # isort: skip
 
 
 def event(method: str, path: str, body: str | None = None, **more: Any) -> dict[str, Any]:
@@ -82,3 +83,19 @@ def test_what_lambda_could_not_answer_is_refused(text: str) -> None:
     assert 6_250_000 < payload(6_280_000 // each) < 6_291_556
     with pytest.raises(InvalidRequest, match="ask for one application"):
         payload(6_291_556 // each)
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_list_that_is_too_large_says_how_to_ask_for_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in "ab":
+        jobs.create_job(ADMIN, JobRequest(AppName=name, Name="n", Cmd="x" * 4000))
+    one = {"multiValueQueryStringParameters": {"AppName": ["a"]}}
+    monkeypatch.setattr(http, "_LARGEST", 6000)
+    whole = app(event("GET", "/api/jobs"), None)
+    assert whole["statusCode"] == 400
+    assert "?AppName=" in json.loads(whole["body"])["message"]
+    assert app(event("GET", "/api/jobs", **one), None)["statusCode"] == 200
+    monkeypatch.setattr(http, "_LARGEST", 3000)
+    assert "one by one" in app(event("GET", "/api/jobs", **one), None)["body"]
