@@ -79,6 +79,8 @@ class Job(_Command):
     Revision = NumberAttribute()
     # The latest starts, in the order in which they were written.
     Executors: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
+    # [[AppName, the last ExecutorId that it may have], …]: the applications that it left, in order.
+    Moves = JSONAttribute(null=True)
     by_app = JobsByApp()
 
 

@@ -117,6 +117,7 @@ def _command_of(job: Job) -> list[Action]:
         _set_or_remove(Job.User, job.User),
         _set_or_remove(Job.LogBytes, job.LogBytes),
         _set_or_remove(Job.Sealed, job.Sealed),
+        _set_or_remove(Job.Moves, job.Moves),
     ]
 
 

@@ -68,7 +68,7 @@ def start(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
         Exception
     ):  # accepted all the same: upkeep sends again; an error would invite a second start
         logger.exception("messages not sent", job_id=job_id, executor_id=execution.ExecutorId)
-    return _show_last(job, execution)
+    return _show_last(caller, job, execution)
 
 
 def send(execution: Execution, targets: Iterable[dict[str, str]], nodes: dict[str, Node]) -> None:
@@ -108,15 +108,16 @@ def _execution(
 
 
 def _next_executor_id(job: Job, now: float) -> str:
-    """Now, but after every start that the job knows, whatever the clocks of others said."""
-    started = max((int(executor_id.replace(".", "")) for executor_id in job.Executors), default=0)
+    """Now, but after every start and move that the job knows, whatever the clocks of others said."""
+    known = [*job.Executors, *(last for _, last in job.Moves or [])]
+    started = max((int(executor_id.replace(".", "")) for executor_id in known), default=0)
     microseconds = max(int(now * _SECOND), started + 1)
     return f"{microseconds // _SECOND}.{microseconds % _SECOND:06}"
 
 
-def _show_last(job: Job, execution: Execution) -> JobAnswer:
+def _show_last(caller: Caller, job: Job, execution: Execution) -> JobAnswer:
     """The job's answer to its start: of several starts at once, each is the last of its own answer."""
-    answer = jobs.show(job)
+    answer = jobs.show(caller, job)
     answer.Executors = [started for started in answer.Executors if started <= execution.ExecutorId]
     return answer
 

@@ -15,20 +15,22 @@ from chalicelib.schemas import JobAnswer, JobRequest
 from chalicelib.services import audit
 from chalicelib.services.audit import Action
 
+# How many of its former applications a job remembers.
+_MOVES = 100
 _EDITED = ("AppName", "ServiceName", "Name", "Cmd", "Privileged", "User", "Env")
 
 
 def list_jobs(caller: Caller, app_name: str | None) -> list[JobAnswer]:
     """All jobs that the caller sees, or those of one application, by AppName, then Name."""
     if app_name is None and not caller.apps:
-        return [show(job) for job in store.list_jobs(None)]
+        return [show(caller, job) for job in store.list_jobs(None)]
     apps = sorted(caller.apps) if app_name is None else [labels.normal(app_name.strip())]
-    return [show(job) for app in apps if caller.sees(app) for job in store.list_jobs(app)]
+    return [show(caller, job) for app in apps if caller.sees(app) for job in store.list_jobs(app)]
 
 
 def get_job(caller: Caller, job_id: str) -> JobAnswer:
     """One job. Raises JobNotFound."""
-    return show(seen(caller, store.get_job(checked(job_id))))
+    return show(caller, seen(caller, store.get_job(checked(job_id))))
 
 
 def create_job(caller: Caller, request: JobRequest) -> JobAnswer:
@@ -38,7 +40,7 @@ def create_job(caller: Caller, request: JobRequest) -> JobAnswer:
     plain = request.SecretArgs or []
     _apply(request, job, [secrets.seal(job.JobId, secret) for secret in plain])
     store.create_job(job, audit.of_job(caller, Action.CREATE_JOB, job))
-    return show(job)
+    return show(caller, job)
 
 
 def edit_job(caller: Caller, job_id: str, request: JobRequest) -> JobAnswer:
@@ -54,10 +56,12 @@ def edit_job(caller: Caller, job_id: str, request: JobRequest) -> JobAnswer:
         if not isinstance(request.SecretArgs, UnsetType):
             sealed = secrets.merge(job_id, stored, request.SecretArgs)
         changes = _changes(job, request, sealed != stored)
+        if request.AppName != job.AppName:
+            job.Moves = _moves(job)
         _apply(request, job, sealed)
         return audit.of_job(caller, Action.EDIT_JOB, job, **changes)
 
-    return show(store.edit_job(checked(job_id), edit))
+    return show(caller, store.edit_job(checked(job_id), edit))
 
 
 def delete_job(caller: Caller, job_id: str) -> None:
@@ -90,8 +94,8 @@ def checked(job_id: str) -> str:
     return job_id
 
 
-def show(job: Job) -> JobAnswer:
-    """The job as answers show it."""
+def show(caller: Caller, job: Job) -> JobAnswer:
+    """The job as answers show it, with those of its executions that the caller may inspect."""
     oldest = time.time() - settings.retention
     return JobAnswer(
         JobId=job.JobId,
@@ -104,8 +108,23 @@ def show(job: Job) -> JobAnswer:
         Env=list(job.Env),
         SecretArgs=[secrets.mask(sealed) for sealed in secrets.unpack(job.Sealed)],
         LogBytes=int(job.LogBytes or 0),
-        Executors=sorted(started for started in job.Executors if float(started) >= oldest),
+        Executors=sorted(
+            started
+            for started in job.Executors
+            if float(started) >= oldest and caller.sees(_app_of(job, started))
+        ),
     )
+
+
+def _app_of(job: Job, executor_id: str) -> str:
+    """The application that the job was in when it was started."""
+    former = (app for app, last in job.Moves or [] if executor_id <= last)
+    return str(next(former, job.AppName))
+
+
+def _moves(job: Job) -> list[list[str]]:
+    last = max([f"{time.time():.6f}", *job.Executors])
+    return [*(job.Moves or []), [job.AppName, last]][-_MOVES:]
 
 
 def _changes(job: Job, request: JobRequest, secrets_changed: bool) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Roles, the bounds of a token, and what each service makes of them."""
 
 import dataclasses
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -103,6 +105,40 @@ def test_the_list_shows_what_the_token_is_bound_to(job_id: str) -> None:
     assert [job.AppName for job in jobs.list_jobs(OF_A, None)] == ["a", "c"]
     assert jobs.list_jobs(OF_A, "b") == []
     assert [job.AppName for job in jobs.list_jobs(OF_B, "b")] == ["b"]
+
+
+def test_a_moved_job_lists_what_its_reader_can_inspect(job_id: str) -> None:
+    both = caller(apps=("a", "b"))
+    started = []
+    for name in ("b", "a", "b"):
+        started.append(executions.start(ADMIN, job_id, START).Executors[-1])
+        jobs.edit_job(ADMIN, job_id, request(AppName=name))
+    started.append(executions.start(ADMIN, job_id, START).Executors[-1])
+    in_a, in_b = [started[0], started[2]], [started[1], started[3]]
+    for who, seen in ((ADMIN, started), (both, started), (OF_B, in_b)):
+        assert jobs.get_job(who, job_id).Executors == seen
+        assert jobs.list_jobs(who, "b")[0].Executors == seen
+        for executor_id in started:
+            if executor_id in seen:
+                executions.inspect(who, job_id, executor_id)
+            else:
+                with pytest.raises(JobNotFound):
+                    executions.inspect(who, job_id, executor_id)
+    answer = executions.start(OF_B, job_id, START)
+    assert answer.Executors[:-1] == in_b
+    jobs.edit_job(ADMIN, job_id, request(AppName="a"))
+    assert jobs.get_job(OF_A, job_id).Executors == in_a
+
+
+def test_a_start_after_a_move_belongs_to_the_new_application(
+    job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the clock of who moved it was ahead."""
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(time=lambda: time.time() + 60))
+    jobs.edit_job(ADMIN, job_id, request(AppName="b"))
+    executor_id = executions.start(OF_B, job_id, START).Executors[-1]
+    assert jobs.get_job(OF_B, job_id).Executors == [executor_id]
+    assert executions.start(OF_B, job_id, START).Executors[0] == executor_id
 
 
 def test_a_foreign_job_is_not_there(job_id: str) -> None:
