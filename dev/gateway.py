@@ -36,6 +36,8 @@ log = structlog.stdlib.get_logger("gateway")
 
 # Lambda takes and gives no more; API Gateway alone would take 10 MB.
 LARGEST_EVENT = 6 * 1024 * 1024
+# In base64 it is longer by a third.
+LARGEST_BODY = LARGEST_EVENT * 3 // 4
 # As API Gateway has it, for all header lines together.
 LARGEST_HEADERS = 10_240
 # So much is read to its end, so that its sender gets to read the refusal; beyond, waitress hangs up.
@@ -78,7 +80,7 @@ class Gateway:
         self._routes = app.routes
         self._matcher = RouteMatcher(list(app.routes))
         self._gateway = LocalGateway(app, config)
-        self._gateway.event_converter = _Events(self._matcher, app.api.binary_types)
+        self._gateway.event_converter = _Events(self._matcher)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answers one request."""
@@ -94,30 +96,30 @@ class Gateway:
 
     def _answer(self, environ: Environ) -> Answer:
         method, target = environ["REQUEST_METHOD"], _target(environ["REQUEST_URI"])
-        path = target.partition("?")[0]
         headers = _request_headers(environ)
-        if sum(len(name) + len(value) for name, value in headers.items()) > LARGEST_HEADERS:
-            return _error(
-                431, "invalid_request", f"the headers are longer than {LARGEST_HEADERS} bytes"
-            )
+        if refusal := self._refusal(method, target.partition("?")[0], headers):
+            return refusal
+        body = environ["wsgi.input"].read()
+        if len(body) > LARGEST_BODY:
+            return _error(413, "invalid_request", f"the body is longer than {LARGEST_BODY} bytes")
+        return _from_lambda(self._gateway.handle_request(method, target, headers, body or None))
+
+    def _refusal(self, method: str, path: str, headers: dict[str, str]) -> Answer | None:
+        """What the gateway answers by itself."""
         methods = self._methods(path)
+        if sum(len(name) + len(value) for name, value in headers.items()) > LARGEST_HEADERS:
+            limit = f"the headers are longer than {LARGEST_HEADERS} bytes"
+            return _error(431, "invalid_request", limit)
         if not methods:
             return _error(404, "route_not_found", path)
-        if method == "HEAD" and "HEAD" not in methods:
-            method = "GET"
         if method not in methods:
             refusal = _error(405, "invalid_request", f"Unsupported method: {method}")
-            return refusal._replace(
-                headers={**refusal.headers, "Allow": ", ".join(sorted(methods))}
-            )
-        if self._wants_token(method, path) and not _TOKEN.fullmatch(
-            headers.get("authorization", "")
-        ):
+            allow = {"Allow": ", ".join(sorted(methods))}
+            return refusal._replace(headers={**refusal.headers, **allow})
+        token = headers.get("authorization", "")
+        if self._wants_token(method, path) and not _TOKEN.fullmatch(token):
             return Answer(401, dict(_JSON), _NO_TOKEN.encode())
-        body = environ["wsgi.input"].read()
-        if len(body) > LARGEST_EVENT:
-            return _error(413, "invalid_request", f"the body is longer than {LARGEST_EVENT} bytes")
-        return _from_lambda(self._gateway.handle_request(method, target, headers, body))
+        return None
 
     def _wants_token(self, method: str, path: str) -> bool:
         route = self._routes[self._matcher.match_route(path).route][method]
@@ -131,7 +133,7 @@ class Gateway:
 
 
 class _Events(LambdaEventConverter):  # type: ignore[misc]
-    """Events as the gateway makes them: with decoded path parameters, and binary where all bodies are."""
+    """Events as the gateway makes them: with decoded path parameters, and bodies in base64."""
 
     def create_lambda_event(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         event: dict[str, Any] = super().create_lambda_event(*args, **kwargs)
@@ -141,7 +143,8 @@ class _Events(LambdaEventConverter):  # type: ignore[misc]
         return event
 
     def _is_binary(self, headers: dict[str, Any]) -> bool:
-        return "*/*" in self._binary_types or bool(super()._is_binary(headers))
+        # The API's document says so of all types.
+        return True
 
 
 def _target(uri: str) -> str:

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from dev.gateway import LARGEST_EVENT, LARGEST_HEADERS
+from dev.gateway import LARGEST_BODY, LARGEST_HEADERS
 from tests.conftest import Aws, api_process
 
 SECONDS = 20
@@ -135,7 +135,7 @@ def test_a_path_may_come_with_its_host(client: Client) -> None:
 
 
 def test_a_body_that_lambda_would_not_take(client: Client) -> None:
-    answer, body = client.call("POST", "/api/jobs", b" " * (LARGEST_EVENT + 1))
+    answer, body = client.call("POST", "/api/jobs", b" " * (LARGEST_BODY + 1))
     assert (answer.status, json.loads(body)["id"]) == (413, "invalid_request")
 
 
