@@ -2,10 +2,12 @@
 
 import re
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from worker import rights
 from worker.rights import Mounted, Node, belongs, number, number_of, sources, ways_out
 
 NODE = Node("/srv/engine/other.sock", "/srv/docker")
@@ -181,6 +183,14 @@ def test_a_socket_is_known_by_what_it_is_and_by_its_name() -> None:
 def test_only_what_shows_the_node_has_sources() -> None:
     assert sources({"Type": "tmpfs", "Destination": "/run", "Source": ""}, {}) == []
     assert sources(bind("/srv//app/"), {}) == ["/srv/app"]
+
+
+def test_the_documentation_names_all_that_leads_out() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/access.md").read_text(encoding="utf-8")
+    in_etc = {f"/etc/{name}" for name in re.findall("`([a-z.]+)`", text)}
+    named = {*re.findall("`([A-Z_]+|/[a-z0-9/.]+)`", text), *in_etc}
+    listed = {*rights._CAPABILITIES, *rights._FOLDERS, *rights._DEEP_FOLDERS}
+    assert listed - named == set()
 
 
 STACK, SERVICE = "com.docker.stack.namespace", "com.docker.swarm.service.name"
