@@ -62,6 +62,14 @@ def test_the_log_line_of_a_request_says_who_sent_it_from_where(
     assert line["token_id"] == ADMIN.token_id
 
 
+def test_what_chalice_refuses_is_said_in_our_form() -> None:
+    answer = app(event("PATCH", "/api/jobs"), None)
+    assert answer["statusCode"] == 405
+    assert json.loads(answer["body"])["id"] == "invalid_request"
+    assert "HEAD" in answer["headers"]["Allow"]
+    assert answer["headers"]["X-Content-Type-Options"] == "nosniff"
+
+
 def test_bytes_travel_in_base64_and_no_type_decides_it() -> None:
     content = bytes(range(256))
     answer = http.Bytes(content, {"Content-Type": "text/plain"}).to_dict(app.api.binary_types)
