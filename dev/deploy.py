@@ -104,13 +104,10 @@ def _note_callers(template: dict[str, Any], values: Mapping[str, str]) -> None:
 
 def _parameters(
     template: dict[str, Any], prefix: str, given: Mapping[str, str], known: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    values = {"Prefix": prefix, **given}
-    kept = (known.keys() & template["Parameters"].keys()) - values.keys()
-    return [
-        *({"ParameterKey": name, "ParameterValue": value} for name, value in values.items()),
-        *({"ParameterKey": name, "UsePreviousValue": True} for name in sorted(kept)),
-    ]
+) -> list[dict[str, str]]:
+    kept = {name: value for name, value in known.items() if name in template["Parameters"]}
+    values = {**kept, "Prefix": prefix, **given}
+    return [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
 
 
 def _known_parameters(cloudformation: Any, name: str) -> dict[str, str]:

@@ -410,6 +410,23 @@ def test_a_stack_that_was_undone_and_holds_something_is_left_alone(session: boto
     has_status(session, "full", "ROLLBACK_COMPLETE")
 
 
+def test_parameters_of_a_creation_that_was_undone_are_kept(session: boto3.Session) -> None:
+    client, iam = session.client("cloudformation"), session.client("iam")
+    iam.create_user(UserName=USER)
+    days = {"RetentionDays": {"Type": "Number", "Default": 60}}
+    resources = {"Queue": QUEUE, "User": TAKEN}
+    client.create_stack(
+        StackName="appjobs-again",
+        TemplateBody=json.dumps({"Parameters": days, "Resources": resources}),
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )
+    eventually(lambda: has_status(session, "appjobs-again", "ROLLBACK_COMPLETE"), 60)
+    iam.delete_user(UserName=USER)
+    with redirect_stderr(io.StringIO()):
+        outputs = deploy(session, "appjobs-again", {"DeliveryDeadline": "60"}, LAMBDA_PYTHON)
+    assert (outputs["RetentionDays"], outputs["DeliveryDeadline"]) == ("60", "60")
+
+
 def test_a_change_set_that_waits_is_not_waited_for(session: boto3.Session) -> None:
     client = session.client("cloudformation")
     wanted = {"StackName": "reviewed", "TemplateBody": template(Queue=QUEUE)}
