@@ -26,6 +26,7 @@ from dev.stack import (
     StackError,
     answers,
     check_port,
+    close_local,
     go_without_proxy,
     start_aws,
     start_child,
@@ -228,9 +229,7 @@ def main() -> int:
     signals = Signals()
     signals.install()
     go_without_proxy(HOST)
-    # It holds keys, tokens, logs and output: for whoever started this, and no other user of the machine.
-    LOCAL.mkdir(exist_ok=True)
-    LOCAL.chmod(0o700)
+    close_local()
     try:
         # Held until the process ends: two runs would write the same state.
         lock = lock_run()

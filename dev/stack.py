@@ -162,7 +162,7 @@ def start_ministack(
     python = python_of("ministack", "MiniStack", base)
     log = state_dir.with_suffix(".log")
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    keys = _keys_of(state_dir)
+    keys = keys_of(state_dir)
     environment = {**_ministack_settings(state_dir.absolute(), bind, port), **keys, **settings}
     # SIGTERM makes it write its state; nothing else does.
     child = start_child("aws", [str(python), "-m", "dev.ministack"], environment, log, "TERM")
@@ -331,7 +331,7 @@ def _ministack_settings(state_dir: Path, bind: str, port: int) -> dict[str, str]
     }
 
 
-def _keys_of(state_dir: Path) -> dict[str, str]:
+def keys_of(state_dir: Path) -> dict[str, str]:
     """The keys of the AWS with that state, made when it has none."""
     path = state_dir / "keys.json"
     if not path.exists():
@@ -341,6 +341,12 @@ def _keys_of(state_dir: Path) -> dict[str, str]:
         secret = secrets.token_urlsafe(30)
         write_private(path, json.dumps({"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}))
     return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def close_local() -> None:
+    """Keeps other users of the machine out of `.local`: it holds keys, tokens, logs and output."""
+    LOCAL.mkdir(exist_ok=True)
+    LOCAL.chmod(0o700)
 
 
 def write_private(path: Path, text: str) -> None:
@@ -422,6 +428,7 @@ def _compose_command() -> list[str]:
 
 def main() -> None:
     """Starts AWS alone, for looking into it: `python -m dev.stack`."""
+    close_local()
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())

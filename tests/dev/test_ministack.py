@@ -15,6 +15,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
+from dev.stack import keys_of
 from tests.conftest import Aws
 
 PAGE = "https://evil.example"
@@ -192,3 +193,12 @@ def test_its_state_and_its_keys_are_for_nobody_else(aws_directory: Path, aws: Aw
     keys = aws_directory / "keys.json"
     assert stat.S_IMODE(keys.stat().st_mode) == 0o600
     assert json.loads(keys.read_text())["AWS_ACCESS_KEY_ID"] == aws.environment["AWS_ACCESS_KEY_ID"]
+
+
+def test_the_keys_stay_with_the_state_and_are_no_other_states(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir()
+    first, other, again = (keys_of(folder) for folder in (*folders, folders[0]))
+    assert first == again
+    assert not set(first.values()) & set(other.values())
