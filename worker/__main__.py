@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -86,15 +87,15 @@ def main() -> int:
     for loop in (*followers, *consumers):
         loop.start()
     while not signals.count:
-        _let_go_if_dead([lease, heartbeat, *followers, *consumers], lease)
+        if _dead([lease, heartbeat, *followers, *consumers]):
+            _let_go(lease, consumers)
         signals.wait(_LOOK)
     log.info("draining")
     for consumer in consumers:
         consumer.drain()
     while any(consumer.is_alive() for consumer in consumers):
-        _let_go_if_dead([lease, heartbeat, *followers], lease)
-        if signals.count >= _LET_GO:
-            _let_go(lease)
+        if signals.count >= _LET_GO or _dead([lease, heartbeat, *followers]):
+            _let_go(lease, consumers)
         signals.wait(0.1)
     spools.close()
     log.info("drained")
@@ -112,16 +113,20 @@ def _log_death(death: threading.ExceptHookArgs) -> None:
     log.critical("thread died", thread=name, exc_info=death.exc_value)
 
 
-def _let_go_if_dead(loops: Iterable[threading.Thread], lease: Lease) -> None:
-    """Ends this process if a loop that nobody told to end is over: without it, it only looks alive."""
+def _dead(loops: Iterable[threading.Thread]) -> list[str]:
+    """The loops that are over though nobody told them to end: without them, a worker only looks alive."""
     if dead := [loop.name for loop in loops if not loop.is_alive()]:
         log.critical("a loop is over before its time", loops=dead)
-        _let_go(lease)
+    return dead
 
 
-def _let_go(lease: Lease) -> NoReturn:
+def _let_go(lease: Lease, consumers: Iterable[Consumer]) -> NoReturn:
     log.info("letting go")
+    for consumer in consumers:
+        consumer.drain()
     lease.release_all()
+    # A poll of ours that is under way may get them; it puts them back.
+    time.sleep(_LOOK)
     # Threads still wait for their commands; the interpreter would wait for them.
     os._exit(1)
 

@@ -24,7 +24,7 @@ log = structlog.stdlib.get_logger(__name__)
 # After a failed poll, in seconds: AWS is out of reach, or the queue was deleted.
 _PAUSE = 5
 # Before the next poll, when messages have to wait here: another worker of the node may have places.
-_PACE = 0.2
+_PACE = 0.05
 # Between two looks at whether somebody's first minute is over.
 _LOOK = 1.0
 
@@ -123,6 +123,10 @@ class Consumer(threading.Thread):
         try:
             messages = queues.receive(node.queue_url, at_most, self._settings.poll_seconds)
             self._polled = time.time()
+            if self._draining.is_set():
+                # What was put back, or let go, comes to our own poll first; we may hold it still.
+                _show(node.queue_url, [message.receipt for message in messages])
+                return
             for message in messages:
                 self._take_in_hand(node.queue_url, message)
         except Exception:  # whatever it was, the next poll may work
@@ -135,17 +139,15 @@ class Consumer(threading.Thread):
     def _take_in_hand(self, queue_url: str, message: Received) -> None:
         if self._lease.hold(queue_url, message):
             self._commands.hold(message.target)
-            if not self._turns.put(message):  # It was told to drain during the poll.
+            if not self._turns.put(message):  # It was told to drain just now.
                 self._put_back(queue_url, [message])
 
     def _put_back(self, queue_url: str, messages: list[Received]) -> None:
-        """Makes messages that had no turn visible at once: not ours to run."""
+        """Gives up messages that had no turn: not ours to run."""
         receipts = [self._lease.receipt(queue_url, message.target) for message in messages]
         for message in messages:
             self._let_go(queue_url, message.target)
-        for batch in queues.batched(receipts):
-            with metrics.tolerated("hold", queue_url=queue_url):
-                queues.hold(queue_url, batch, 0)
+        _show(queue_url, receipts)
 
     def _let_go(self, queue_url: str, target: TargetMessage) -> None:
         self._lease.release(queue_url, target)
@@ -185,3 +187,10 @@ class Consumer(threading.Thread):
             finally:
                 self._let_go(node.queue_url, target)
                 self._turns.leave(target)
+
+
+def _show(queue_url: str, receipts: list[str]) -> None:
+    """Makes messages visible at once, for other workers."""
+    for batch in queues.batched(receipts):
+        with metrics.tolerated("hold", queue_url=queue_url):
+            queues.hold(queue_url, batch, 0)

@@ -80,7 +80,10 @@ def test_an_engine_that_cannot_be_served_is_refused_with_a_way_out(url: str) -> 
         worker_config.load({"DOCKER_HOSTS": f"unix:///a,{url}"})
 
 
-@pytest.mark.parametrize("name", ["MAX_COMMANDS", "POLL_SECONDS", "SPOOL_BYTES", "HEALTH_PORT"])
+@pytest.mark.parametrize(
+    "name",
+    ["MAX_COMMANDS", "MAX_RUNNING", "POLL_SECONDS", "SPOOL_BYTES", "LOG_BYTES", "HEALTH_PORT"],
+)
 @pytest.mark.parametrize("text", ["0", "-1", "many"])
 def test_a_workers_bad_number_is_named(name: str, text: str) -> None:
     with pytest.raises(ValueError, match=name):
@@ -91,6 +94,31 @@ def test_a_poll_longer_than_sqs_knows_is_refused() -> None:
     assert worker_config.load({"POLL_SECONDS": "20"}).poll_seconds == 20
     with pytest.raises(ValueError, match="POLL_SECONDS must be at most 20"):
         worker_config.load({"POLL_SECONDS": "21"})
+
+
+@pytest.mark.parametrize(
+    ("given", "places", "most"),
+    [
+        ({}, 32, 1000),
+        ({"MAX_COMMANDS": "2000"}, 2000, 2000),
+        ({"MAX_COMMANDS": "5", "MAX_RUNNING": "5"}, 5, 5),
+    ],
+)
+def test_more_may_run_than_begin(given: dict[str, str], places: int, most: int) -> None:
+    settings = worker_config.load(given)
+    assert (settings.max_commands, settings.max_running) == (places, most)
+
+
+def test_fewer_may_not_run_than_begin() -> None:
+    with pytest.raises(ValueError, match="MAX_RUNNING must be at least MAX_COMMANDS, which is 32"):
+        worker_config.load({"MAX_RUNNING": "31"})
+
+
+def test_a_log_has_an_end() -> None:
+    assert worker_config.load({}).log_bytes == 2 * 1024**3
+    assert worker_config.load({"LOG_BYTES": str(64 * 1024**3)}).log_bytes == 64 * 1024**3
+    with pytest.raises(ValueError, match="LOG_BYTES must be at most 68719476736"):
+        worker_config.load({"LOG_BYTES": str(64 * 1024**3 + 1)})
 
 
 def test_redaction_is_turned_off_by_that_word_alone() -> None:

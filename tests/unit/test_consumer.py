@@ -86,6 +86,16 @@ def test_what_comes_after_the_drain_goes_back_at_once(
     assert not consumer._commands._held
 
 
+def test_what_is_let_go_and_comes_to_our_own_poll_goes_back_though_we_hold_it(
+    consumer: Consumer, sqs: Any
+) -> None:
+    sqs.receive.return_value = [received(1)]
+    consumer._poll(NODE, 10)
+    consumer.drain()
+    consumer._poll(NODE, 10)
+    sqs.hold.assert_called_once_with("q", ["r1"], 0)
+
+
 def test_on_a_drain_what_waits_goes_back_at_once_and_what_runs_is_waited_for(
     consumer: Consumer, lease: Lease, sqs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
