@@ -25,7 +25,7 @@ log = structlog.stdlib.get_logger(__name__)
 MAX_EXECUTORS = 10_000
 # Starts are dropped from the list this many at a time: seldom, and within what one update may hold.
 _PRUNED = 50
-# DynamoDB refuses to look for a longer key. Emulators do not: they find nothing.
+# DynamoDB refuses to look for a longer key, or an empty one. Not all emulators do: some find nothing.
 _KEY_BYTES = 2048
 _T = TypeVar("_T")
 _CONDITION_FAILED = "ConditionalCheckFailedException"
@@ -58,7 +58,7 @@ def get_job(job_id: str) -> Job:
 
 def list_jobs(app_name: str | None) -> list[Job]:
     """All jobs, or those of one application, by AppName, then Name."""
-    if app_name is not None and len(app_name.encode()) > _KEY_BYTES:
+    if app_name is not None and not 0 < len(app_name.encode()) <= _KEY_BYTES:
         return []
     jobs = Job.scan() if app_name is None else Job.by_app.query(app_name)
     return sorted(jobs, key=lambda job: (job.AppName, job.Name))

@@ -153,6 +153,12 @@ def test_refused(api: Api, field: str, value: Any) -> None:
     assert api.job(job["JobId"]) == job
 
 
+@pytest.mark.parametrize("app", [" ", "\t", "\x1c", "\u00a0", "\u202e", "x" * 3000])
+def test_no_job_has_such_a_name(api: Api, app: str) -> None:
+    assert ok(api.jobs(app)) == []
+    assert ok(api.audit(AppName=app))["Entries"] == []
+
+
 def test_a_name_has_one_spelling(api: Api) -> None:
     app = unique("é")
     decomposed = f" {normalize('NFD', app)} "
