@@ -31,6 +31,7 @@ from chalice.local import (
 from waitress import create_server
 
 from dev.package import completion
+from dev.refusals import HEADERS
 
 log = structlog.stdlib.get_logger("gateway")
 
@@ -184,7 +185,7 @@ def _message(status: int, message: str) -> Answer:
 
 def _json(status: int, body: dict[str, str]) -> Answer:
     content = json.dumps(body, ensure_ascii=False).encode(errors="replace")
-    return Answer(status, dict(_JSON), content)
+    return Answer(status, {**_JSON, **HEADERS}, content)
 
 
 def _headers(answer: Answer) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ _TYPES = (
     "text/xml",
     "application/xml",
 )
-_HEADERS = {
+HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -41,7 +41,7 @@ def add_refusals(document: Json) -> None:
 
 
 def _refusal(status: int, id: str, message: str, **more: str) -> Json:
-    headers = {**_HEADERS, **more}
+    headers = {**HEADERS, **more}
     body = f'{{"id":"{id}","message":"{message}"}}'
     return {
         "responses": {

@@ -194,6 +194,8 @@ def test_what_every_answer_says(api: Api, allowed_origin: str) -> None:
         api.send("GET", "/jobs/nobody"),
         api.send("GET", "/jobs/nobody", headers={"Authorization": None}),
         api.send("GET", "/openapi.json"),
+        api.send("GET", "/nothing"),
+        api.send("PATCH", "/jobs", b"{}", JSON),
         api.send("POST", "/jobs", b"{", JSON),
         _preflight(api, "/jobs", "POST", allowed_origin),
         api.delete(api.new_job()["JobId"]),
