@@ -164,7 +164,7 @@ class Consumer(threading.Thread):
             log.exception("message not taken up")
             metrics.RETRIES.labels("target").inc()
             self._let_go(node.queue_url, message.target)
-            self._turns.leave(message.target)
+            self._turns.leave(message)
 
     def _handle(self, runner: Runner, node: ServedNode, message: Received) -> None:
         target = message.target
@@ -178,7 +178,7 @@ class Consumer(threading.Thread):
             in_flight.track_inprogress(),
         ):
             try:
-                runner.run(message, lambda: self._turns.rest(target))
+                runner.run(message, lambda: self._turns.rest(message))
                 queues.delete(node.queue_url, self._lease.receipt(node.queue_url, target))
             except Exception:
                 # The message stays on the queue: it comes again and is adopted, or found to be over.
@@ -186,7 +186,7 @@ class Consumer(threading.Thread):
                 metrics.RETRIES.labels("target").inc()
             finally:
                 self._let_go(node.queue_url, target)
-                self._turns.leave(target)
+                self._turns.leave(message)
 
 
 def _show(queue_url: str, receipts: list[str]) -> None:

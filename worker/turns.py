@@ -5,7 +5,7 @@ import time
 from collections import Counter, deque
 
 from chalicelib.config import settings
-from chalicelib.queues import Received, TargetMessage
+from chalicelib.queues import Received
 
 # A command keeps its place for so many seconds; after that it costs a look now and then.
 _PLACE_SECONDS = 60
@@ -26,8 +26,8 @@ class Turns:
         self._changed = threading.Condition()
         # By application. It goes to the end when it had its turn.
         self._waiting: dict[str, deque[Received]] = {}
-        # When each got its place.
-        self._running: dict[TargetMessage, float] = {}
+        # When each got its place. A target may have a second message, and its turn before the first one left.
+        self._running: dict[Received, float] = {}
         self._closed = False
 
     def put(self, message: Received) -> bool:
@@ -50,20 +50,20 @@ class Turns:
             message = messages.popleft()
             if messages:
                 self._waiting[app] = messages
-            self._running[message.target] = time.monotonic()
+            self._running[message] = time.monotonic()
             self._changed.notify_all()
             return message
 
-    def rest(self, target: TargetMessage) -> None:
-        """Gives the target's place back now: it only waits for its end."""
+    def rest(self, message: Received) -> None:
+        """Gives the message's place back now: its target only waits for its end."""
         with self._changed:
-            self._running[target] -= _PLACE_SECONDS
+            self._running[message] -= _PLACE_SECONDS
             self._changed.notify_all()
 
-    def leave(self, target: TargetMessage) -> None:
-        """Counts the target no more."""
+    def leave(self, message: Received) -> None:
+        """Counts the message no more."""
         with self._changed:
-            del self._running[target]
+            del self._running[message]
             self._changed.notify_all()
 
     def room(self, seconds: float) -> int:
@@ -102,14 +102,15 @@ class Turns:
         young = self._young()
         if not self._waiting or not self._has_place(young):
             return None
-        running = Counter(target.app_name for target in self._running)
+        running = Counter(message.target.app_name for message in self._running)
         ready = [app for app in self._waiting if self._may_run(app, running[app])]
         return min(ready, key=lambda app: young[app], default=None)
 
     def _young(self) -> Counter[str]:
         """How many places each application has."""
         oldest = time.monotonic() - _PLACE_SECONDS
-        return Counter(target.app_name for target, since in self._running.items() if since > oldest)
+        young = (message for message, since in self._running.items() if since > oldest)
+        return Counter(message.target.app_name for message in young)
 
     def _has_place(self, young: Counter[str]) -> bool:
         return young.total() < self._places and len(self._running) < self._most

@@ -51,7 +51,7 @@ def test_who_has_fewer_places_is_served_first() -> None:
     assert taken(turns) == ["a0", "a1", "a2", "a3"]
     filled(turns, b=3)
     for number in range(3):
-        turns.leave(message("a", number).target)
+        turns.leave(message("a", number))
     assert taken(turns) == ["b0", "a4", "b1"]
 
 
@@ -67,9 +67,9 @@ def test_a_place_is_given_back_after_a_minute(clock: Any) -> None:
 def test_who_only_waits_for_an_end_gives_its_place_back_at_once() -> None:
     turns = filled(Turns(1, 100), a=2)
     assert taken(turns) == ["a0"]
-    turns.rest(message("a", 0).target)
+    turns.rest(message("a", 0))
     assert taken(turns) == ["a1"]
-    turns.leave(message("a", 0).target)
+    turns.leave(message("a", 0))
 
 
 def test_no_more_run_than_may_in_all(clock: Any) -> None:
@@ -81,7 +81,7 @@ def test_no_more_run_than_may_in_all(clock: Any) -> None:
     assert taken(turns) == ["a2"]
     clock.now += 60
     assert taken(turns) == []
-    turns.leave(message("a", 0).target)
+    turns.leave(message("a", 0))
     assert taken(turns) == ["a3"]
 
 
@@ -123,7 +123,7 @@ def test_it_is_busy_when_who_comes_has_to_wait() -> None:
     assert turns.busy
     assert taken(turns) == ["a0"]
     assert turns.busy
-    turns.leave(message("a", 0).target)
+    turns.leave(message("a", 0))
     assert not turns.busy
 
 
@@ -136,6 +136,19 @@ def test_after_its_end_nobody_has_a_turn_and_who_waited_is_told() -> None:
     ended.start()
     ended.join(0.05)
     assert ended.is_alive()
-    turns.leave(message("a", 0).target)
+    turns.leave(message("a", 0))
     ended.join(5)
     assert not ended.is_alive()
+
+
+def test_a_second_message_of_a_target_may_have_its_turn_before_the_first_has_left() -> None:
+    turns = Turns(2, 100)
+    first = message("a", 0)
+    second = Received(first.target, "m9", "r9", True)
+    for each in (first, second):
+        turns.put(each)
+    assert taken(turns) == ["a0", "a0"]
+    turns.leave(first)
+    turns.rest(second)
+    turns.leave(second)
+    assert not turns._running
