@@ -67,6 +67,7 @@ test-all: $(STAMP)  ## Run all tests on the machine's engine and on the newest, 
 	$(MAKE) test ENGINE=newest TESTS="tests/deployed tests/swarm tests/dev"
 	$(MAKE) chaos N=$(or $(KILLS),100)
 	$(MAKE) chaos N=$(or $(KILLS),100) ENGINE=newest
+	$(MAKE) sleepers
 
 fuzz: $(STAMP)  ## Send the API thousands of generated requests (FUZZ=450 of each kind)
 	FUZZ=$(or $(FUZZ),450) $(PYTHON) -m pytest --timeout=0 tests/contract/test_openapi.py

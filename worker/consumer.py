@@ -190,7 +190,7 @@ class Consumer(threading.Thread):
 
 
 def _show(queue_url: str, receipts: list[str]) -> None:
-    """Makes messages visible at once, for other workers."""
-    for batch in queues.batched(receipts):
-        with metrics.tolerated("hold", queue_url=queue_url):
+    """Makes messages visible at once, for other workers; if SQS is away, they are within a minute."""
+    with metrics.tolerated("hold", queue_url=queue_url):
+        for batch in queues.batched(receipts):
             queues.hold(queue_url, batch, 0)

@@ -14,9 +14,9 @@ from dev import sample
 from dev.engine import docker
 from tests.swarm.conftest import Cluster, wait_until
 
-# How many commands sleep at the same time, in how many containers.
-N = int(os.environ.get("N") or 24)
+# How many commands sleep at the same time, the same number in each container.
 CONTAINERS = 12
+N = int(os.environ.get("N") or 24) // CONTAINERS * CONTAINERS
 # The places of the first minute, which is shorter here, in seconds.
 PLACES, PLACE_SECONDS = 8, 3 if N < 100 else 1
 STARTED_SECONDS = 60 + N
