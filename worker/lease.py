@@ -24,6 +24,7 @@ class Lease(threading.Thread):
         self._pulse = pulse
         self._lock = threading.Lock()
         self._held: dict[tuple[str, TargetMessage], Received] = {}
+        self._over = False
 
     def hold(self, queue_url: str, message: Received) -> bool:
         """Takes a message into our hands; False where we hold its target already.
@@ -51,12 +52,15 @@ class Lease(threading.Thread):
             del self._held[queue_url, target]
 
     def release_all(self) -> None:
-        """Makes every held message visible at once, for the next worker to adopt."""
+        """Makes every held message visible at once, for the next worker to adopt, and extends none."""
+        self._over = True
         self._extend(0)
 
     def run(self) -> None:
         while True:
             time.sleep(_INTERVAL)
+            if self._over:
+                return
             self._pulse.beat()
             self._extend(VISIBILITY)
 

@@ -317,6 +317,7 @@ def test_a_worker_whose_loop_dies_says_which_and_ends_and_the_next_one_goes_on(
     fatal = tmp_path / "fatal"
     cluster.workers[node.name].process.kill()
     cluster.workers[node.name].process.wait()
+    time.sleep(1.5)  # Its last poll, of 1 s, would take the message with it for a minute.
     mortal = cluster.start_worker(node, ("tests.swarm.mortal", loop, str(fatal)))
     job_id, executor_id = started(cluster, target, "sleep 8; exit 4")
     written = mortal.log.stat().st_size

@@ -42,6 +42,7 @@ def worker(cluster: Cluster) -> Iterator[int]:
     node = cluster.swarm.nodes[0]
     cluster.workers[node.name].process.kill()
     cluster.workers[node.name].process.wait()
+    time.sleep(1.5)  # Its last poll, of 1 s, would take a message with it for a minute.
     program = ("tests.swarm.hasty", str(PLACE_SECONDS))
     limits = {"MAX_COMMANDS": str(PLACES), "MAX_RUNNING": str(2 * N)}
     hasty = cluster.start_worker(node, program, **limits)

@@ -129,6 +129,15 @@ def test_letting_go_makes_all_visible_at_once(hold: Any) -> None:
     hold.assert_called_once_with("q", ["r"], 0)
 
 
+def test_what_was_let_go_is_not_extended_again(hold: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = new_lease()
+    lease.hold("q", received("r"))
+    lease.release_all()
+    monkeypatch.setattr("worker.lease.time", SimpleNamespace(sleep=lambda seconds: None))
+    lease.run()
+    hold.assert_called_once_with("q", ["r"], 0)
+
+
 def test_a_failed_turn_does_not_end_the_lease(hold: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lease = new_lease()
     lease.hold("q", received("r"))
