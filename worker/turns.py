@@ -26,7 +26,7 @@ class Turns:
         self._changed = threading.Condition()
         # By application. It goes to the end when it had its turn.
         self._waiting: dict[str, deque[Received]] = {}
-        # When each got its place. A target may have a second message, and its turn before the first one left.
+        # When each got its place. A target's second message may have its turn before the first one left.
         self._running: dict[Received, float] = {}
         self._closed = False
 
