@@ -81,7 +81,7 @@ def test_no_more_run_than_may_in_all(clock: Any) -> None:
     assert taken(turns) == ["a2"]
     clock.now += 60
     assert taken(turns) == []
-    turns.leave(message("a", 0))
+    turns.leave(message("a", 0, first=False))
     assert taken(turns) == ["a3"]
 
 
