@@ -76,13 +76,12 @@ class Exits(threading.Thread):
 
     def _follow(self) -> None:
         """Takes up what is told, until the engine is silent for a while. Raises Unreachable, Refusal."""
-        began, (last, when) = time.time(), self._last
-        first = True
+        (last, when), first = self._last, True
         for exec_id, code, told in self._engine.ends(when):
             self._pulse.beat()
             # The engine begins with the one that we had last, unless it has forgotten that.
             if first and exec_id != last:
-                self._since = began
+                self._since = time.time()
             first = False
             self._last = (exec_id, told)
             self._keep(exec_id, code, told / 1e9)

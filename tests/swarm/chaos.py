@@ -4,21 +4,28 @@ import random
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-import docker
+from docker import APIClient
 
+from dev import sample
+from dev.engine import docker
+from dev.swarm import Swarm
 from dev.swarm_node import Node
 from tests.swarm.conftest import SERVING, Cluster, Worker, wait_until
 
 # Every command appends its start's mark to this file of its container.
 FILE = "/tmp/chaos"
-# Seconds before a kill, and between two starts, on average. With more starts, the engine's 256 events
-# reach back no longer than the minute until an adoption.
+# Seconds before a kill, and between two starts, on average.
 KILL_PAUSE, START_PAUSE = 1.5, 2.5
+# On each node, so many containers have their health checked, every three seconds. Each check is an exec:
+# the engine's 256 events reach back half a minute, less than the minute until an adoption.
+CHECKED, CHECK_SECONDS = 10, 3
 # Where the machine is slower than that, starts wait until others are over: messages in a queue that
 # grows and grows are adopted when the engine has forgotten their execs.
 OPEN_AT_MOST = 40
@@ -65,7 +72,7 @@ class Witness(threading.Thread):
 
     def __init__(self, node: Node) -> None:
         super().__init__(name=f"events of {node.name}", daemon=True)
-        self._stream = docker.APIClient(node.docker_host).events(decode=True)
+        self._stream = APIClient(node.docker_host).events(decode=True)
         self._seen: list[Event] = []
 
     def run(self) -> None:
@@ -88,6 +95,24 @@ class Witness(threading.Thread):
 
     def _time(self, index: int) -> float:
         return self._seen[index]["timeNano"] / 1e9 if index < len(self._seen) else inf
+
+
+@contextmanager
+def health_checks(swarm: Swarm) -> Iterator[None]:
+    """Containers beside the service's, on every node, whose health is checked all the time."""
+    hosts = [node.docker_host for node in swarm.nodes]
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        made = list(pool.map(_checked_containers, hosts))
+        try:
+            yield
+        finally:
+            list(pool.map(lambda host, ids: docker(host, "rm", "--force", *ids), hosts, made))
+
+
+def _checked_containers(host: str) -> list[str]:
+    check = ("--health-cmd", "true", "--health-interval", f"{CHECK_SECONDS}s")
+    command = ("run", "--detach", *check, sample.IMAGE)
+    return [docker(host, *command) for _ in range(CHECKED)]
 
 
 class Chaos:

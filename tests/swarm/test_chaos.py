@@ -4,10 +4,12 @@
 """
 
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,16 @@ import pytest
 
 from chalicelib.states import Reason, Status
 from dev.engine import docker
-from tests.swarm.chaos import EXEC_MEMORY, FILE, KILL_PAUSE, Chaos, End, Start, Witness
+from tests.swarm.chaos import (
+    EXEC_MEMORY,
+    FILE,
+    KILL_PAUSE,
+    Chaos,
+    End,
+    Start,
+    Witness,
+    health_checks,
+)
 from tests.swarm.conftest import (
     Cluster,
     serve,
@@ -29,6 +40,16 @@ KILLS = int(os.environ.get("N") or 30)
 # A target is adopted a minute after its worker's death, and that one may have been killed as well.
 QUIET_SECONDS = 300
 
+GIVEN_UP = 127
+# From when on the worker that ended a target had followed the engine's events.
+FOLLOWED_SINCE = re.compile(r"began to follow its events, at (\S+)$")
+# How an exit code can be lost. The engine's last events are its ring.
+LOST_IN_RING = "lost, though the worker came up when it stood in the ring"
+LEFT_RING = "lost, as it had left the ring when the worker came up"
+GIVEN_UP_BY_ENGINE = "lost, as the engine had given the command up"
+FORGOTTEN = "lost, as the engine had forgotten the command"
+EXCUSES = (LEFT_RING, GIVEN_UP_BY_ENGINE, FORGOTTEN)
+
 Result = dict[str, Any]
 
 
@@ -36,7 +57,7 @@ class Judge:
     """Holds results against what the engines and the containers say."""
 
     def __init__(self, ends: dict[str, End], lines: dict[str, Counter[str]]) -> None:
-        self.numbers: Counter[str] = Counter()
+        self.numbers = Counter(dict.fromkeys((LOST_IN_RING, *EXCUSES), 0))
         self.without_code: list[str] = []
         self.violations: list[str] = []
         self._ends = ends
@@ -68,10 +89,25 @@ class Judge:
         self.without_code.append(f"{result.get('E')}: {end}, at {result['EndTime']}")
         if result.get("Reason") == Reason.EXPIRED:
             return "expired, but it ran" if ran or end else None
-        cut_off = end is not None and start.may_be_cut_off and end.dropped < result["EndTime"]
-        forgotten = end is not None and end.told + EXEC_MEMORY < result["EndTime"]
-        lost = result.get("Reason") == Reason.LOST and (cut_off or forgotten)
-        return None if lost else f"no exit code, but {end}"
+        if result.get("Reason") != Reason.LOST or end is None:
+            return f"no exit code, but {end}"
+        how = self._how_lost(start, result, end)
+        self.numbers[how] += 1
+        return None if how in EXCUSES else how
+
+    def _how_lost(self, start: Start, result: Result, end: End) -> str:
+        """Why nobody knows the exit code, as the engine's events have it and not as the result says."""
+        if end.told + EXEC_MEMORY < result["EndTime"]:
+            return FORGOTTEN
+        if not start.may_be_cut_off:
+            return "lost, though the engine told it itself"
+        # The 127 of a command that nobody reads is not believed, as engines say it where they give up.
+        if end.exit_code == GIVEN_UP:
+            return GIVEN_UP_BY_ENGINE
+        followed = FOLLOWED_SINCE.search(result["E"])
+        # Seconds, rounded down.
+        came_up = datetime.fromisoformat(followed[1]).timestamp() + 1 if followed else 0
+        return LOST_IN_RING if end.dropped > came_up else LEFT_RING
 
     def close(self, start: Start, results: list[Result], stored: dict[str, int]) -> None:
         """Judges the counters with which the execution was closed."""
@@ -139,7 +175,7 @@ def system(cluster: Cluster, tmp_path: Path) -> Iterator[Cluster]:
 def test_whatever_is_killed_nothing_runs_twice_and_nothing_is_lost(system: Cluster) -> None:
     began = time.monotonic()
     chaos = Chaos(system)
-    with watching(system) as witnesses:
+    with health_checks(system.swarm), watching(system) as witnesses:
         try:
             chaos.run(KILLS)
             print(f"{chaos.kills} kills in {time.monotonic() - began:.0f} s")
