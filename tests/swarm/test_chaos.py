@@ -6,12 +6,13 @@
 import os
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -35,6 +36,11 @@ from tests.swarm.conftest import (
     upkeep,
     wait_until,
 )
+from worker.command import Commands
+from worker.engine import Engine
+from worker.exits import Exits
+from worker.output import SpoolDirectory
+from worker.run import Runner
 
 KILLS = int(os.environ.get("N") or 30)
 # A target is adopted a minute after its worker's death, and that one may have been killed as well.
@@ -169,6 +175,45 @@ def system(cluster: Cluster, tmp_path: Path) -> Iterator[Cluster]:
         stop_workers(system)
         with upkeep(system):
             yield system
+
+
+@pytest.mark.parametrize(
+    ("came_up", "code", "prints", "excused"),
+    [
+        # It ended in second 1000, and its event was in the ring up to second 1030.
+        (900, 3, True, False),
+        (1010, 3, True, False),
+        (1040, 3, True, True),
+        # Nothing was cut off.
+        (1040, 3, False, False),
+        (1010, 127, True, True),
+    ],
+)
+def test_only_what_nobody_could_know_is_excused(
+    came_up: int, code: int, prints: bool, excused: bool
+) -> None:
+    exits = create_autospec(Exits, instance=True)
+    exits.since = datetime.fromtimestamp(came_up, UTC).isoformat()
+    runner = Runner(
+        create_autospec(Engine),
+        exits,
+        "n1",
+        Commands(),
+        create_autospec(SpoolDirectory, instance=True),
+        True,
+    )
+    start = Start("m", code, prints, "j1", "1", [])
+    result = {
+        "ContainerId": "c1",
+        "ID": "e1",
+        "Status": "RUNNING_FAILED",
+        "Reason": "lost",
+        "EndTime": 1060,
+        "E": runner._why_lost(None),
+    }
+    judge = Judge({"e1": End(code, 1000, 1030)}, defaultdict(lambda: Counter({"m": 1})))
+    judge.hear(start, result)
+    assert bool(judge.violations) is not excused
 
 
 @pytest.mark.timeout(300 + QUIET_SECONDS + 10 * KILL_PAUSE * KILLS)
