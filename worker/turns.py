@@ -34,8 +34,8 @@ class Turns:
         """Lets a message wait for its turn; False when no more have any."""
         with self._changed:
             if not self._closed:
-                app = message.target.app_name
-                self._waiting.setdefault(app, deque()).append(message)
+                waiting = self._waiting.setdefault(message.target.app_name, deque())
+                waiting.insert(_position(message, waiting), message)
                 self._changed.notify_all()
             return not self._closed
 
@@ -120,3 +120,13 @@ class Turns:
         message = self._waiting[app][0]
         late = time.time() > float(message.target.executor_id) + settings.delivery_deadline
         return late or not message.first or running < self._most - len(self._running)
+
+
+def _position(message: Received, waiting: deque[Received]) -> int:
+    """Where its application's messages have it: what may run already goes before all that is new.
+
+    The engine forgets how a command ended in some minutes.
+    """
+    if message.first:
+        return len(waiting)
+    return next((index for index, each in enumerate(waiting) if each.first), len(waiting))

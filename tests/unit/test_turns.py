@@ -101,10 +101,18 @@ def test_what_ran_before_and_what_is_too_late_is_never_held_up(clock: Any) -> No
     turns = filled(Turns(4, 8), a=5)
     assert len(taken(turns)) == 4
     clock.now += 60
-    turns._waiting["a"].appendleft(message("a", 99, first=False))
+    turns.put(message("a", 99, first=False))
     assert taken(turns) == ["a99"]
     clock.now += 600
     assert taken(turns) == ["a4"]
+
+
+def test_what_may_run_already_goes_before_what_is_new() -> None:
+    turns = filled(Turns(10, 100), a=2)
+    for number in (8, 9):
+        turns.put(message("a", number, first=False))
+    filled(turns, b=1)
+    assert taken(turns) == ["a8", "b0", "a9", "a0", "a1"]
 
 
 def test_room_is_for_so_many_that_wait_and_comes_back_with_their_turn() -> None:
