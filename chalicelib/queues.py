@@ -51,8 +51,13 @@ class TargetMessage(msgspec.Struct, frozen=True, rename="pascal"):
     # When it was accepted, in seconds.
     executor_id: Annotated[str, Meta(pattern=_EXECUTOR_ID)]
     container_id: Annotated[str, Meta(pattern=_CONTAINER_ID)]
-    # Whose turn it is depends on this, and nothing else does.
-    app_name: str = ""
+    # Whose turn it is depends on this, and nothing else does. Messages of before have none.
+    app_name: Annotated[str, Meta(max_length=128)] = ""
+
+    @property
+    def ids(self) -> tuple[str, str, str]:
+        """Which target it is; its messages may differ in the rest."""
+        return self.job_id, self.executor_id, self.container_id
 
 
 class Received(msgspec.Struct, frozen=True):

@@ -80,10 +80,9 @@ def take_stored_output(target: TargetMessage, command_: Command, result: Result)
 
 def ended_meanwhile(target: TargetMessage, seconds: float) -> bool:
     """Whether the target's owner stores its end within so many seconds."""
-    ids = (target.job_id, target.executor_id, target.container_id)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        result = insist(lambda: store.get_result(*ids))
+        result = insist(lambda: store.get_result(*target.ids))
         if result is None or result.Status in TERMINAL:
             return True
         time.sleep(_LOOK)
@@ -121,4 +120,4 @@ def fail(result: Result, status: Status, reason: Reason, message: str) -> None:
 
 def log_key(target: TargetMessage) -> str:
     """Where the log of the target lies in the bucket."""
-    return logs.log_key(target.job_id, target.executor_id, target.container_id)
+    return logs.log_key(*target.ids)

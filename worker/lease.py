@@ -23,7 +23,8 @@ class Lease(threading.Thread):
         super().__init__(name="lease", daemon=True)
         self._pulse = pulse
         self._lock = threading.Lock()
-        self._held: dict[tuple[str, TargetMessage], Received] = {}
+        # By queue and target.
+        self._held: dict[tuple[str, tuple[str, str, str]], Received] = {}
         self._over = False
 
     def hold(self, queue_url: str, message: Received) -> bool:
@@ -32,7 +33,7 @@ class Lease(threading.Thread):
         A message delivered again has a new receipt, and only the newest one counts. Of two messages
         for one target the older is deleted: one is enough to bring the target to its next worker.
         """
-        key = (queue_url, message.target)
+        key = (queue_url, message.target.ids)
         with self._lock:
             before = self._held.get(key)
             self._held[key] = message
@@ -44,12 +45,12 @@ class Lease(threading.Thread):
     def receipt(self, queue_url: str, target: TargetMessage) -> str:
         """The newest receipt of a held message."""
         with self._lock:
-            return self._held[queue_url, target].receipt
+            return self._held[queue_url, target.ids].receipt
 
     def release(self, queue_url: str, target: TargetMessage) -> None:
         """Holds a message no longer: unless it was deleted, it is visible again within a minute."""
         with self._lock:
-            del self._held[queue_url, target]
+            del self._held[queue_url, target.ids]
 
     def release_all(self) -> None:
         """Makes every held message visible at once, for the next worker to adopt, and extends none."""

@@ -98,13 +98,12 @@ class Runner:
         # A first delivery has no result, but for rare duplicates that the claim finds out.
         if first and self._claim_and_run(target):
             return
-        ids = (target.job_id, target.executor_id, target.container_id)
-        result = store.get_result(*ids)
+        result = store.get_result(*target.ids)
         if result is None:
             if self._claim_and_run(target):
                 return
             # Another claimed it meanwhile: our message may be the only one.
-            result = store.get_result(*ids)
+            result = store.get_result(*target.ids)
         if result and result.Status not in TERMINAL:
             rest()
             self._adopt(target, result, owner_lives=first)

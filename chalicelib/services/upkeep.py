@@ -130,7 +130,7 @@ def end_dead_letter(body: str) -> None:
     target = queues.decode(body)
     if target is None:
         return
-    result = store.get_result(target.job_id, target.executor_id, target.container_id)
+    result = store.get_result(*target.ids)
     if result is not None and _taken_up(result):
         log.error("dead letter", job_id=target.job_id, executor_id=target.executor_id)
         _fail_lost(

@@ -72,6 +72,15 @@ def test_of_two_messages_for_a_target_the_older_is_deleted(delete: Any) -> None:
     assert lease.receipt("q", TARGET) == "r2"
 
 
+def test_it_is_the_same_target_whatever_application_its_message_tells(delete: Any) -> None:
+    told = TargetMessage(*TARGET.ids, app_name="2048")
+    lease = new_lease()
+    assert lease.hold("q", received("r1", id="m1"))
+    assert not lease.hold("q", received("r2", told, id="m2"))
+    delete.assert_called_once_with("q", "r1")
+    assert lease.receipt("q", TARGET) == "r2"
+
+
 def test_a_message_delivered_again_is_not_deleted(delete: Any) -> None:
     lease = new_lease()
     lease.hold("q", received("r1"))

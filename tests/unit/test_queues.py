@@ -117,6 +117,7 @@ def test_only_who_deploys_changes_a_queue(dead_letters: str) -> None:
         ("ExecutorId", "1.000000/x"),
         ("ExecutorId", "1"),
         ("ExecutorId", "1.000000\n"),
+        ("AppName", "a" * 129),
     ],
 )
 def test_ids_that_are_none_are_no_message(name: str, id: str) -> None:
