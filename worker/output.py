@@ -20,8 +20,6 @@ _PATIENCE = 1.5
 _BUFFERED = 2 * 1024**2
 # Of an output that is too long for its log, this much of the end is kept too.
 LAST_BYTES = 1024**2
-# The tail is cut when it is this much too long: seldom, since a cut moves all of it.
-_TAIL_SLACK = 1024**2
 
 
 class UnsafeFolder(Exception):
@@ -183,7 +181,8 @@ class Spool:
             self._tail += left[:count]
             left = left[count:]
         needed = self._tail_size if self.size <= self._limit else max(self._tail_size, LAST_BYTES)
-        if len(self._tail) > needed + _TAIL_SLACK:
+        # Seldom, since a cut moves all that stays; but a thousand of them may wait here.
+        if len(self._tail) > 2 * needed:
             del self._tail[:-needed]
 
     def _keep(self, piece: memoryview) -> int:
