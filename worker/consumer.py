@@ -11,6 +11,7 @@ from worker import metrics
 from worker.command import Commands
 from worker.config import WorkerSettings
 from worker.engine import Engine
+from worker.exit_file import ExitFile
 from worker.exits import Exits
 from worker.health import Health
 from worker.heartbeat import Heartbeat, ServedNode
@@ -52,7 +53,8 @@ class Consumer(threading.Thread):
         self._spools = spools
         # Each command keeps one connection open for its output and needs another for its calls.
         self._engine = Engine(url, pool=2 * settings.max_running)
-        self.exits = Exits(self._engine, health.pulse(f"events {url}"))
+        file = ExitFile(settings.spool_dir, url)
+        self.exits = Exits(self._engine, file, health.pulse(f"events {url}"))
         self._turns = Turns(settings.max_commands, settings.max_running)
         self._draining = threading.Event()
         self._polled = time.time()

@@ -3,7 +3,7 @@
 For a command that printed after its reader was gone, only the event of its end has the true exit code.
 The engine remembers its last 256 events, which is half a minute on a node with many health checks: they
 are execs too. So the events that it remembers are read as soon as a worker starts, long before it adopts
-anything, and the next ones as they come.
+anything, and the next ones as they come. What was told is on disk too: the next worker may be late.
 """
 
 import threading
@@ -14,6 +14,7 @@ import structlog
 
 from worker import metrics
 from worker.engine import Engine
+from worker.exit_file import ExitFile, Told
 from worker.health import Pulse
 
 log = structlog.stdlib.get_logger(__name__)
@@ -30,9 +31,10 @@ _PAUSE = 2
 class Exits(threading.Thread):
     """Follows an engine's events as long as the process lives, also when the engine is started anew."""
 
-    def __init__(self, engine: Engine, pulse: Pulse) -> None:
+    def __init__(self, engine: Engine, file: ExitFile, pulse: Pulse) -> None:
         super().__init__(name=f"events {engine.url}", daemon=True)
         self._engine = engine
+        self._file = file
         self._pulse = pulse
         self._told = threading.Condition()
         # Exit codes by exec, and when they came by the engine's clock: the oldest first.
@@ -40,6 +42,9 @@ class Exits(threading.Thread):
         self._last: tuple[str, int] = ("", 0)
         # From when on there is no gap in what is known.
         self._since = time.time()
+        for told in file.read():
+            self._last, self._since = (told.exec_id, told.when), told.since
+            self._keep(told.exec_id, told.exit_code, told.when / 1e9)
         metrics.EXIT_CODES.labels(engine.url).set_function(lambda: len(self._ends))
 
     @property
@@ -84,7 +89,10 @@ class Exits(threading.Thread):
                 self._since = time.time()
             first = False
             self._last = (exec_id, told)
+            is_new = exec_id not in self._ends
             self._keep(exec_id, code, told / 1e9)
+            if is_new:
+                self._file.add(Told(exec_id, code, told, self._since))
 
     def _keep(self, exec_id: str, code: int, when: float) -> None:
         with self._told:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.swarm.conftest import wait_until
 from worker.engine import Engine, Refusal, Unreachable
+from worker.exit_file import ExitFile
 from worker.exits import Exits
 from worker.health import Pulse
 
@@ -156,7 +157,7 @@ def test_an_engine_that_is_replaced_by_a_newer_one_is_served_on(tmp_path: Path) 
     with serving(tmp_path / "engine.sock") as server:
         server.least, server.newest = "1.24", "1.41"
         engine = Engine(f"unix://{tmp_path}/engine.sock", pool=3)
-        exits = Exits(engine, Pulse())
+        exits = Exits(engine, ExitFile(tmp_path, engine.url), Pulse())
         exits.start()
         wait_until(lambda: exits.known("e2") == 127, 10, lambda: "no event")
         assert engine.create("c1", ["true"], [], "", False) == "e1"

@@ -21,6 +21,7 @@ from tests.swarm.chaos import RECORDED_EVENTS
 from tests.swarm.conftest import SERVING, Cluster, wait_until, worker_answer
 from tests.swarm.cuttable import CuttableSocket
 from worker.engine import Engine
+from worker.exit_file import ExitFile
 from worker.exits import Exits
 from worker.health import Pulse
 
@@ -114,12 +115,12 @@ def spread_tasks(swarm: Swarm) -> None:
 
 @pytest.mark.engine
 def test_a_killed_engines_commands_are_lost_and_say_so(
-    cluster: Cluster, container: Container
+    cluster: Cluster, container: Container, tmp_path: Path
 ) -> None:
     node = cluster.swarm.nodes[1]
     target = container(node)
     engine = Engine(node.docker_host, pool=2)
-    exits = Exits(engine, Pulse())
+    exits = Exits(engine, ExitFile(tmp_path, engine.url), Pulse())
     exits.start()
     job_id, executor_id = started(cluster, target, "sleep 300")
     log = (job_id, executor_id, target["ContainerId"])

@@ -2,14 +2,17 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
 
+from worker import exit_file
 from worker import exits as module
 from worker.engine import Engine, Refusal, Unreachable
+from worker.exit_file import ExitFile, Told
 from worker.exits import Exits
 from worker.health import Pulse
 
@@ -38,8 +41,13 @@ def engine() -> Any:
 
 
 @pytest.fixture
-def exits(engine: Any, clock: SimpleNamespace) -> Exits:
-    return Exits(engine, Pulse())
+def file(tmp_path: Path) -> ExitFile:
+    return ExitFile(tmp_path, "unix:///e")
+
+
+@pytest.fixture
+def exits(engine: Any, file: ExitFile, clock: SimpleNamespace) -> Exits:
+    return Exits(engine, file, Pulse())
 
 
 def following(exits: Exits, engine: Any, *turns: Any) -> None:
@@ -128,11 +136,65 @@ def test_an_end_that_nobody_tells_is_not_waited_for_for_ever(
 
 
 def test_the_loop_shows_that_it_turns_while_the_engine_is_away(
-    engine: Any, clock: SimpleNamespace
+    engine: Any, file: ExitFile, clock: SimpleNamespace
 ) -> None:
     pulse = create_autospec(Pulse, instance=True)
     refusal = create_autospec(Refusal, instance=True)
     engine.connect.side_effect = [Unreachable("no"), ValueError(refusal), Enough]
     with pytest.raises(Enough):
-        Exits(engine, pulse).run()
+        Exits(engine, file, pulse).run()
     assert pulse.beat.call_count == 3
+
+
+def test_what_a_worker_was_told_outlives_it(
+    exits: Exits, engine: Any, file: ExitFile, clock: SimpleNamespace
+) -> None:
+    following(exits, engine, [end(1, 7), end(2, 3)])
+    clock.now += 60
+    after = Exits(engine, file, Pulse())
+    assert (after.known("e1"), after.known("e2")) == (7, 3)
+    # It goes on from there: the engine still has the last one, so nothing was missed since then.
+    following(after, engine, [end(2, 3), end(3, 1)])
+    assert after.since == AT(0, 0)
+    assert engine.ends.call_args_list[-2].args == (int(NOW * 1e9) + 2,)
+    assert [told.exec_id for told in file.read()] == ["e1", "e2", "e3"]
+
+
+def test_what_an_engine_has_forgotten_between_two_workers_is_a_gap(
+    exits: Exits, engine: Any, file: ExitFile, clock: SimpleNamespace
+) -> None:
+    following(exits, engine, [end(1)])
+    clock.now += 60
+    after = Exits(engine, file, Pulse())
+    following(after, engine, [end(300)])
+    assert after.since == AT(1, 0)
+    assert Exits(engine, file, Pulse()).since == AT(1, 0)
+
+
+def test_the_file_does_not_grow_without_end(
+    file: ExitFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exit_file, "_LARGEST", 200)
+    for number in range(100):
+        file.add(Told(f"e{number}", 1, number, NOW))
+    known = [told.when for told in file.read()]
+    assert known == list(range(known[0], 100))
+    assert 4 <= len(known) < 20
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 600
+
+
+def test_a_line_that_was_cut_is_not_believed(file: ExitFile, tmp_path: Path) -> None:
+    file.add(Told("e1", 137, 1, NOW))
+    (written,) = tmp_path.iterdir()
+    written.write_bytes(written.read_bytes() + b'\n["e2", 13')
+    file.add(Told("e3", 0, 3, NOW))
+    assert [told.exec_id for told in file.read()] == ["e1", "e3"]
+    assert written.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_disk_that_takes_nothing_costs_only_what_is_on_disk(
+    engine: Any, tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    exits = Exits(engine, ExitFile(tmp_path / "nothing", "unix:///e"), Pulse())
+    following(exits, engine, [end(1, 7), end(2, 3)])
+    assert (exits.known("e1"), exits.known("e2")) == (7, 3)

@@ -1,0 +1,80 @@
+"""What is known of an engine's exit codes, on disk: it outlives the worker that was told them.
+
+All workers of a machine that share SPOOL_DIR write to one file. It grows to a certain size, then becomes
+the former one, which is read too.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from worker import metrics
+
+log = structlog.stdlib.get_logger(__name__)
+
+# 30,000 ends; a worker keeps 10,000 of them, and each of several on one machine writes all.
+_LARGEST = 4 * 1024**2
+
+
+class Told(NamedTuple):
+    """One exec's end, as the engine told it."""
+
+    exec_id: str
+    exit_code: int
+    # When it came, in nanoseconds, and from when on nothing was missed before it, in seconds.
+    when: int
+    since: float
+
+
+class ExitFile:
+    """The file of one engine. A failure to write is logged once: the codes are in memory all the same."""
+
+    def __init__(self, folder: Path, engine_url: str) -> None:
+        name = hashlib.sha256(engine_url.encode()).hexdigest()[:12]
+        self._path = folder / f"exits-{name}"
+        self._former = folder / f"exits-{name}.former"
+        self._failed = False
+
+    def read(self) -> list[Told]:
+        """What is known, the oldest first."""
+        known = [*_read(self._former), *_read(self._path)]
+        return sorted(known, key=lambda told: told.when)
+
+    def add(self, told: Told) -> None:
+        """Adds an end."""
+        try:
+            self._append(f"\n{json.dumps(told)}".encode())
+        except OSError:
+            metrics.RETRIES.labels("exit codes").inc()
+            if not self._failed:
+                log.warning("exit codes not kept on disk", file=str(self._path), exc_info=True)
+            self._failed = True
+        else:
+            self._failed = False
+
+    def _append(self, line: bytes) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        file = os.open(self._path, flags, 0o600)
+        try:
+            # One worker at a time finds that it is full.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # What is cut by a full disk, or by our death, ends at the next line feed and is no JSON.
+            os.write(file, line)
+            if self._path.stat().st_size > _LARGEST:
+                self._path.replace(self._former)
+        finally:
+            os.close(file)
+
+
+def _read(path: Path) -> Iterator[Told]:
+    with suppress(FileNotFoundError):
+        for line in path.read_bytes().split(b"\n"):
+            with suppress(ValueError, TypeError):
+                yield Told(*json.loads(line))
