@@ -23,6 +23,8 @@ from ministack.core.iam_evaluator import (
 from ministack.core.router import extract_access_key_id
 
 HEALTH = "/_ministack/health"
+# Of all APIs that are deployed here.
+_STAGE = "/v1/"
 Scope = dict[str, Any]
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -57,14 +59,22 @@ def lets_in(scope: Scope, body: bytes) -> bool:
     if path.startswith(("/_ministack", "/_localstack")):
         return bool(path == HEALTH and scope["method"] == "GET")
     headers = _headers(scope)
-    # An API that is deployed here has an authorizer of its own.
-    if ".execute-api." in headers.get("host", ""):
+    if is_to_an_api(headers.get("host", ""), path):
         return True
     query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     key = extract_access_key_id(headers, query)
     if key == os.environ["AWS_ACCESS_KEY_ID"]:
         return is_signed_by_us(scope, headers, query, body)
     return is_of_a_user_or_role(key)
+
+
+def is_to_an_api(host: str, path: str) -> bool:
+    """Whether MiniStack hands it to an API that is deployed here: those have an authorizer of their own.
+
+    Any page can call by a name that only looks like an API's: browsers know all of `.localhost` as this
+    machine. And some of MiniStack's own paths come before the APIs, whatever the host.
+    """
+    return bool(ministack._EXECUTE_API_RE.fullmatch(host)) and path.startswith(_STAGE)
 
 
 def is_signed_by_us(

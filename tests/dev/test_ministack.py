@@ -81,9 +81,12 @@ def call(aws: Aws, name: str) -> tuple[str, str, dict[str, str], str]:
     return method, aws.endpoint + path, {**headers, "Origin": PAGE}, body
 
 
-def sent(aws: Aws, name: str, credentials: Credentials | None, auth: Any = SigV4Auth) -> Any:
+def sent(
+    aws: Aws, name: str, credentials: Credentials | None, auth: Any = SigV4Auth, **more: str
+) -> Any:
     """The answer to the call, signed or not."""
     method, url, headers, body = call(aws, name)
+    headers |= more
     request = AWSRequest(method, url, headers)
     # A query's signature covers no body, and botocore would make a part of the query of it.
     request.data = b"" if auth is SigV4QueryAuth else body.encode()
@@ -147,6 +150,22 @@ def test_the_name_of_our_key_without_its_secret_opens_nothing(aws: Aws, auth: An
     """The name stands in every link to a log."""
     ours = Credentials(aws.environment["AWS_ACCESS_KEY_ID"], "not the secret")
     all_refused(sent(aws, name, ours, auth) for name in CALLS)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "x.execute-api.localhost",
+        "0123abcd.execute-api.evil.example",
+        "0123abcd.execute-api.localhost",
+        "0123abcd.execute-api.localhost.evil.example",
+        "evil.execute-api.0123abcd.execute-api.localhost",
+    ],
+)
+@pytest.mark.parametrize("keys", KEYS)
+def test_the_name_of_an_api_opens_nothing_else(aws: Aws, host: str, keys: str) -> None:
+    """A page reaches this machine by each name under `localhost`."""
+    all_refused(sent(aws, name, KEYS[keys], Host=f"{host}:4566") for name in CALLS)
 
 
 def test_our_keys_do_not_open_the_paths_that_check_none(aws: Aws) -> None:
