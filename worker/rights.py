@@ -171,7 +171,9 @@ def sources(mount: Inspect, volumes: Mapping[str, Inspect | None]) -> list[str]:
 
 def _paths_of(options: Mapping[str, str]) -> Iterator[str]:
     """The paths of the node in a volume's options: `device`, a driver's own, and those within `o`."""
-    if _REMOTE.match(options.get("type", "")):
+    # With `bind` the kernel does not look at the type.
+    binds = {"bind", "rbind"}.intersection(options.get("o", "").split(","))
+    if _REMOTE.match(options.get("type", "")) and not binds:
         return
     for name, value in options.items():
         texts = re.split(r"[,:=]", value) if name == "o" else [value]

@@ -161,6 +161,8 @@ def test_a_volume_is_judged_by_what_it_is_made_of() -> None:
     assert of({"type": "nfs", "o": "addr=10.0.0.1,rw", "device": ":/etc"}) == []
     assert of({"type": "nfs4", "o": "addr=10.0.0.1", "device": "/etc"}) == []
     assert of({"type": "cifs", "device": "//server/etc"}) == []
+    assert of({"type": "nfs", "o": "rw,bind", "device": "/etc"})
+    assert of({"type": "cifs", "o": "rbind", "device": "/etc"})
     assert of({"mountpoint": "/etc"}, Driver="plugin")
     assert of({}, Driver="plugin", Source="/root/x")
     assert of({}, Driver="plugin", Source="/mnt/x") == []
