@@ -114,9 +114,9 @@ class Gateway:
         if not methods:
             return _error(404, "route_not_found", path)
         if method not in methods:
-            refusal = _error(405, "invalid_request", f"Unsupported method: {method}")
-            allow = {"Allow": ", ".join(sorted(methods))}
-            return refusal._replace(headers={**refusal.headers, **allow})
+            allowed = ", ".join(sorted(methods))
+            refusal = _error(405, "invalid_request", f"use one of {allowed}")
+            return refusal._replace(headers={**refusal.headers, "Allow": allowed})
         token = headers.get("authorization", "")
         if self._wants_token(method, path) and not _TOKEN.fullmatch(token):
             return Answer(401, dict(_JSON), _NO_TOKEN.encode())

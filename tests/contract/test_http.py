@@ -159,7 +159,8 @@ def test_wrong_method(api: Api, method: str, path: str) -> None:
     job = api.new_job()
     for headers in (JSON, {"Content-Type": "text/plain"}, {"Authorization": None}):
         answer = api.send(method, path.format(job["JobId"]), b"{}", headers)
-        refused(answer, 405, "invalid_request")
+        message = refused(answer, 405, "invalid_request")
+        assert message == f"use one of {answer.headers['Allow']}"
         allowed = answer.headers["Allow"].split(", ")
         assert allowed
         assert method not in allowed
