@@ -135,6 +135,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     aws = start_ministack(
         tmp_path_factory.mktemp("deployed") / "aws",
         free_port(),
+        base=LAMBDA_BASE,
         CLOUDTRAIL_RECORDING="1",
         CLOUDTRAIL_MAX_EVENTS="1000000",
     )

@@ -33,7 +33,7 @@ USER = f"{PREFIX}-worker-us-east-1"
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[boto3.Session]:
     """What finds an AWS that nothing else uses."""
     aws: Aws = start_ministack(
-        tmp_path_factory.mktemp("life") / "aws", free_port(), base=LAMBDA_BASE, AUTH="true"
+        tmp_path_factory.mktemp("life") / "aws", free_port(), base=LAMBDA_BASE
     )
     with pytest.MonkeyPatch.context() as patch:
         for name, value in aws.environment.items():
