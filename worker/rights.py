@@ -74,6 +74,14 @@ _HARMLESS = frozenset(
 )
 # The file types that a remote volume has: its `device` is a path on another machine.
 _REMOTE = re.compile(r"(nfs|cifs|smb|ceph|gluster)", re.IGNORECASE)
+# The file types that show a node's kernel, and where the node has the same; their `device` is any word.
+_KERNEL = {
+    "proc": "/proc",
+    "devpts": "/dev",
+    "devtmpfs": "/dev",
+    **dict.fromkeys(("bpf", "cgroup", "cgroup2", "configfs", "debugfs", "efivarfs"), "/sys"),
+    **dict.fromkeys(("pstore", "securityfs", "sysfs", "tracefs"), "/sys"),
+}
 
 # A user's number. An engine reads all else in passwd as 0, and begins anew after 32 bits.
 _UID = re.compile(rb"[0-9]{1,10}")
@@ -166,14 +174,20 @@ def sources(mount: Inspect, volumes: Mapping[str, Inspect | None]) -> list[str]:
         return []
     volume = volumes.get(mount["Name"]) or {}
     own = [] if volume.get("Driver", "local") == "local" else [str(mount.get("Source") or "")]
-    return [_plain(path) for path in (*own, *_paths_of(volume.get("Options") or {})) if path]
+    paths = [*own, *_paths_of(volume.get("Options") or {})]
+    return list(dict.fromkeys(_plain(path) for path in paths if path))
 
 
 def _paths_of(options: Mapping[str, str]) -> Iterator[str]:
     """The paths of the node in a volume's options: `device`, a driver's own, and those within `o`."""
-    # With `bind` the kernel does not look at the type.
-    binds = {"bind", "rbind"}.intersection(options.get("o", "").split(","))
-    if _REMOTE.match(options.get("type", "")) and not binds:
+    kind = options.get("type", "")
+    if {"bind", "rbind"}.intersection(options.get("o", "").split(",")):
+        # The kernel does not look at the type then. What is no absolute path begins in the engine's
+        # working directory, most often `/`.
+        yield f"/{options.get('device', '')}"
+    elif kind in _KERNEL:
+        yield _KERNEL[kind]
+    elif _REMOTE.match(kind):
         return
     for name, value in options.items():
         texts = re.split(r"[,:=]", value) if name == "o" else [value]

@@ -163,6 +163,16 @@ def test_a_volume_is_judged_by_what_it_is_made_of() -> None:
     assert of({"type": "cifs", "device": "//server/etc"}) == []
     assert of({"type": "nfs", "o": "rw,bind", "device": "/etc"})
     assert of({"type": "cifs", "o": "rbind", "device": "/etc"})
+    for etc in ("//etc", "etc", "../../etc", "/srv/../etc"):
+        assert "mounts /etc of" in of({"type": "none", "o": "bind", "device": etc})[0]
+    assert of({"type": "cifs", "o": "ro,bind", "device": "//srv/app"}) == []
+    for kind, path in (
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("cgroup2", "/sys"),
+    ):
+        assert f"mounts {path} of" in of({"type": kind, "device": "any"})[0]
     assert of({"mountpoint": "/etc"}, Driver="plugin")
     assert of({}, Driver="plugin", Source="/root/x")
     assert of({}, Driver="plugin", Source="/mnt/x") == []
