@@ -170,7 +170,7 @@ def decode(body: str) -> TargetMessage | None:
     """The message that the body holds, None where it is none of ours."""
     try:
         return msgspec.json.decode(body, type=TargetMessage)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         log.warning("message not understood", body=body[:1000], error=str(error))
         return None
 

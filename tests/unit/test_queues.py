@@ -126,6 +126,11 @@ def test_ids_that_are_none_are_no_message(name: str, id: str) -> None:
     assert queues.decode(json.dumps(body | {name: id})) is None
 
 
+@pytest.mark.parametrize("body", ["", "[]", '{"JobId": "\\ud800"}', '{"x": ' + "[" * 100_000])
+def test_what_is_no_message_keeps_no_other_from_being_received(body: str) -> None:
+    assert queues.decode(body) is None
+
+
 def test_a_message_of_an_api_that_told_no_application_is_taken() -> None:
     ids = {"JobId": "j1", "ExecutorId": "1.000000", "ContainerId": "c1"}
     assert queues.decode(json.dumps(ids)) == TargetMessage("j1", "1.000000", "c1", "")
