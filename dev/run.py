@@ -353,7 +353,7 @@ Ready: {system.api_url}, AWS at {system._aws.endpoint}, logs in {_shown(LOCAL)}.
   curl -H "$AUTH" {jobs}/{job_id}/inspect/{executor_id}
   curl -H "$AUTH" -L '{jobs}/{job_id}/log/{executor_id}?ContainerId={system.containers[0]}'
 
-Another worker: set -a; . {_shown(ENVIRONMENT)}; set +a; .venv/bin/python -m worker
+Another worker: set -a; . {_shown(ENVIRONMENT)}; set +a; HEALTH_PORT=9465 .venv/bin/python -m worker
 Ctrl-C stops all of it.
 """
 
