@@ -1,4 +1,4 @@
-"""Names that people give: AppName, Name, ServiceName. What looks the same is the same. Pure."""
+"""Names that people give: AppName, Name, ServiceName. One spelling for what may be written in several. Pure."""
 
 import unicodedata
 

@@ -18,14 +18,14 @@ from worker.heartbeat import Heartbeat, ServedNode
 from worker.lease import Lease
 from worker.output import SpoolDirectory
 from worker.run import Runner
-from worker.turns import Turns
+from worker.turns import Turn, Turns
 
 log = structlog.stdlib.get_logger(__name__)
 
 # After a failed poll, in seconds: AWS is out of reach, or the queue was deleted.
 _PAUSE = 5
-# Before the next poll, when messages have to wait here: another worker of the node may have places.
-_PACE = 0.05
+# Between two polls when messages have to wait here: as long as some come, and when none came.
+_PACE, _PAUSE_AHEAD = 0.05, 1.0
 # Between two looks at whether somebody's first minute is over.
 _LOOK = 1.0
 
@@ -84,8 +84,8 @@ class Consumer(threading.Thread):
         poller.start()
         while not self._draining.is_set():
             self._pulse.beat()
-            if message := self._turns.take(_LOOK):
-                self._start(runner, node, message)
+            if turn := self._turns.take(_LOOK):
+                self._start(runner, node, turn)
             if not poller.is_alive() and not self._draining.is_set():
                 raise RuntimeError(f"the {name} is over before its time")
         self._put_back(node.queue_url, self._turns.close())
@@ -113,22 +113,26 @@ class Consumer(threading.Thread):
     def _poll_on(self, node: ServedNode, name: str) -> None:
         """Receives messages until it is told to drain, also some that have to wait for their turn."""
         pulse = self._health.pulse(name)
+        pause = _PAUSE_AHEAD
         while not self._draining.is_set():
             pulse.beat()
-            if room := self._turns.room(_LOOK):
-                self._poll(node, min(room, BATCH))
-            if self._turns.busy:
-                self._draining.wait(_PACE)
+            if free := self._turns.free:
+                self._poll(node, min(free, BATCH), self._settings.poll_seconds)
+                pause = _PAUSE_AHEAD
+            elif not self._draining.wait(pause) and (room := self._turns.room(_LOOK)):
+                # Without waiting for more: what comes now is for a worker that has a place.
+                pause = _PACE if self._poll(node, min(room, BATCH), 0) else _PAUSE_AHEAD
         self._health.ended(name)
 
-    def _poll(self, node: ServedNode, at_most: int) -> None:
+    def _poll(self, node: ServedNode, at_most: int, seconds: int) -> int:
+        """Takes messages in hand that come within so many seconds; returns how many came."""
         try:
-            messages = queues.receive(node.queue_url, at_most, self._settings.poll_seconds)
+            messages = queues.receive(node.queue_url, at_most, seconds)
             self._polled = time.time()
             if self._draining.is_set():
                 # What was put back, or let go, comes to our own poll first; we may hold it still.
                 _show(node.queue_url, [message.receipt for message in messages])
-                return
+                return 0
             for message in messages:
                 self._take_in_hand(node.queue_url, message)
         except Exception:  # whatever it was, the next poll may work
@@ -137,6 +141,8 @@ class Consumer(threading.Thread):
             self._draining.wait(_PAUSE)
             with metrics.tolerated("poll"):  # somebody may have deleted the queue
                 queues.ensure_queue(node.node_id)
+            return 0
+        return len(messages)
 
     def _take_in_hand(self, queue_url: str, message: Received) -> None:
         if self._lease.hold(queue_url, message):
@@ -155,30 +161,44 @@ class Consumer(threading.Thread):
         self._lease.release(queue_url, target)
         self._commands.release(target)
 
-    def _start(self, runner: Runner, node: ServedNode, message: Received) -> None:
-        name = f"run {message.target.container_id[:12]}"
+    def _start(self, runner: Runner, node: ServedNode, turn: Turn) -> None:
+        target = turn.message.target
+        name = f"run {target.container_id[:12]}"
         thread = threading.Thread(
-            target=self._handle, args=(runner, node, message), name=name, daemon=True
+            target=self._work, args=(runner, node, turn), name=name, daemon=True
         )
         try:
             thread.start()
         except RuntimeError:  # no more threads for now: the message comes again
             log.exception("message not taken up")
             metrics.RETRIES.labels("target").inc()
-            self._let_go(node.queue_url, message.target)
-            self._turns.leave(message)
+            self._let_go(node.queue_url, target)
+            self._turns.leave(turn.message)
+
+    def _work(self, runner: Runner, node: ServedNode, turn: Turn) -> None:
+        message = turn.message
+        target = message.target
+        with structlog.contextvars.bound_contextvars(
+            job_id=target.job_id,
+            executor_id=target.executor_id,
+            container_id=target.container_id,
+        ):
+            if turn.has_place or self._runs_already(runner, message):
+                self._handle(runner, node, message)
+            elif not self._turns.put_off(message):
+                self._put_back(node.queue_url, [message])
+
+    def _runs_already(self, runner: Runner, message: Received) -> bool:
+        """Whether a target whose message came again may run, or is over."""
+        try:
+            return runner.is_taken_up(message.target)
+        except Exception:
+            log.warning("result not read", exc_info=True)
+            return False  # its turn comes, and the next look with it
 
     def _handle(self, runner: Runner, node: ServedNode, message: Received) -> None:
         target = message.target
-        in_flight = metrics.IN_FLIGHT.labels(node.node_id)
-        with (
-            structlog.contextvars.bound_contextvars(
-                job_id=target.job_id,
-                executor_id=target.executor_id,
-                container_id=target.container_id,
-            ),
-            in_flight.track_inprogress(),
-        ):
+        with metrics.IN_FLIGHT.labels(node.node_id).track_inprogress():
             try:
                 runner.run(message, lambda: self._turns.rest(message))
                 queues.delete(node.queue_url, self._lease.receipt(node.queue_url, target))

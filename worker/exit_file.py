@@ -67,14 +67,21 @@ class ExitFile:
             fcntl.flock(file, fcntl.LOCK_EX)
             # What is cut by a full disk, or by our death, ends at the next line feed and is no JSON.
             os.write(file, line)
-            if self._path.stat().st_size > _LARGEST:
-                self._path.replace(self._former)
+            with suppress(FileNotFoundError):  # another worker was first
+                if self._path.stat().st_size > _LARGEST:
+                    self._path.replace(self._former)
         finally:
             os.close(file)
 
 
 def _read(path: Path) -> Iterator[Told]:
-    with suppress(FileNotFoundError):
-        for line in path.read_bytes().split(b"\n"):
-            with suppress(ValueError, TypeError):
-                yield Told(*json.loads(line))
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return
+    except OSError:
+        log.warning("exit codes on disk not read", file=str(path), exc_info=True)
+        return
+    for line in lines:
+        with suppress(ValueError, TypeError):
+            yield Told(*json.loads(line))

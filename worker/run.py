@@ -91,6 +91,10 @@ class Runner:
         except ExecutionNotFound as error:
             log.warning("dropped a message of an unknown execution", error=error.message)
 
+    def is_taken_up(self, target: TargetMessage) -> bool:
+        """Whether a worker took the target up before: it may run, or be over."""
+        return store.get_result(*target.ids) is not None
+
     def _run(self, target: TargetMessage, first: bool, rest: Callable[[], None]) -> None:
         if not self._commands.is_target(target, self._node_id):
             log.warning("dropped a message of no target", node_id=self._node_id)
@@ -261,8 +265,7 @@ class Runner:
                 answered = time.monotonic()
             except UnknownExec:
                 result.OutputIncomplete = True
-                message = "the engine does not know this exec any more; how it ended is lost"
-                return Refusal(Reason.LOST, message)
+                return Refusal(Reason.LOST, self._why_unknown(result.ID))
             except Unreachable as error:
                 # The output that ended may have been cut together with this.
                 result.OutputIncomplete = True
@@ -322,6 +325,11 @@ class Runner:
         except Refusal as refusal:
             log.info("no processes", error=str(refusal))
             return False
+
+    def _why_unknown(self, exec_id: str) -> str:
+        code = self._exits.known(exec_id)
+        known = "how it ended is lost" if code is None else f"by its events it ended with {code}"
+        return f"the engine does not know this exec any more; {known}"
 
     def _why_lost(self, code: int | None) -> str:
         if code == _GIVEN_UP:

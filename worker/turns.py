@@ -3,6 +3,8 @@
 import threading
 import time
 from collections import Counter, deque
+from itertools import chain
+from typing import NamedTuple
 
 from chalicelib.config import settings
 from chalicelib.queues import Received
@@ -13,17 +15,28 @@ _PLACE_SECONDS = 60
 AHEAD = 1000
 
 
+class Turn(NamedTuple):
+    """A message that may be worked on; without a place, only if its target runs already."""
+
+    message: Received
+    has_place: bool
+
+
 class Turns:
     """The targets of one engine: at most `places` in their first minute, and `most` in all.
 
     An application that has fewer places is served first; among equals, each in its turn. Of the places
     for long commands (`most`) an application may have as many as it leaves free for the others.
+
+    What comes again may run already. That is looked at before all that is new, and needs no place: the
+    engine forgets in some minutes how a command ended.
     """
 
     def __init__(self, places: int, most: int) -> None:
         self._places = places
         self._most = most
         self._changed = threading.Condition()
+        self._again: deque[Received] = deque()
         # By application. It goes to the end when it had its turn.
         self._waiting: dict[str, deque[Received]] = {}
         # When each got its place. A target's second message may have its turn before the first one left.
@@ -34,25 +47,43 @@ class Turns:
         """Lets a message wait for its turn; False when no more have any."""
         with self._changed:
             if not self._closed:
-                waiting = self._waiting.setdefault(message.target.app_name, deque())
-                waiting.insert(_position(message, waiting), message)
+                waiting = self._waiting_of(message) if message.first else self._again
+                waiting.append(message)
                 self._changed.notify_all()
             return not self._closed
 
-    def take(self, seconds: float) -> Received | None:
-        """The message whose turn it is, with a place; None when so many seconds brought none."""
+    def put_off(self, message: Received) -> bool:
+        """Lets a message whose target does not run yet wait for a place; False when no more have any."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._next() is not None, seconds):
-                return None
-            app = self._next()
-            assert app is not None
-            messages = self._waiting.pop(app)
-            message = messages.popleft()
-            if messages:
-                self._waiting[app] = messages
-            self._running[message] = time.monotonic()
+            del self._running[message]
+            if not self._closed:
+                self._waiting_of(message).append(message)
             self._changed.notify_all()
-            return message
+            return not self._closed
+
+    def take(self, seconds: float) -> Turn | None:
+        """The message whose turn it is; None when so many seconds brought none."""
+        with self._changed:
+            return self._changed.wait_for(self._take, seconds)
+
+    def _take(self) -> Turn | None:
+        now = time.monotonic()
+        if self._again and len(self._running) < self._most:
+            message = self._again.popleft()
+            self._running[message] = now - _PLACE_SECONDS
+            return Turn(message, False)
+        app = self._next()
+        if app is None:
+            return None
+        messages = self._waiting.pop(app)
+        message = messages.popleft()
+        if messages:
+            self._waiting[app] = messages
+        self._running[message] = now
+        return Turn(message, True)
+
+    def _waiting_of(self, message: Received) -> deque[Received]:
+        return self._waiting.setdefault(message.target.app_name, deque())
 
     def rest(self, message: Received) -> None:
         """Gives the message's place back now: its target only waits for its end."""
@@ -75,19 +106,21 @@ class Turns:
     @property
     def waiting(self) -> int:
         """How many messages wait."""
-        return sum(map(len, self._waiting.values()))
+        return len(self._again) + sum(map(len, self._waiting.values()))
 
     @property
-    def busy(self) -> bool:
-        """Whether a message that comes now has to wait."""
+    def free(self) -> int:
+        """How many messages that come now do not have to wait."""
         with self._changed:
-            return bool(self._waiting) or not self._has_place(self._young())
+            left = min(self._places - self._young().total(), self._most - len(self._running))
+            return max(left - self.waiting, 0)
 
     def close(self) -> list[Received]:
         """No more turns from now on; returns those that waited for theirs."""
         with self._changed:
             self._closed = True
-            waited = [message for messages in self._waiting.values() for message in messages]
+            waited = [*self._again, *chain.from_iterable(self._waiting.values())]
+            self._again.clear()
             self._waiting.clear()
             self._changed.notify_all()
             return waited
@@ -116,17 +149,7 @@ class Turns:
         return young.total() < self._places and len(self._running) < self._most
 
     def _may_run(self, app: str, running: int) -> bool:
-        """What ran before, or is too late to run, is soon over or runs already: it is never held up."""
-        message = self._waiting[app][0]
-        late = time.time() > float(message.target.executor_id) + settings.delivery_deadline
-        return late or not message.first or running < self._most - len(self._running)
-
-
-def _position(message: Received, waiting: deque[Received]) -> int:
-    """Where its application's messages have it: what may run already goes before all that is new.
-
-    The engine forgets how a command ended in some minutes.
-    """
-    if message.first:
-        return len(waiting)
-    return next((index for index, each in enumerate(waiting) if each.first), len(waiting))
+        """What is too late to run is soon over: it is never held up."""
+        created = float(self._waiting[app][0].target.executor_id)
+        late = time.time() > created + settings.delivery_deadline
+        return late or running < self._most - len(self._running)

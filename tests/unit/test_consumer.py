@@ -45,7 +45,7 @@ def lease() -> Lease:
 @pytest.fixture
 def consumer(lease: Lease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Consumer:
     monkeypatch.setattr(module, "_PAUSE", 0)
-    settings = load({"MAX_COMMANDS": "12", "POLL_SECONDS": "1"})
+    settings = load({"MAX_COMMANDS": "12", "POLL_SECONDS": "1", "SPOOL_DIR": str(tmp_path)})
     heartbeat = Heartbeat("w", Pulse())
     spools = SpoolDirectory(tmp_path, 100, 10**6)
     return Consumer("unix:///e", settings, lease, heartbeat, Health(), Commands(), spools)
@@ -57,21 +57,21 @@ def waiting(consumer: Consumer) -> int:
 
 def test_messages_are_received_ahead_and_held(consumer: Consumer, lease: Lease, sqs: Any) -> None:
     sqs.receive.side_effect = lambda url, at_most, wait: [received(n) for n in range(at_most)]
-    consumer._poll(NODE, 10)
+    consumer._poll(NODE, 10, 1)
     assert waiting(consumer) == 10
     assert not lease.hold("q", received(9))
 
 
 def test_a_target_in_our_hands_is_not_taken_twice(consumer: Consumer, sqs: Any) -> None:
     sqs.receive.return_value = [received(1)]
-    consumer._poll(NODE, 10)
-    consumer._poll(NODE, 10)
+    consumer._poll(NODE, 10, 1)
+    consumer._poll(NODE, 10, 1)
     assert waiting(consumer) == 1
 
 
 def test_a_failed_poll_makes_sure_of_the_queue(consumer: Consumer, sqs: Any) -> None:
     sqs.receive.side_effect = ConnectionError
-    consumer._poll(NODE, 10)
+    consumer._poll(NODE, 10, 1)
     sqs.ensure_queue.assert_called_once_with("n1")
 
 
@@ -80,7 +80,7 @@ def test_what_comes_after_the_drain_goes_back_at_once(
 ) -> None:
     consumer._turns.close()
     sqs.receive.return_value = [received(1)]
-    consumer._poll(NODE, 10)
+    consumer._poll(NODE, 10, 1)
     sqs.hold.assert_called_once_with("q", ["r1"], 0)
     assert lease.hold("q", received(1))
     assert not consumer._commands._held
@@ -90,9 +90,9 @@ def test_what_is_let_go_and_comes_to_our_own_poll_goes_back_though_we_hold_it(
     consumer: Consumer, sqs: Any
 ) -> None:
     sqs.receive.return_value = [received(1)]
-    consumer._poll(NODE, 10)
+    consumer._poll(NODE, 10, 1)
     consumer.drain()
-    consumer._poll(NODE, 10)
+    consumer._poll(NODE, 10, 1)
     sqs.hold.assert_called_once_with("q", ["r1"], 0)
 
 
@@ -143,13 +143,83 @@ def test_where_no_thread_can_be_had_the_message_comes_again(
     consumer: Consumer, lease: Lease, sqs: Any, monkeypatch: pytest.MonkeyPatch, runner: Any
 ) -> None:
     sqs.receive.return_value = [received(1)]
-    consumer._poll(NODE, 10)
-    message = consumer._turns.take(0)
-    assert message
+    consumer._poll(NODE, 10, 1)
+    turn = consumer._turns.take(0)
+    assert turn
     monkeypatch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError))
-    consumer._start(runner, NODE, message)
+    consumer._start(runner, NODE, turn)
     assert lease.hold("q", received(1))
     assert not consumer._turns._running
+
+
+def again(number: int) -> Received:
+    return Received(received(number).target, f"m{number}", f"r{number}", False)
+
+
+def test_an_adoption_needs_no_place(
+    consumer: Consumer, lease: Lease, sqs: Any, runner: Any
+) -> None:
+    runner.is_taken_up.return_value = True
+    sqs.receive.return_value = [*map(received, range(12)), again(20)]
+    consumer._poll(NODE, 10, 1)
+    turn = consumer._turns.take(0)
+    assert turn
+    consumer._work(runner, NODE, turn)
+    (call,) = runner.run.call_args_list
+    assert call.args[0] == again(20)
+    assert lease.hold("q", again(20))
+
+
+@pytest.mark.parametrize("taken_up", [{"return_value": False}, {"side_effect": ConnectionError}])
+def test_what_came_again_and_runs_nowhere_waits_for_a_place_in_our_hands(
+    consumer: Consumer, lease: Lease, sqs: Any, runner: Any, taken_up: dict[str, Any]
+) -> None:
+    runner.is_taken_up.configure_mock(**taken_up)
+    sqs.receive.return_value = [again(20)]
+    consumer._poll(NODE, 10, 1)
+    turn = consumer._turns.take(0)
+    assert turn
+    consumer._work(runner, NODE, turn)
+    runner.run.assert_not_called()
+    assert not lease.hold("q", again(20))
+    turn = consumer._turns.take(0)
+    assert turn
+    assert turn.has_place
+    consumer._work(runner, NODE, turn)
+    assert runner.run.call_count == 1
+    assert not consumer._commands._held
+
+
+def test_what_came_again_goes_back_if_we_drain_meanwhile(
+    consumer: Consumer, lease: Lease, sqs: Any, runner: Any
+) -> None:
+    runner.is_taken_up.return_value = False
+    sqs.receive.return_value = [again(20)]
+    consumer._poll(NODE, 10, 1)
+    turn = consumer._turns.take(0)
+    assert turn
+    consumer._turns.close()
+    consumer._work(runner, NODE, turn)
+    sqs.hold.assert_called_once_with("q", ["r20"], 0)
+    assert lease.hold("q", again(20))
+
+
+def test_without_a_place_only_what_is_there_already_is_received(
+    consumer: Consumer, sqs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle worker waits for its next message; a busy one must not take it away from that one."""
+    monkeypatch.setattr(module, "_PAUSE_AHEAD", 0)
+    asked = []
+
+    def receive(url: str, at_most: int, seconds: int) -> list[Received]:
+        asked.append((at_most, seconds))
+        if len(asked) == 4:
+            consumer.drain()
+        return [received(10 * len(asked) + n) for n in range(at_most)]
+
+    sqs.receive.side_effect = receive
+    consumer._poll_on(NODE, "poller")
+    assert asked == [(10, 1), (2, 1), (10, 0), (10, 0)]
 
 
 @pytest.fixture
@@ -160,10 +230,10 @@ def runner() -> Any:
 def handled(consumer: Consumer, runner: Any, sqs: Any) -> None:
     """One message, from the poll to its end."""
     sqs.receive.return_value = [received(1)]
-    consumer._poll(NODE, 10)
-    message = consumer._turns.take(0)
-    assert message
-    consumer._handle(runner, NODE, message)
+    consumer._poll(NODE, 10, 1)
+    turn = consumer._turns.take(0)
+    assert turn
+    consumer._work(runner, NODE, turn)
     assert not consumer._turns._running
     assert not consumer._commands._held
 

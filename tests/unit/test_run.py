@@ -524,13 +524,16 @@ def test_an_end_that_comes_while_it_is_watched_is_left_to_an_owner_that_may_live
     assert patience <= clock.seconds - sum(pauses) <= patience + ending._LOOK
 
 
+@pytest.mark.parametrize(("code", "told"), [(None, "how it ended is lost"), (7, "ended with 7")])
 def test_an_exec_that_the_engine_forgot_is_lost(
-    runner: Runner, engine: Any, message: Received
+    runner: Runner, engine: Any, exits: Any, message: Received, code: int | None, told: str
 ) -> None:
     claimed(message, Status.RUNNING)
     engine.inspect.side_effect = UnknownExec
+    exits.known.return_value = code
     runner.run(again(message))
     assert (stored(message).Status, stored(message).Reason) == (Status.RUNNING_FAILED, Reason.LOST)
+    assert told in stored(message).E
     engine.start.assert_not_called()
 
 

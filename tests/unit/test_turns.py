@@ -37,8 +37,8 @@ def filled(turns: Turns, **apps: int) -> Turns:
 def taken(turns: Turns) -> list[str]:
     """The containers whose turn it is now, until no more have any."""
     found = []
-    while received := turns.take(0):
-        found.append(received.target.container_id)
+    while turn := turns.take(0):
+        found.append(turn.message.target.container_id)
     return found
 
 
@@ -73,16 +73,15 @@ def test_who_only_waits_for_an_end_gives_its_place_back_at_once() -> None:
 
 
 def test_no_more_run_than_may_in_all(clock: Any) -> None:
-    turns = Turns(2, 3)
-    for number in range(5):
-        turns.put(message("a", number, first=False))
-    assert taken(turns) == ["a0", "a1"]
-    clock.now += 60
-    assert taken(turns) == ["a2"]
-    clock.now += 60
+    turns = filled(Turns(2, 6), a=1, b=1, c=1, d=1, e=1, f=1, g=1)
+    for _ in range(3):
+        assert len(taken(turns)) == 2
+        clock.now += 60
     assert taken(turns) == []
-    turns.leave(message("a", 0, first=False))
-    assert taken(turns) == ["a3"]
+    turns.put(message("a", 9, first=False))
+    assert taken(turns) == []
+    turns.leave(message("a", 0))
+    assert taken(turns) == ["a9"]
 
 
 def test_one_application_leaves_as_many_as_it_has_to_the_others(clock: Any) -> None:
@@ -97,22 +96,41 @@ def test_one_application_leaves_as_many_as_it_has_to_the_others(clock: Any) -> N
     assert taken(turns) == ["c0"]
 
 
-def test_what_ran_before_and_what_is_too_late_is_never_held_up(clock: Any) -> None:
+def test_what_is_too_late_is_never_held_up(clock: Any) -> None:
     turns = filled(Turns(4, 8), a=5)
     assert len(taken(turns)) == 4
     clock.now += 60
-    turns.put(message("a", 99, first=False))
-    assert taken(turns) == ["a99"]
+    assert taken(turns) == []
     clock.now += 600
     assert taken(turns) == ["a4"]
 
 
-def test_what_may_run_already_goes_before_what_is_new() -> None:
-    turns = filled(Turns(10, 100), a=2)
+def test_what_comes_again_is_looked_at_first_and_takes_no_place() -> None:
+    turns = filled(Turns(1, 100), a=2)
     for number in (8, 9):
         turns.put(message("a", number, first=False))
-    filled(turns, b=1)
-    assert taken(turns) == ["a8", "b0", "a9", "a0", "a1"]
+    turns_taken = [turns.take(0) for _ in range(4)]
+    assert [turn and (turn.message.id, turn.has_place) for turn in turns_taken] == [
+        ("m8", False),
+        ("m9", False),
+        ("m0", True),
+        None,
+    ]
+
+
+def test_what_came_again_and_does_not_run_yet_waits_for_a_place_like_all_that_is_new() -> None:
+    turns = filled(Turns(1, 4), a=1)
+    again = message("a", 9, first=False)
+    turns.put(again)
+    assert taken(turns) == ["a9", "a0"]
+    assert turns.put_off(again)
+    assert taken(turns) == []
+    turns.leave(message("a", 0))
+    turn = turns.take(0)
+    assert turn == (again, True)
+    turns.close()
+    assert not turns.put_off(again)
+    assert not turns._running
 
 
 def test_room_is_for_so_many_that_wait_and_comes_back_with_their_turn() -> None:
@@ -124,15 +142,15 @@ def test_room_is_for_so_many_that_wait_and_comes_back_with_their_turn() -> None:
     assert turns.room(0) == 1
 
 
-def test_it_is_busy_when_who_comes_has_to_wait() -> None:
-    turns = Turns(1, 100)
-    assert not turns.busy
-    filled(turns, a=1)
-    assert turns.busy
-    assert taken(turns) == ["a0"]
-    assert turns.busy
+def test_so_many_are_free_as_do_not_have_to_wait() -> None:
+    turns = Turns(2, 100)
+    assert turns.free == 2
+    filled(turns, a=2)
+    assert turns.free == 0
+    assert taken(turns) == ["a0", "a1"]
+    assert turns.free == 0
     turns.leave(message("a", 0))
-    assert not turns.busy
+    assert turns.free == 1
 
 
 def test_after_its_end_nobody_has_a_turn_and_who_waited_is_told() -> None:
