@@ -1,4 +1,4 @@
-"""Names that people give: AppName, Name, ServiceName. One spelling for what may be written in several. Pure."""
+"""Names that people give: AppName, Name, ServiceName. One spelling for each. Pure."""
 
 import unicodedata
 

@@ -50,7 +50,7 @@ SAME_WISH_SECONDS = 1.0
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM came: stop all."""
+    """SIGINT, SIGTERM or SIGHUP came: stop all."""
 
 
 @dataclass
@@ -63,7 +63,8 @@ class Signals:
 
     def install(self) -> None:
         # SIGINT too: a shell has what it starts in the background ignore it.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        # The third comes when a terminal is closed.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -64,11 +64,14 @@ class Health:
         threading.Thread(target=self._serve, args=(port,), name="health", daemon=True).start()
 
     def _serve(self, port: int) -> None:
+        said = False
         while True:
             try:
                 server = make_server(_HOST, port, self._answer, _Server, _Quiet)
             except OSError as error:
-                log.warning("no health port yet", port=port, error=str(error))
+                if not said:
+                    log.warning("no health port yet", port=port, error=str(error))
+                said = True
                 time.sleep(_BIND_AGAIN)
             else:
                 server.serve_forever()

@@ -18,6 +18,8 @@ from chalicelib.logs import MIN_PART, GrowingObject
 # its and the socket's buffers then; more than that afterwards, and the command was still there.
 _PATIENCE = 1.5
 _BUFFERED = 2 * 1024**2
+# So many segments, of up to MIN_PART bytes each, may be in memory at once for their upload.
+_UPLOADS = 32
 # Of an output that is too long for its log, this much of the end is kept too.
 LAST_BYTES = 1024**2
 
@@ -50,6 +52,7 @@ class SpoolDirectory:
         self._log_bytes = log_bytes
         self._waiting = 0
         self._changed = threading.Condition()
+        self.uploading = threading.BoundedSemaphore(_UPLOADS)
 
     def open(self, name: str, log: GrowingObject, tail: int, log_bytes: int | None) -> "Spool":
         """A spool for the output of one command, whose last `tail` bytes it remembers.
@@ -267,7 +270,7 @@ class Spool:
             length = self._length
         if length == self._uploaded:
             return
-        with self._current.open("rb") as file:
+        with self._room.uploading, self._current.open("rb") as file:
             self._log.write(file.read(length))
         with self._lock:
             self._wait(self._uploaded - length)

@@ -111,7 +111,7 @@ def second_worker_serves(folder: Path) -> None:
     assert "Traceback" not in worker.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_it_serves_until_a_signal_and_leaves_nothing_behind(
     folder: Path, engine: str, number: signal.Signals
 ) -> None:

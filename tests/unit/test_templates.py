@@ -66,6 +66,21 @@ def test_the_workers_stack_file_takes_what_the_stack_gives() -> None:
     assert completion()["Outputs"].keys() >= {name.title().replace("_", "") for name in SETTINGS}
 
 
+def test_the_workers_service_can_do_no_more_than_it_needs() -> None:
+    service = yaml.safe_load((ROOT / "worker/stack.yml").read_text())["services"]["worker"]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["user"].startswith("10001:")
+    assert service["deploy"]["update_config"]["parallelism"] == "${UPDATE_PARALLELISM:-1}"
+
+
+def test_the_workers_image_takes_another_base_and_index() -> None:
+    lines = (ROOT / "worker/Dockerfile").read_text().splitlines()
+    assert "ARG BASE=python:3.11-slim" in lines
+    assert "FROM ${BASE}" in lines or "FROM $BASE" in lines
+    assert any(line.startswith("ARG PIP_INDEX_URL") for line in lines)
+
+
 def test_lines_of_the_access_log_are_json() -> None:
     setting = RESOURCES["RestAPI"]["Properties"]["AccessLogSetting"]["Fn::If"][1]
     assert json.loads(setting["Format"])["ip"] == "$context.identity.sourceIp"
