@@ -45,6 +45,9 @@ _LOOK_FIRST, _LOOK_LAST = 0.02, 2.0
 # The engine ends the output when the command is over. Where it still runs so long after, in seconds, the
 # connection was cut.
 _CUT_AFTER = 1.0
+# Between two looks at whether the engine still knows an exec whose output it holds open. Seldom: there may
+# be a thousand of them, and it takes an engine that is stuck in the start, in a container that is gone.
+_LOOK_KNOWN = 300
 # What engines report for a command that printed after its reader was gone; and what they say in the event
 # of its end, where they had lost sight of it by then.
 _CUT_OFF, _GIVEN_UP = 126, 127
@@ -184,19 +187,36 @@ class Runner:
             spool.close()
 
     def _accompany(self, reader: Reader, spool: Spool, result: Result) -> None:
-        """Stays with a command until its output ends: says RUNNING, brings the log up to date."""
+        """Stays with a command until its output ends: says RUNNING, brings the log up to date.
+
+        An output that the engine holds open for an exec that it does not know any more will never end.
+        """
         reader.start()
         reader.join(_RUNNING_AFTER)
         if not reader.is_alive():
             return
         result.Status = Status.RUNNING
-        told, pause = _tell(result), _FLUSH_SECONDS
+        told, pause, looked = _tell(result), _FLUSH_SECONDS, time.monotonic()
         while reader.is_alive():
             reader.join(pause)
             # How it ended is asked before the rest is uploaded: the engine forgets that in some minutes.
             if reader.is_alive():
                 pause = _flush_in_between(spool)
                 told = told or _tell(result)
+            if time.monotonic() - looked > _LOOK_KNOWN:
+                looked = time.monotonic()
+                # Who waits for room in the spool has output yet.
+                if not spool.waiting and self._is_forgotten(result.ID):
+                    return
+
+    def _is_forgotten(self, exec_id: str) -> bool:
+        try:
+            self._engine.inspect(exec_id)
+        except UnknownExec:
+            return True
+        except (Refusal, Unreachable) as error:
+            log.info("exec not inspected", error=str(error))
+        return False
 
     def _end(
         self, command_: Command, result: Result, spool: Spool, error: Exception | None

@@ -593,6 +593,35 @@ def test_a_command_that_takes_its_time_shows_as_running(
     assert stored(message).Output == b"late"
 
 
+def test_an_output_that_is_held_open_for_a_forgotten_exec_is_not_waited_for(
+    runner: Runner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed = threading.Event()
+
+    def start(exec_id: str) -> Iterator[Frame]:
+        yield 1, b"before"
+        freed.wait(30)
+
+    looks = iter([Unreachable("away"), Refusal(Reason.ENGINE_ERROR, "no"), dict(OVER)])
+    for name in ("_RUNNING_AFTER", "_FLUSH_SECONDS", "_FLUSH_PAUSE", "_LOOK_KNOWN"):
+        monkeypatch.setattr(life, name, 0)
+    engine.start.side_effect = start
+    engine.inspect.side_effect = lambda exec_id: answer(next(looks, UnknownExec()))
+    try:
+        runner.run(message)
+    finally:
+        freed.set()
+    result = stored(message)
+    assert (result.Status, result.Reason) == (Status.RUNNING_FAILED, Reason.LOST)
+    assert (result.Output, result.OutputIncomplete) == (b"before", True)
+
+
+def answer(what: Any) -> Any:
+    if isinstance(what, Exception):
+        raise what
+    return what
+
+
 def test_a_claim_that_lost_after_the_create_starts_nothing(
     runner: Runner, engine: Any, message: Received
 ) -> None:
