@@ -46,7 +46,7 @@ _LOOK_FIRST, _LOOK_LAST = 0.02, 2.0
 # connection was cut.
 _CUT_AFTER = 1.0
 # Between two looks at whether the engine still knows an exec whose output it holds open. Seldom: there
-# may be a thousand of them, and it takes an engine that is stuck in the start, in a container that is gone.
+# may be a thousand of them, and it takes an engine that got stuck in a start.
 _LOOK_KNOWN = 300
 # What engines report for a command that printed after its reader was gone; and what they say in the event
 # of its end, where they had lost sight of it by then.
