@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import structlog
 
 from worker import metrics
@@ -83,5 +84,5 @@ def _read(path: Path) -> Iterator[Told]:
         log.warning("exit codes on disk not read", file=str(path), exc_info=True)
         return
     for line in lines:
-        with suppress(ValueError, TypeError):
-            yield Told(*json.loads(line))
+        with suppress(msgspec.DecodeError, RecursionError):
+            yield msgspec.json.decode(line, type=Told)

@@ -192,6 +192,24 @@ def test_a_line_that_was_cut_is_not_believed(file: ExitFile, tmp_path: Path) -> 
     assert written.stat().st_mode & 0o777 == 0o600
 
 
+def test_lines_of_another_kind_keep_no_worker_from_its_start(
+    file: ExitFile, tmp_path: Path
+) -> None:
+    file.add(Told("e1", 3, 1_000_000_000, 1.0))
+    (path,) = tmp_path.glob("exits-*")
+    lines = [
+        b'["a", "b", "c", "d"]',
+        b"[1, 2, 3, 4]",
+        b'["a", 1]',
+        b"\xff",
+        b"[" * 100_000,
+        b"{}",
+        b"7",
+    ]
+    path.write_bytes(path.read_bytes() + b"\n" + b"\n".join(lines))
+    assert file.read() == [Told("e1", 3, 1_000_000_000, 1.0)]
+
+
 def test_a_disk_that_takes_nothing_costs_only_what_is_on_disk(
     engine: Any, tmp_path: Path, clock: SimpleNamespace
 ) -> None:
