@@ -19,6 +19,10 @@ from dev.swarm import Swarm
 from dev.swarm_node import Node
 from dev.tokens import bearer
 from tests.conftest import ROOT, admin_token, free_port, local_api
+from worker.engine import Engine
+from worker.exit_file import ExitFile
+from worker.exits import Exits
+from worker.health import Pulse
 
 END_SECONDS = 60
 EXECUTIONS = "appjobs-dev-executions"
@@ -169,6 +173,22 @@ def wait_until(look: Callable[[], Any], seconds: float, tell: Callable[[], str])
             return found
         time.sleep(0.1)
     pytest.fail(f"not within {seconds} s: {tell()}")
+
+
+@contextmanager
+def followed(engine: Engine, folder: Path) -> Iterator[Exits]:
+    """Follows the engine's events; after the block the thread ends with its next call of the engine."""
+    exits = Exits(engine, ExitFile(folder, engine.url), Pulse())
+    exits.start()
+    try:
+        yield exits
+    finally:
+        for name in ("connect", "ends"):
+            setattr(engine, name, _end_thread)
+
+
+def _end_thread(*_: Any) -> None:
+    raise SystemExit
 
 
 def serve(cluster: Cluster) -> None:

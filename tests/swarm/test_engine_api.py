@@ -12,11 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.swarm.conftest import wait_until
+from tests.swarm.conftest import followed, wait_until
 from worker.engine import Engine, Refusal, Unreachable
-from worker.exit_file import ExitFile
-from worker.exits import Exits
-from worker.health import Pulse
 
 EXEC = {"ID": "e1", "Running": False, "ExitCode": 3, "Pid": 7}
 ANSWERS: dict[str, tuple[int, Any]] = {
@@ -154,19 +151,18 @@ def test_events_that_break_off_say_so(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_is_replaced_by_a_newer_one_is_served_on(tmp_path: Path) -> None:
+    engine = Engine(f"unix://{tmp_path}/engine.sock", pool=3)
     with serving(tmp_path / "engine.sock") as server:
         server.least, server.newest = "1.24", "1.41"
-        engine = Engine(f"unix://{tmp_path}/engine.sock", pool=3)
-        exits = Exits(engine, ExitFile(tmp_path, engine.url), Pulse())
-        exits.start()
-        wait_until(lambda: exits.known("e2") == 127, 10, lambda: "no event")
-        assert engine.create("c1", ["true"], [], "", False) == "e1"
-        server.least, server.newest = "1.44", "1.52"
-        with pytest.raises(Refusal, match="too old"):
-            engine.create("c1", ["true"], [], "", False)
-        # As an engine's end does, this ends its events.
-        server.over.set()
-        wait_until(lambda: served(engine), 10, lambda: "still refused")
+        with followed(engine, tmp_path) as exits:
+            wait_until(lambda: exits.known("e2") == 127, 10, lambda: "no event")
+            assert engine.create("c1", ["true"], [], "", False) == "e1"
+            server.least, server.newest = "1.44", "1.52"
+            with pytest.raises(Refusal, match="too old"):
+                engine.create("c1", ["true"], [], "", False)
+            # As an engine's end does, this ends its events.
+            server.over.set()
+            wait_until(lambda: served(engine), 10, lambda: "still refused")
 
 
 def served(engine: Engine) -> bool:

@@ -18,12 +18,9 @@ from dev.engine import docker
 from dev.swarm import Swarm
 from dev.swarm_node import Node
 from tests.swarm.chaos import RECORDED_EVENTS
-from tests.swarm.conftest import SERVING, Cluster, wait_until, worker_answer
+from tests.swarm.conftest import SERVING, Cluster, followed, wait_until, worker_answer
 from tests.swarm.cuttable import CuttableSocket
 from worker.engine import Engine
-from worker.exit_file import ExitFile
-from worker.exits import Exits
-from worker.health import Pulse
 
 # Longer than a message stays invisible when nobody extends that.
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS") or 75)
@@ -120,30 +117,29 @@ def test_a_killed_engines_commands_are_lost_and_say_so(
     node = cluster.swarm.nodes[1]
     target = container(node)
     engine = Engine(node.docker_host, pool=2)
-    exits = Exits(engine, ExitFile(tmp_path, engine.url), Pulse())
-    exits.start()
-    job_id, executor_id = started(cluster, target, "sleep 300")
-    log = (job_id, executor_id, target["ContainerId"])
-    wait_until(lambda: cluster.log(*log).text == "begun\n", 20, lambda: "no log")
-    node.kill_engine()
-    try:
-        assert cluster.inspect(job_id, executor_id)[0]["Status"] == "RUNNING"
-        # The other nodes are none the worse for it.
-        others = cluster.run("hostname", cluster.targets(cluster.swarm.nodes[0]))
-        assert {result["Status"] for result in others} == {"FINISHED"}
-    finally:
-        node.start_engine()
-        spread_tasks(cluster.swarm)
-    result = ended(cluster, job_id, executor_id)
-    assert (result["Status"], result["Reason"]) == ("RUNNING_FAILED", "lost")
-    assert (result["Output"], result["OutputIncomplete"]) == ("begun\n", True)
-    # Its worker goes on with the new engine.
-    again = cluster.run("echo again", cluster.targets(node))
-    assert {result["Output"] for result in again} == {"again\n"}
-    # And who follows its events does so too.
-    exec_id = engine.create(node.containers()[0], ["sh", "-c", "exit 9"], [], "", False)
-    assert list(engine.start(exec_id)) == []
-    wait_until(lambda: exits.known(exec_id) == 9, 30, lambda: "its end was not told")
+    with followed(engine, tmp_path) as exits:
+        job_id, executor_id = started(cluster, target, "sleep 300")
+        log = (job_id, executor_id, target["ContainerId"])
+        wait_until(lambda: cluster.log(*log).text == "begun\n", 20, lambda: "no log")
+        node.kill_engine()
+        try:
+            assert cluster.inspect(job_id, executor_id)[0]["Status"] == "RUNNING"
+            # The other nodes are none the worse for it.
+            others = cluster.run("hostname", cluster.targets(cluster.swarm.nodes[0]))
+            assert {result["Status"] for result in others} == {"FINISHED"}
+        finally:
+            node.start_engine()
+            spread_tasks(cluster.swarm)
+        result = ended(cluster, job_id, executor_id)
+        assert (result["Status"], result["Reason"]) == ("RUNNING_FAILED", "lost")
+        assert (result["Output"], result["OutputIncomplete"]) == ("begun\n", True)
+        # Its worker goes on with the new engine.
+        again = cluster.run("echo again", cluster.targets(node))
+        assert {result["Output"] for result in again} == {"again\n"}
+        # And who follows its events does so too.
+        exec_id = engine.create(node.containers()[0], ["sh", "-c", "exit 9"], [], "", False)
+        assert list(engine.start(exec_id)) == []
+        wait_until(lambda: exits.known(exec_id) == 9, 30, lambda: "its end was not told")
 
 
 def test_a_worker_serves_its_other_engines_while_one_hangs(

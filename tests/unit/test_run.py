@@ -596,17 +596,22 @@ def test_a_command_that_takes_its_time_shows_as_running(
 def test_an_output_that_is_held_open_for_a_forgotten_exec_is_not_waited_for(
     runner: Runner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    freed = threading.Event()
+    taken, freed = threading.Event(), threading.Event()
 
     def start(exec_id: str) -> Iterator[Frame]:
         yield 1, b"before"
+        taken.set()
         freed.wait(30)
+
+    def inspect(exec_id: str) -> Any:
+        assert taken.wait(30)
+        return answer(next(looks, UnknownExec()))
 
     looks = iter([Unreachable("away"), Refusal(Reason.ENGINE_ERROR, "no"), dict(OVER)])
     for name in ("_RUNNING_AFTER", "_FLUSH_SECONDS", "_FLUSH_PAUSE", "_LOOK_KNOWN"):
         monkeypatch.setattr(life, name, 0)
     engine.start.side_effect = start
-    engine.inspect.side_effect = lambda exec_id: answer(next(looks, UnknownExec()))
+    engine.inspect.side_effect = inspect
     try:
         runner.run(message)
     finally:
