@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -175,10 +175,16 @@ def wait_until(look: Callable[[], Any], seconds: float, tell: Callable[[], str])
     pytest.fail(f"not within {seconds} s: {tell()}")
 
 
+class _Followed(Exits):
+    def run(self) -> None:
+        with suppress(SystemExit):
+            super().run()
+
+
 @contextmanager
 def followed(engine: Engine, folder: Path) -> Iterator[Exits]:
     """Follows the engine's events; after the block the thread ends with its next call of the engine."""
-    exits = Exits(engine, ExitFile(folder, engine.url), Pulse())
+    exits = _Followed(engine, ExitFile(folder, engine.url), Pulse())
     exits.start()
     try:
         yield exits
