@@ -1,0 +1,87 @@
+"""What a public project has: CI, hooks, a changelog, and links that lead somewhere."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pre_commit.clientlib import load_config
+
+from dev.stack import ROOT
+
+WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
+PAGES = sorted(
+    path for folder in (ROOT, ROOT / "docs", ROOT / ".github") for path in folder.glob("*.md")
+)
+CODE = re.compile(r"^( {4,}|```).*|`[^`]*`", re.MULTILINE)
+LINK = re.compile(r"(?<!\\)\]\(([^)\s]+)\)|\b(?:src|srcset)=\"([^\"]+)\"")
+HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+RELEASE = re.compile(r"^## \[(\d+)\.(\d+)\.(\d+)\] - (\d{4}-\d\d-\d\d)$", re.MULTILINE)
+KINDS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def steps() -> list[dict[str, Any]]:
+    jobs = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]
+    return [step for job in jobs.values() for step in job["steps"]]
+
+
+def test_the_workflow_runs_what_ci_runs_anywhere() -> None:
+    assert ".ci/run" in [step.get("run") for step in steps()]
+
+
+def test_the_workflow_pins_each_action_to_a_commit() -> None:
+    used = [step["uses"] for step in steps() if "uses" in step]
+    assert used
+    assert [action for action in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action)] == []
+
+
+def test_each_hook_runs_the_pinned_tool_of_the_environment() -> None:
+    config = load_config(str(ROOT / ".pre-commit-config.yaml"))
+    hooks = [(repo["repo"], hook) for repo in config["repos"] for hook in repo["hooks"]]
+    assert hooks
+    for repo, hook in hooks:
+        assert (repo, hook["language"]) in {("local", "system"), ("local", "unsupported")}
+        assert re.search(r"(^|\s)\.venv/bin/", hook["entry"]), hook["entry"]
+
+
+def test_releases_in_the_changelog_are_newest_first_and_dated() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    releases = [tuple(map(int, found[:3])) for found in RELEASE.findall(text)]
+    dates = [found[3] for found in RELEASE.findall(text)]
+    assert text.count("\n## ") == len(releases) + 1, "a heading is no release"
+    assert "\n## [Unreleased]\n" in text
+    assert releases == sorted(set(releases), reverse=True)
+    assert dates == sorted(dates, reverse=True)
+    assert {line[4:] for line in text.splitlines() if line.startswith("### ")} <= KINDS
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    found: set[str] = set()
+    for heading in HEADING.findall(page.read_text(encoding="utf-8")):
+        slug = re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+        repeated = sum(
+            one == slug or re.fullmatch(rf"{slug}-\d+", one) is not None for one in found
+        )
+        found.add(f"{slug}-{repeated}" if repeated else slug)
+    return found
+
+
+def links(page: Path) -> Iterator[str]:
+    text = CODE.sub("", page.read_text(encoding="utf-8"))
+    for target, picture in LINK.findall(text):
+        yield target or picture
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for link in links(page):
+        if link.startswith(("https://", "http://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
