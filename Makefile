@@ -72,8 +72,9 @@ test-all: $(STAMP)  ## Run all tests on the machine's engine and on the newest, 
 fuzz: $(STAMP)  ## Send the API thousands of generated requests (FUZZ=450 of each kind)
 	FUZZ=$(or $(FUZZ),450) $(PYTHON) -m pytest --timeout=0 tests/contract/test_openapi.py
 
-docs: $(STAMP)  ## Write docs/api.md anew
+docs: $(STAMP)  ## Write docs/api.md and the picture docs/flow.svg anew
 	$(PYTHON) -m dev.api_page
+	$(PYTHON) -m dev.picture
 
 bench: $(STAMP)  ## Measure what redaction costs
 	$(PYTHON) -m bench.redaction

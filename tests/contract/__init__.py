@@ -1,1 +1,1 @@
-"""CONTRACT.md as assertions over HTTP, the same ones on every stack."""
+"""docs/contract.md as assertions over HTTP, the same ones on every stack."""

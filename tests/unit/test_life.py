@@ -1,7 +1,7 @@
 """A target's life under any order of events: nothing starts twice, no end is left, every target ends.
 
-The engine is a model of what DESIGN calls its memory; tables are moto's, the Runner and upkeep the real
-ones. A worker dies at a chosen step by a `Death`, which no code of ours catches.
+The engine is a model of what docs/failure.md says of its memory; tables are moto's, the Runner and
+upkeep the real ones. A worker dies at a chosen step by a `Death`, which no code of ours catches.
 """
 
 import os

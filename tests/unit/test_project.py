@@ -9,6 +9,7 @@ import pytest
 import yaml
 from pre_commit.clientlib import load_config
 
+from dev import picture
 from dev.stack import ROOT
 
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
@@ -57,6 +58,14 @@ def test_releases_in_the_changelog_are_newest_first_and_dated() -> None:
     assert {line[4:] for line in text.splitlines() if line.startswith("### ")} <= KINDS
 
 
+def test_the_picture_is_drawn_from_its_source() -> None:
+    assert picture.PICTURE.read_text(encoding="utf-8") == picture.render(), "run make docs"
+
+
+def test_the_first_page_stays_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives to the headings of a page."""
     found: set[str] = set()
@@ -71,8 +80,8 @@ def anchors(page: Path) -> set[str]:
 
 def links(page: Path) -> Iterator[str]:
     text = CODE.sub("", page.read_text(encoding="utf-8"))
-    for target, picture in LINK.findall(text):
-        yield target or picture
+    for target, image in LINK.findall(text):
+        yield target or image
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
