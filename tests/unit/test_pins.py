@@ -1,6 +1,7 @@
 """Every package that is installed anywhere is pinned, with hashes. `make pins` writes the pins."""
 
 import re
+import tomllib
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -80,3 +81,11 @@ def test_what_is_tested_is_what_runs(one: Path) -> None:
 def test_lambdas_pins_are_the_same_for_every_python() -> None:
     """The package is made for another Python than the one that makes it: pip would look at its own."""
     assert not [line for line in lines(LAMBDA) if ";" in line]
+
+
+def test_the_package_is_built_by_what_is_pinned() -> None:
+    """pip fetches a build's tools by their versions alone; the tests build with these, hashes and all."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    pinned = pins(DEV)
+    for tool in map(Requirement, project["build-system"]["requires"]):
+        assert pinned[tool.name] == {version.version for version in tool.specifier}, "run make pins"
