@@ -16,7 +16,7 @@ from pynamodb.attributes import (
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, KeysOnlyProjection
 from pynamodb.models import Model
 
-from chalicelib.aws import ANSWER_SECONDS, CONNECT_SECONDS, TRIES
+from chalicelib.clients.aws import ANSWER_SECONDS, CONNECT_SECONDS, TRIES
 from chalicelib.config import settings
 
 # The one value of Execution.Open.

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from chalicelib import labels
+from chalicelib.clients.secrets import check_size
 from chalicelib.config import MAX_LOG_BYTES
-from chalicelib.errors import InvalidRequest
-from chalicelib.secrets import check_size
-from chalicelib.states import Reason
-from chalicelib.words import split
+from chalicelib.domain import labels
+from chalicelib.domain.errors import InvalidRequest
+from chalicelib.domain.states import Reason
+from chalicelib.domain.words import split
 
 MAX_ENV = 100
 MAX_ENV_BYTES = 16 * 1024

@@ -13,9 +13,9 @@ from pynamodb.exceptions import DoesNotExist, PutError, UpdateError
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
-from chalicelib.errors import ExecutionNotFound, JobNotFound, NameTaken
+from chalicelib.domain.errors import ExecutionNotFound, JobNotFound, NameTaken
+from chalicelib.domain.states import Reason, Status, repeated_message, sources
 from chalicelib.models import OPEN, AuditEntry, Execution, Job, JobName, Node, Result
-from chalicelib.states import Reason, Status, repeated_message, sources
 from chalicelib.transactions import Conflict, note, transaction, until_settled
 
 log = structlog.stdlib.get_logger(__name__)

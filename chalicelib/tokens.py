@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from chalicelib import token_store
-from chalicelib.access import Role
 from chalicelib.config import settings
-from chalicelib.errors import AppjobsError, InvalidRequest
+from chalicelib.domain.access import Role
+from chalicelib.domain.errors import AppjobsError, InvalidRequest
 from chalicelib.models import Token
 from chalicelib.services import tokens
 from chalicelib.services.tokens import MAX_DAYS, NewToken

@@ -16,7 +16,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from chalicelib.errors import TryAgain
+from chalicelib.domain.errors import TryAgain
 from chalicelib.models import AuditEntry, Job
 
 _CONDITION = "ConditionalCheckFailed"

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from chalicelib.services.openapi import document
+from chalicelib.openapi.document import document
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
 

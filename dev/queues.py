@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from chalicelib import queues
+from chalicelib.clients import queues
 
 
 def bring_up_to_date(sqs: Any, outputs: dict[str, str]) -> None:

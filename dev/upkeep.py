@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from chalicelib import telemetry
-from chalicelib.aws import client
+from chalicelib.clients.aws import client
 from chalicelib.config import settings, whole_number
 from chalicelib.services import upkeep
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from chalicelib.words import split
+from chalicelib.domain.words import split
 
 
 def changed(jobs: Iterable[dict[str, Any]]) -> list[str]:

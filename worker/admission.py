@@ -2,7 +2,7 @@
 
 import re
 
-from chalicelib.states import Reason
+from chalicelib.domain.states import Reason
 from worker import rights
 from worker.command import Command
 from worker.engine import Engine, Refusal

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from chalicelib import secrets, store
+from chalicelib import store
+from chalicelib.clients import secrets
+from chalicelib.clients.queues import TargetMessage
+from chalicelib.domain.words import split
 from chalicelib.models import Execution
-from chalicelib.queues import TargetMessage
-from chalicelib.words import split
 from worker.redact import Needles, redacted
 
 _T = TypeVar("_T")

@@ -5,8 +5,8 @@ import time
 
 import structlog
 
-from chalicelib import queues
-from chalicelib.queues import BATCH, Received, TargetMessage
+from chalicelib.clients import queues
+from chalicelib.clients.queues import BATCH, Received, TargetMessage
 from worker import metrics
 from worker.command import Commands
 from worker.config import WorkerSettings

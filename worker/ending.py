@@ -12,11 +12,12 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from chalicelib import logs, store
-from chalicelib.errors import AppjobsError
+from chalicelib import store
+from chalicelib.clients import logs
+from chalicelib.clients.queues import TargetMessage
+from chalicelib.domain.errors import AppjobsError
+from chalicelib.domain.states import TERMINAL, Reason, Status
 from chalicelib.models import Result
-from chalicelib.queues import TargetMessage
-from chalicelib.states import TERMINAL, Reason, Status
 from worker import metrics
 from worker.command import Command
 from worker.engine import Refusal

@@ -16,7 +16,7 @@ import docker.utils
 import requests
 from urllib3.exceptions import ReadTimeoutError
 
-from chalicelib.states import Reason
+from chalicelib.domain.states import Reason
 from worker.rights import Node
 
 # The engine answers these calls from memory; only a hanging one takes longer.

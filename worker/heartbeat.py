@@ -4,7 +4,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from chalicelib import queues, store
+from chalicelib import store
+from chalicelib.clients import queues
 from chalicelib.models import Node
 from worker import metrics
 from worker.health import Pulse

@@ -6,8 +6,8 @@ from collections import defaultdict
 
 import structlog
 
-from chalicelib import queues
-from chalicelib.queues import VISIBILITY, Received, TargetMessage
+from chalicelib.clients import queues
+from chalicelib.clients.queues import VISIBILITY, Received, TargetMessage
 from worker import metrics
 from worker.health import Pulse
 

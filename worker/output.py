@@ -12,7 +12,7 @@ from io import FileIO
 from pathlib import Path
 from uuid import uuid4
 
-from chalicelib.logs import MIN_PART, GrowingObject
+from chalicelib.clients.logs import MIN_PART, GrowingObject
 
 # The engine drops what is not read two seconds after a command ended. Up to 1.4 MB were seen to wait in
 # its and the socket's buffers then; more than that afterwards, and the command was still there.

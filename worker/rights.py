@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from chalicelib.access import composed
+from chalicelib.domain.access import composed
 
 # What the engine says of a container, or of a volume.
 Inspect = dict[str, Any]

@@ -10,12 +10,13 @@ from typing import Any
 
 import structlog
 
-from chalicelib import logs, store
+from chalicelib import store
+from chalicelib.clients import logs
+from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.config import settings
-from chalicelib.errors import ExecutionNotFound, SecretsUnreadable
+from chalicelib.domain.errors import ExecutionNotFound, SecretsUnreadable
+from chalicelib.domain.states import TERMINAL, Reason, Status, expired_message, repeated_message
 from chalicelib.models import Result
-from chalicelib.queues import Received, TargetMessage
-from chalicelib.states import TERMINAL, Reason, Status, expired_message, repeated_message
 from worker import ending, metrics
 from worker.admission import admit
 from worker.command import Command, Commands

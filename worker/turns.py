@@ -6,8 +6,8 @@ from collections import Counter, deque
 from itertools import chain
 from typing import NamedTuple
 
+from chalicelib.clients.queues import Received
 from chalicelib.config import settings
-from chalicelib.queues import Received
 
 # A command keeps its place for so many seconds; after that it costs a look now and then.
 _PLACE_SECONDS = 60

@@ -9,8 +9,8 @@ import structlog
 from chalice import AuthResponse, Blueprint, Chalice, Response
 from chalice.app import AuthRequest, ChaliceAuthorizer, Request
 
-from chalicelib.access import Caller, Permission
-from chalicelib.errors import Forbidden, Unauthorized
+from chalicelib.domain.access import Caller, Permission
+from chalicelib.domain.errors import Forbidden, Unauthorized
 from chalicelib.services import tokens
 
 log = structlog.stdlib.get_logger(__name__)

@@ -2,8 +2,8 @@
 
 from chalice import Blueprint, Response
 
-from chalicelib.access import Caller, Permission
-from chalicelib.errors import InvalidRequest
+from chalicelib.domain.access import Caller, Permission
+from chalicelib.domain.errors import InvalidRequest
 from chalicelib.routes.access import needs
 from chalicelib.routes.http import answers_errors, body, download, json
 from chalicelib.schemas import StartRequest, parse

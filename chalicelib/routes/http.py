@@ -12,7 +12,7 @@ from chalice import Chalice, Response
 from chalice.app import Request
 
 from chalicelib.config import settings
-from chalicelib.errors import AppjobsError, InvalidRequest, UnsupportedType
+from chalicelib.domain.errors import AppjobsError, InvalidRequest, UnsupportedType
 from chalicelib.schemas import ErrorAnswer
 
 log = structlog.stdlib.get_logger(__name__)

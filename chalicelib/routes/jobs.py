@@ -2,7 +2,7 @@
 
 from chalice import Blueprint, Response
 
-from chalicelib.access import Caller, Permission
+from chalicelib.domain.access import Caller, Permission
 from chalicelib.routes.access import needs
 from chalicelib.routes.http import answers_errors, body, json
 from chalicelib.schemas import JobRequest, parse

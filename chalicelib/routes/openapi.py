@@ -2,10 +2,10 @@
 
 from chalice import Blueprint, Response
 
-from chalicelib.access import Caller, Permission
+from chalicelib.domain.access import Caller, Permission
+from chalicelib.openapi import document as openapi
 from chalicelib.routes.access import needs
 from chalicelib.routes.http import answers_errors, json
-from chalicelib.services import openapi
 
 routes = Blueprint(__name__)
 

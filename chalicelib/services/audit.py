@@ -5,8 +5,8 @@ from enum import StrEnum
 from typing import Any
 
 from chalicelib import audit_store
-from chalicelib.access import Caller
 from chalicelib.config import settings
+from chalicelib.domain.access import Caller
 from chalicelib.models import AuditEntry, Job, Token
 from chalicelib.schemas import AuditAnswer, AuditPage, AuditRequest
 

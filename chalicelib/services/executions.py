@@ -9,17 +9,18 @@ from typing import Any
 import structlog
 from msgspec import Struct
 
-from chalicelib import logs, queues, store
-from chalicelib.access import Caller
+from chalicelib import store
+from chalicelib.clients import logs, queues
+from chalicelib.clients.queues import TargetMessage
 from chalicelib.config import settings
-from chalicelib.errors import ContainerNotFound, ExecutionNotFound, JobNotFound
+from chalicelib.domain.access import Caller
+from chalicelib.domain.errors import ContainerNotFound, ExecutionNotFound, JobNotFound
+from chalicelib.domain.states import TERMINAL, Reason, Status, expired_message
 from chalicelib.models import OPEN, AuditEntry, Execution, Job, Node, Result
-from chalicelib.queues import TargetMessage
 from chalicelib.schemas import ExecutionAnswer, JobAnswer, StartRequest, check_command
 from chalicelib.services import audit, jobs
 from chalicelib.services.audit import Action
 from chalicelib.services.outputs import fit
-from chalicelib.states import TERMINAL, Reason, Status, expired_message
 
 logger = structlog.stdlib.get_logger(__name__)
 

@@ -6,10 +6,12 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from chalicelib import labels, secrets, store
-from chalicelib.access import Caller
+from chalicelib import store
+from chalicelib.clients import secrets
 from chalicelib.config import settings
-from chalicelib.errors import JobNotFound
+from chalicelib.domain import labels
+from chalicelib.domain.access import Caller
+from chalicelib.domain.errors import JobNotFound
 from chalicelib.models import AuditEntry, Job
 from chalicelib.schemas import JobAnswer, JobRequest
 from chalicelib.services import audit

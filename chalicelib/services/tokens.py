@@ -9,9 +9,10 @@ from secrets import token_urlsafe
 import structlog
 from msgspec import Struct
 
-from chalicelib import labels, token_store
-from chalicelib.access import Caller, Role
-from chalicelib.errors import Forbidden, InvalidRequest, Unauthorized
+from chalicelib import token_store
+from chalicelib.domain import labels
+from chalicelib.domain.access import Caller, Role
+from chalicelib.domain.errors import Forbidden, InvalidRequest, Unauthorized
 from chalicelib.models import AuditEntry, Token
 from chalicelib.services import audit
 from chalicelib.services.audit import Action

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from chalicelib import queues, store
+from chalicelib import store
+from chalicelib.clients import queues
 from chalicelib.config import settings
+from chalicelib.domain.states import TERMINAL, Reason, Status
 from chalicelib.models import Execution, Node, Result
 from chalicelib.services import executions
-from chalicelib.states import TERMINAL, Reason, Status
 
 log = structlog.stdlib.get_logger(__name__)
 

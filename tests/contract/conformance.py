@@ -9,7 +9,7 @@ import jsonschema_rs
 import msgspec
 import requests
 
-from chalicelib.services import openapi
+from chalicelib.openapi import document as openapi
 
 DOCUMENT: dict[str, Any] = msgspec.to_builtins(openapi.document())
 # A gateway refuses what is too large before it looks at the route.

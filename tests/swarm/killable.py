@@ -17,10 +17,11 @@ from typing import Any
 import docker
 import structlog
 
-from chalicelib import queues, store
-from chalicelib.logs import GrowingObject
+from chalicelib import store
+from chalicelib.clients import queues
+from chalicelib.clients.logs import GrowingObject
+from chalicelib.domain.states import Status
 from chalicelib.services import executions
-from chalicelib.states import Status
 from dev import gateway, upkeep
 from worker import __main__ as worker
 from worker.output import Spool

@@ -16,7 +16,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from chalicelib.states import Reason, Status
+from chalicelib.domain.states import Reason, Status
 from dev.engine import docker
 from tests.swarm.chaos import (
     EXEC_MEMORY,

@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from chalicelib.access import Caller, Role
+from chalicelib.domain.access import Caller, Role
 
 ADMIN = Caller(name="admin", token_id="0123456789ab", role=Role.ADMIN, may_run_as_root=True)
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from moto import mock_aws
 
-from chalicelib import aws as clients
 from chalicelib import transactions
+from chalicelib.clients import aws as clients
 from chalicelib.config import settings
 from chalicelib.models import AuditEntry, Execution, Job, JobName, Node, Result, Token
 

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from app import app
-from chalicelib import queues, store
-from chalicelib.access import GRANTS, Caller, Permission, Role, is_root
-from chalicelib.errors import ExecutionNotFound, Forbidden, JobNotFound
+from chalicelib import store
+from chalicelib.clients import queues
+from chalicelib.domain.access import GRANTS, Caller, Permission, Role, is_root
+from chalicelib.domain.errors import ExecutionNotFound, Forbidden, JobNotFound
 from chalicelib.models import Job, Node
 from chalicelib.schemas import JobRequest, StartRequest, Target
 from chalicelib.services import executions, jobs

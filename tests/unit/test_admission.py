@@ -5,7 +5,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from chalicelib.states import Reason
+from chalicelib.domain.states import Reason
 from worker.admission import admit
 from worker.command import Command
 from worker.engine import Engine, Refusal

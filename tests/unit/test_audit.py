@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib import audit_store, queues, store
+from chalicelib import audit_store, store
+from chalicelib.clients import queues
 from chalicelib.config import settings
-from chalicelib.errors import InvalidRequest
+from chalicelib.domain.errors import InvalidRequest
 from chalicelib.models import AuditEntry, Node
 from chalicelib.schemas import (
     AuditAnswer,

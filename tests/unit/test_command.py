@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib import secrets, store
-from chalicelib.aws import client
-from chalicelib.errors import SecretsUnreadable
+from chalicelib import store
+from chalicelib.clients import secrets
+from chalicelib.clients.aws import client
+from chalicelib.clients.queues import TargetMessage
+from chalicelib.domain.errors import SecretsUnreadable
 from chalicelib.models import Execution
-from chalicelib.queues import TargetMessage
 from worker.command import Command, Commands
 
 pytestmark = pytest.mark.usefixtures("aws")

@@ -9,8 +9,8 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from chalicelib import queues
-from chalicelib.queues import Received, TargetMessage
+from chalicelib.clients import queues
+from chalicelib.clients.queues import Received, TargetMessage
 from worker import consumer as module
 from worker.command import Commands
 from worker.config import load

@@ -11,7 +11,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.states import Reason
+from chalicelib.domain.states import Reason
 from worker import engine
 from worker.engine import (
     AlreadyStarted,

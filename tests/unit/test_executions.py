@@ -8,15 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import logs, queues, store
-from chalicelib.aws import client
+from chalicelib import store
+from chalicelib.clients import logs, queues
+from chalicelib.clients.aws import client
 from chalicelib.config import settings
-from chalicelib.errors import ContainerNotFound, ExecutionNotFound, InvalidRequest, JobNotFound
+from chalicelib.domain.errors import (
+    ContainerNotFound,
+    ExecutionNotFound,
+    InvalidRequest,
+    JobNotFound,
+)
+from chalicelib.domain.states import Reason, Status
 from chalicelib.models import Job, Node, Result
 from chalicelib.schemas import JobRequest, StartRequest, Target
 from chalicelib.services import executions, jobs
 from chalicelib.services.executions import _next_executor_id, _whole_characters
-from chalicelib.states import Reason, Status
 from tests.unit.callers import ADMIN, caller
 
 NOW = 1_496_287_694.460088

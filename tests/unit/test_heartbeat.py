@@ -6,7 +6,8 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from chalicelib import queues, store
+from chalicelib import store
+from chalicelib.clients import queues
 from chalicelib.models import Node
 from worker.health import Pulse
 from worker.heartbeat import Heartbeat, ServedNode

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from app import app
-from chalicelib.errors import InvalidRequest
+from chalicelib.domain.errors import InvalidRequest
 from chalicelib.routes import http
 from chalicelib.schemas import JobRequest
 from chalicelib.services import jobs

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.labels import fault, normal
+from chalicelib.domain.labels import fault, normal
 
 
 @pytest.mark.parametrize(

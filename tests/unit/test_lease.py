@@ -6,8 +6,8 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from chalicelib import queues
-from chalicelib.queues import VISIBILITY, Received, TargetMessage
+from chalicelib.clients import queues
+from chalicelib.clients.queues import VISIBILITY, Received, TargetMessage
 from worker.health import Pulse
 from worker.lease import Lease
 

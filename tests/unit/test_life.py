@@ -26,12 +26,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from chalicelib import queues, store
-from chalicelib.logs import GrowingObject
+from chalicelib import store
+from chalicelib.clients import queues
+from chalicelib.clients.logs import GrowingObject
+from chalicelib.clients.queues import Received, TargetMessage
+from chalicelib.domain.states import TERMINAL, Reason, Status
 from chalicelib.models import OPEN, Execution, Node, Result
-from chalicelib.queues import Received, TargetMessage
 from chalicelib.services import executions, upkeep
-from chalicelib.states import TERMINAL, Reason, Status
 from worker import ending
 from worker import run as life
 from worker.command import Commands

@@ -10,10 +10,10 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
-from chalicelib import logs
-from chalicelib.aws import make_client
+from chalicelib.clients import logs
+from chalicelib.clients.aws import make_client
+from chalicelib.clients.logs import MAX_PART, MIN_PART, GrowingObject
 from chalicelib.config import settings
-from chalicelib.logs import MAX_PART, MIN_PART, GrowingObject
 
 BASE = b"x" * MIN_PART
 

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from app import app
-from chalicelib import errors
+from chalicelib.domain import errors
+from chalicelib.domain.states import Status
+from chalicelib.openapi.document import document
+from chalicelib.openapi.examples import EXAMPLES
 from chalicelib.schemas import JobRequest, StartRequest, parse
-from chalicelib.services.examples import EXAMPLES
-from chalicelib.services.openapi import document
-from chalicelib.states import Status
 from dev import api_page
 
 DOCUMENT: dict[str, Any] = msgspec.to_builtins(document())

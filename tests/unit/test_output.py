@@ -14,9 +14,9 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from chalicelib.aws import client
+from chalicelib.clients.aws import client
+from chalicelib.clients.logs import MIN_PART, GrowingObject
 from chalicelib.config import settings
-from chalicelib.logs import MIN_PART, GrowingObject
 from worker.output import LAST_BYTES, Spool, SpoolDirectory, UnsafeFolder
 
 LOG = 10**9

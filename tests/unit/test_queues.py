@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import queues
-from chalicelib.aws import client
+from chalicelib.clients import queues
+from chalicelib.clients.aws import client
+from chalicelib.clients.queues import TargetMessage
 from chalicelib.config import settings
-from chalicelib.queues import TargetMessage
 from dev.queues import bring_up_to_date
 
 SWARM_NODE = "24ifsmvkjbyhk4wv0pvvr6x2p"

@@ -11,11 +11,12 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from chalicelib import logs, secrets, store
+from chalicelib import store
+from chalicelib.clients import logs, secrets
+from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.config import settings
+from chalicelib.domain.states import Reason, Status
 from chalicelib.models import Execution, Result
-from chalicelib.queues import Received, TargetMessage
-from chalicelib.states import Reason, Status
 from worker import ending
 from worker import run as life
 from worker.command import Command, Commands

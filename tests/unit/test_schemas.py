@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from chalicelib.errors import InvalidRequest
+from chalicelib.domain.errors import InvalidRequest
 from chalicelib.schemas import JobRequest, StartRequest, parse
 
 LEAST = {"AppName": "a", "Name": "n", "Cmd": "true"}

@@ -8,11 +8,11 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import secrets
-from chalicelib.aws import client
+from chalicelib.clients import secrets
+from chalicelib.clients.aws import client
+from chalicelib.clients.secrets import Sealed
 from chalicelib.config import settings
-from chalicelib.errors import InvalidRequest, SecretsUnreadable
-from chalicelib.secrets import Sealed
+from chalicelib.domain.errors import InvalidRequest, SecretsUnreadable
 
 
 def stored(*lengths: int) -> list[Sealed]:

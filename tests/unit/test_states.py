@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.states import FIRST, MOVES, TERMINAL, Status, expired_message, sources
+from chalicelib.domain.states import FIRST, MOVES, TERMINAL, Status, expired_message, sources
 
 
 @given(st.sampled_from(sorted(FIRST)), st.lists(st.sampled_from(sorted(Status))))

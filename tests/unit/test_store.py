@@ -9,9 +9,9 @@ import pytest
 from pynamodb.exceptions import QueryError
 
 from chalicelib import store
-from chalicelib.errors import ExecutionNotFound, JobNotFound, NameTaken, TryAgain
+from chalicelib.domain.errors import ExecutionNotFound, JobNotFound, NameTaken, TryAgain
+from chalicelib.domain.states import Status
 from chalicelib.models import AuditEntry, Execution, Job, JobName, Result
-from chalicelib.states import Status
 
 pytestmark = pytest.mark.usefixtures("aws")
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from chalice.package import YAMLTemplateSerializer
 
-from chalicelib.errors import Unauthorized
+from chalicelib.domain.errors import Unauthorized
 from chalicelib.services import tokens
 from dev.cloudformation import SETTINGS
 from dev.package import completion

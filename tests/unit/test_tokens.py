@@ -9,8 +9,8 @@ import pytest
 from chalice.app import AuthRequest
 
 from chalicelib import token_store
-from chalicelib.access import Role
-from chalicelib.errors import Forbidden, InvalidRequest, Unauthorized
+from chalicelib.domain.access import Role
+from chalicelib.domain.errors import Forbidden, InvalidRequest, Unauthorized
 from chalicelib.models import AuditEntry, Token
 from chalicelib.routes import access
 from chalicelib.services import tokens

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.queues import Received, TargetMessage
+from chalicelib.clients.queues import Received, TargetMessage
 from worker import turns as module
 from worker.turns import AHEAD, Turns
 

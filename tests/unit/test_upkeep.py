@@ -6,11 +6,12 @@ from uuid import uuid4
 
 import pytest
 
-from chalicelib import queues, store
+from chalicelib import store
+from chalicelib.clients import queues
 from chalicelib.config import settings
+from chalicelib.domain.states import Reason, Status
 from chalicelib.models import OPEN, Execution, Node, Result
 from chalicelib.services import executions, upkeep
-from chalicelib.states import Reason, Status
 
 NOW = 1_800_000_000.0
 pytestmark = pytest.mark.usefixtures("aws")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib.words import split
+from chalicelib.domain.words import split
 from dev.words import changed
 
 SHELLS = [["sh"], ["busybox", "sh"]]

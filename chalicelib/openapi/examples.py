@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from chalicelib.domain.states import Reason
 from chalicelib.schemas import (
     CreateFailedResult,
     ErrorAnswer,
@@ -14,7 +15,6 @@ from chalicelib.schemas import (
     StartRequest,
     UnderWayResult,
 )
-from chalicelib.states import Reason
 
 _JOB_ID = "02de331e-7f0c-4f0a-9d52-6a1f0c6f7d0b"
 _EXECUTOR_ID = "1795486603.564290"

@@ -7,9 +7,9 @@ The encryption context is the job: a ciphertext moved to another job does not op
 import msgspec
 from botocore.exceptions import ClientError
 
-from chalicelib.aws import client
+from chalicelib.clients.aws import client
 from chalicelib.config import settings
-from chalicelib.errors import InvalidRequest, SecretsUnreadable
+from chalicelib.domain.errors import InvalidRequest, SecretsUnreadable
 
 # KMS says these for good: the key, the ciphertext or the permission is gone. Others are worth a retry.
 _FINAL = frozenset(

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from botocore.exceptions import ClientError
 
-from chalicelib.aws import client
+from chalicelib.clients.aws import client
 from chalicelib.config import settings
 
 # S3's least size of a multipart upload's part (the last may be smaller), and our largest: S3 would copy

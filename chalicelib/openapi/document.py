@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from chalicelib.errors import (
+from chalicelib.domain.errors import (
     AppjobsError,
     ContainerNotFound,
     ExecutionNotFound,
@@ -22,6 +22,7 @@ from chalicelib.errors import (
     JobNotFound,
     NameTaken,
 )
+from chalicelib.openapi.examples import EXAMPLES
 from chalicelib.schemas import (
     RESULTS,
     AuditPage,
@@ -32,7 +33,6 @@ from chalicelib.schemas import (
     StartRequest,
     Target,
 )
-from chalicelib.services.examples import EXAMPLES
 
 Json = dict[str, Any]
 

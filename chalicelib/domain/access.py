@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from chalicelib.errors import Forbidden
+from chalicelib.domain.errors import Forbidden
 
 
 class Permission(StrEnum):

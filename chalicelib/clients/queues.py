@@ -19,7 +19,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from chalicelib.aws import ANSWER_SECONDS, client
+from chalicelib.clients.aws import ANSWER_SECONDS, client
 from chalicelib.config import settings
 
 # A message stays invisible this long after it was received or its lease extended, in seconds. Short

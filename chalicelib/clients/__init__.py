@@ -1,0 +1,1 @@
+"""What speaks to AWS: the only importers of boto3 and botocore."""

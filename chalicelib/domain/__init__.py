@@ -1,0 +1,1 @@
+"""What appjobs is about: pure, without a clock and without I/O."""
