@@ -10,13 +10,13 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from chalicelib import token_store
+from chalicelib import store
 from chalicelib.config import settings
 from chalicelib.domain.access import Role
 from chalicelib.domain.errors import AppjobsError, InvalidRequest
-from chalicelib.models import Token
 from chalicelib.services import tokens
 from chalicelib.services.tokens import MAX_DAYS, NewToken
+from chalicelib.store.models import Token
 
 _COLUMNS = ("ID", "NAME", "ROLE", "ROOT", "APPLICATIONS", "CREATED", "EXPIRES", "LAST USED")
 
@@ -83,7 +83,7 @@ def _create(options: argparse.Namespace) -> None:
 
 
 def _list(_: argparse.Namespace) -> None:
-    rows = [_COLUMNS, *map(_row, token_store.list_tokens())]
+    rows = [_COLUMNS, *map(_row, store.tokens.list_tokens())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]

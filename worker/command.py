@@ -12,7 +12,7 @@ from chalicelib import store
 from chalicelib.clients import secrets
 from chalicelib.clients.queues import TargetMessage
 from chalicelib.domain.words import split
-from chalicelib.models import Execution
+from chalicelib.store.models import Execution
 from worker.redact import Needles, redacted
 
 _T = TypeVar("_T")
@@ -138,7 +138,7 @@ class _Held:
 
     def __init__(self, job_id: str, executor_id: str) -> None:
         self.targets = 0
-        self.execution = _Once(lambda: store.get_execution(job_id, executor_id))
+        self.execution = _Once(lambda: store.executions.get_execution(job_id, executor_id))
         self.command = _Once(lambda: _open(self.execution.get()))
 
 

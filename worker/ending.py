@@ -17,7 +17,7 @@ from chalicelib.clients import logs
 from chalicelib.clients.queues import TargetMessage
 from chalicelib.domain.errors import AppjobsError
 from chalicelib.domain.states import TERMINAL, Reason, Status
-from chalicelib.models import Result
+from chalicelib.store.models import Result
 from worker import metrics
 from worker.command import Command
 from worker.engine import Refusal
@@ -83,7 +83,7 @@ def ended_meanwhile(target: TargetMessage, seconds: float) -> bool:
     """Whether the target's owner stores its end within so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        result = insist(lambda: store.get_result(*target.ids))
+        result = insist(lambda: store.results.get_result(*target.ids))
         if result is None or result.Status in TERMINAL:
             return True
         time.sleep(_LOOK)
@@ -101,7 +101,7 @@ def conclude(command_: Command, result: Result, end: End) -> None:
 
 def store_end(result: Result) -> None:
     """Stores how a target ended. Its log is complete in S3 by then."""
-    if insist(lambda: store.move_result(result)):
+    if insist(lambda: store.results.move_result(result)):
         metrics.FINISHED.labels(_outcome(result)).inc()
     else:
         log.info("another worker stored this result first", exec_id=result.ID)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from chalicelib import store
 from chalicelib.clients import queues
-from chalicelib.models import Node
+from chalicelib.store.models import Node
 from worker import metrics
 from worker.health import Pulse
 
@@ -57,7 +57,7 @@ class Heartbeat(threading.Thread):
             return list(self._nodes.values())
 
     def _announce(self, node: ServedNode) -> None:
-        store.announce(
+        store.nodes.announce(
             Node(
                 node.node_id,
                 Hostname=node.hostname,

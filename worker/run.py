@@ -16,7 +16,7 @@ from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.config import settings
 from chalicelib.domain.errors import ExecutionNotFound, SecretsUnreadable
 from chalicelib.domain.states import TERMINAL, Reason, Status, expired_message, repeated_message
-from chalicelib.models import Result
+from chalicelib.store.models import Result
 from worker import ending, metrics
 from worker.admission import admit
 from worker.command import Command, Commands
@@ -97,7 +97,7 @@ class Runner:
 
     def is_taken_up(self, target: TargetMessage) -> bool:
         """Whether a worker took the target up before: it may run, or be over."""
-        return store.get_result(*target.ids) is not None
+        return store.results.get_result(*target.ids) is not None
 
     def _run(self, target: TargetMessage, first: bool, rest: Callable[[], None]) -> None:
         if not self._commands.is_target(target, self._node_id):
@@ -106,12 +106,12 @@ class Runner:
         # A first delivery has no result, but for rare duplicates that the claim finds out.
         if first and self._claim_and_run(target):
             return
-        result = store.get_result(*target.ids)
+        result = store.results.get_result(*target.ids)
         if result is None:
             if self._claim_and_run(target):
                 return
             # Another claimed it meanwhile: our message may be the only one.
-            result = store.get_result(*target.ids)
+            result = store.results.get_result(*target.ids)
         if result and result.Status not in TERMINAL:
             rest()
             self._adopt(target, result, owner_lives=first)
@@ -125,7 +125,7 @@ class Runner:
             self._create(command_, result)
         except SecretsUnreadable as error:
             ending.fail(result, Status.CREATE_FAILED, Reason.SECRETS_UNREADABLE, error.message)
-        if not store.add_result(result):
+        if not store.results.add_result(result):
             return False
         if result.Status == Status.CREATED:
             self._execute(target, command_, result)
@@ -135,7 +135,7 @@ class Runner:
 
     def _new_result(self, target: TargetMessage) -> Result:
         return Result(
-            store.result_key(target.job_id, target.executor_id),
+            store.results.result_key(target.job_id, target.executor_id),
             target.container_id,
             NodeId=self._node_id,
             Status=Status.CREATED,
@@ -368,7 +368,7 @@ def _take(result: Result, long_id: str) -> None:
     """Makes the target the only one of its container. Raises Refusal where another one has it."""
     if result.ContainerId == long_id:
         return  # Its claim, under that id, does the same.
-    first = store.take_container(result, long_id)
+    first = store.results.take_container(result, long_id)
     if first != result.ContainerId:
         raise Refusal(Reason.CONTAINER_REPEATED, repeated_message(first))
 
@@ -391,7 +391,7 @@ def _owner_seconds(lives: bool, watched: bool) -> float:
 def _tell(result: Result) -> bool:
     """Stores a status that is only news: whether that works or not, the command runs."""
     try:
-        store.move_result(result)
+        store.results.move_result(result)
     except Exception:  # the end of the command is stored with more patience
         log.warning("status not stored", status=result.Status, exc_info=True)
         return False

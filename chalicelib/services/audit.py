@@ -4,11 +4,11 @@ import time
 from enum import StrEnum
 from typing import Any
 
-from chalicelib import audit_store
+from chalicelib import store
 from chalicelib.config import settings
 from chalicelib.domain.access import Caller
-from chalicelib.models import AuditEntry, Job, Token
 from chalicelib.schemas import AuditAnswer, AuditPage, AuditRequest
+from chalicelib.store.models import AuditEntry, Job, Token
 
 PAGE = 100
 # Entries read for a page at the most, those that are filtered out included.
@@ -76,7 +76,7 @@ def of_token(actor: str, action: Action, token: Token, token_id: str) -> AuditEn
 
 def _entry(**what: Any) -> AuditEntry:
     now = time.time()
-    day, at = audit_store.key(now)
+    day, at = store.audit.key(now)
     return AuditEntry(day, at, ExpiresAt=int(now + settings.audit_retention), **what)
 
 
@@ -87,16 +87,16 @@ def page(caller: Caller, request: AuditRequest) -> AuditPage:
     """
     since, before = _span(request)
     # One query finds all that was done to a job.
-    first = since if request.JobId else max(since, audit_store.earlier(before, MAX_DAYS * DAY))
+    first = since if request.JobId else max(since, store.audit.earlier(before, MAX_DAYS * DAY))
     shown: list[AuditAnswer] = []
     last = ""
-    for read, entry in enumerate(audit_store.newest_first(first, before, request.JobId)):
+    for read, entry in enumerate(store.audit.newest_first(first, before, request.JobId)):
         if len(shown) == PAGE or read == MAX_READ:
             return AuditPage(shown, last)
         if _is_wanted(entry, caller, request):
             shown.append(_show(entry))
         last = entry.At
-    return AuditPage(shown, None if first == since else audit_store.before_all_of(first))
+    return AuditPage(shown, None if first == since else store.audit.before_all_of(first))
 
 
 def _span(request: AuditRequest) -> tuple[str, str]:
@@ -105,8 +105,8 @@ def _span(request: AuditRequest) -> tuple[str, str]:
     newest = now + _CLOCKS_DIFFER
     until = newest if request.Until is None else min(request.Until, newest)
     since = until - _SEARCHED if request.Since is None else request.Since
-    before = audit_store.moment(max(until, 0))
-    oldest = audit_store.moment(max(since, now - settings.audit_retention))
+    before = store.audit.moment(max(until, 0))
+    oldest = store.audit.moment(max(since, now - settings.audit_retention))
     return oldest, min(request.Next or before, before)
 
 
@@ -119,4 +119,4 @@ def _is_wanted(entry: AuditEntry, caller: Caller, request: AuditRequest) -> bool
 
 def _show(entry: AuditEntry) -> AuditAnswer:
     fields = {name: getattr(entry, name) for name in _SHOWN}
-    return AuditAnswer(Time=audit_store.seconds(entry), **fields)
+    return AuditAnswer(Time=store.audit.seconds(entry), **fields)

@@ -16,11 +16,11 @@ from chalicelib.config import settings
 from chalicelib.domain.access import Caller
 from chalicelib.domain.errors import ContainerNotFound, ExecutionNotFound, JobNotFound
 from chalicelib.domain.states import TERMINAL, Reason, Status, expired_message
-from chalicelib.models import OPEN, AuditEntry, Execution, Job, Node, Result
 from chalicelib.schemas import ExecutionAnswer, JobAnswer, StartRequest, check_command
 from chalicelib.services import audit, jobs
 from chalicelib.services.audit import Action
 from chalicelib.services.outputs import fit
+from chalicelib.store.models import OPEN, AuditEntry, Execution, Job, Node, Result
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -51,7 +51,7 @@ def start(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
     Targets on nodes that no worker announced are accepted as failed; the others run.
     """
     jobs.checked(job_id)
-    nodes = store.get_nodes({target.NodeId for target in request.Target})
+    nodes = store.nodes.get_nodes({target.NodeId for target in request.Target})
     oldest = time.time() - settings.retention
 
     def make(job: Job) -> tuple[Execution, AuditEntry]:
@@ -62,7 +62,7 @@ def start(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
         what = {"ExecutorId": execution.ExecutorId, "Targets": len(execution.Target)}
         return execution, audit.of_job(caller, Action.START_JOB, job, **what)
 
-    job, execution = store.start_job(job_id, make, oldest)
+    job, execution = store.executions.start_job(job_id, make, oldest)
     try:
         send(execution, execution.Target, nodes)
     except (
@@ -160,7 +160,9 @@ def log(caller: Caller, job_id: str, executor_id: str, container_id: str) -> Log
     target = next((t for t in execution.Target if t["ContainerId"] == container_id), None)
     if target is None:
         raise ContainerNotFound(container_id)
-    result = result_of(execution, target, store.get_result(job_id, executor_id, container_id))
+    result = result_of(
+        execution, target, store.results.get_result(job_id, executor_id, container_id)
+    )
     name = _filename(executor_id, container_id)
     key = logs.log_key(job_id, executor_id, container_id)
     # Of an incomplete output more may be stored than the result knows of.
@@ -187,7 +189,7 @@ def _get(caller: Caller, job_id: str, executor_id: str) -> Execution:
         execution = _stored(job_id, executor_id)
     except ExecutionNotFound:
         # Who must not know of the job must not learn from this that it is there.
-        jobs.seen(caller, store.get_job(job_id))
+        jobs.seen(caller, store.jobs.get_job(job_id))
         raise
     if not caller.sees(execution.AppName):
         raise JobNotFound(job_id)
@@ -197,7 +199,7 @@ def _get(caller: Caller, job_id: str, executor_id: str) -> Execution:
 def _stored(job_id: str, executor_id: str) -> Execution:
     if not _EXECUTOR_ID.fullmatch(executor_id):
         raise ExecutionNotFound(executor_id)
-    execution = store.get_execution(job_id, executor_id)
+    execution = store.executions.get_execution(job_id, executor_id)
     # DynamoDB deletes what expired some days later, results and executions in any order.
     if execution.ExpiresAt < time.time():
         raise ExecutionNotFound(executor_id)
@@ -206,7 +208,7 @@ def _stored(job_id: str, executor_id: str) -> Execution:
 
 def results_of(execution: Execution) -> list[Result]:
     """The results of all targets, in their order."""
-    stored = store.get_results(execution.JobId, execution.ExecutorId)
+    stored = store.results.get_results(execution.JobId, execution.ExecutorId)
     return [
         result_of(execution, target, stored.get(target["ContainerId"]))
         for target in execution.Target
@@ -228,7 +230,7 @@ def result_of(execution: Execution, target: dict[str, str], stored: Result | Non
     if stored is not None:
         return stored
     result = Result(
-        store.result_key(execution.JobId, execution.ExecutorId),
+        store.results.result_key(execution.JobId, execution.ExecutorId),
         target["ContainerId"],
         NodeId=target["NodeId"],
         Status=Status.STARTING,

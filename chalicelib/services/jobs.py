@@ -12,10 +12,10 @@ from chalicelib.config import settings
 from chalicelib.domain import labels
 from chalicelib.domain.access import Caller
 from chalicelib.domain.errors import JobNotFound
-from chalicelib.models import AuditEntry, Job
 from chalicelib.schemas import JobAnswer, JobRequest
 from chalicelib.services import audit
 from chalicelib.services.audit import Action
+from chalicelib.store.models import AuditEntry, Job
 
 # How many of its former applications a job remembers.
 _MOVES = 100
@@ -25,14 +25,16 @@ _EDITED = ("AppName", "ServiceName", "Name", "Cmd", "Privileged", "User", "Env")
 def list_jobs(caller: Caller, app_name: str | None) -> list[JobAnswer]:
     """All jobs that the caller sees, or those of one application, by AppName, then Name."""
     if app_name is None and not caller.apps:
-        return [show(caller, job) for job in store.list_jobs(None)]
+        return [show(caller, job) for job in store.jobs.list_jobs(None)]
     apps = sorted(caller.apps) if app_name is None else [labels.normal(app_name.strip())]
-    return [show(caller, job) for app in apps if caller.sees(app) for job in store.list_jobs(app)]
+    return [
+        show(caller, job) for app in apps if caller.sees(app) for job in store.jobs.list_jobs(app)
+    ]
 
 
 def get_job(caller: Caller, job_id: str) -> JobAnswer:
     """One job. Raises JobNotFound."""
-    return show(caller, seen(caller, store.get_job(checked(job_id))))
+    return show(caller, seen(caller, store.jobs.get_job(checked(job_id))))
 
 
 def create_job(caller: Caller, request: JobRequest) -> JobAnswer:
@@ -41,7 +43,7 @@ def create_job(caller: Caller, request: JobRequest) -> JobAnswer:
     job = Job(str(uuid.uuid4()), Revision=1, Executors=[])
     plain = request.SecretArgs or []
     _apply(request, job, [secrets.seal(job.JobId, secret) for secret in plain])
-    store.create_job(job, audit.of_job(caller, Action.CREATE_JOB, job))
+    store.jobs.create_job(job, audit.of_job(caller, Action.CREATE_JOB, job))
     return show(caller, job)
 
 
@@ -63,12 +65,12 @@ def edit_job(caller: Caller, job_id: str, request: JobRequest) -> JobAnswer:
         _apply(request, job, sealed)
         return audit.of_job(caller, Action.EDIT_JOB, job, **changes)
 
-    return show(caller, store.edit_job(checked(job_id), edit))
+    return show(caller, store.jobs.edit_job(checked(job_id), edit))
 
 
 def delete_job(caller: Caller, job_id: str) -> None:
     """Deletes a job; what it started goes on. Raises JobNotFound."""
-    store.delete_job(
+    store.jobs.delete_job(
         checked(job_id), lambda job: audit.of_job(caller, Action.DELETE_JOB, seen(caller, job))
     )
 

@@ -9,13 +9,13 @@ from secrets import token_urlsafe
 import structlog
 from msgspec import Struct
 
-from chalicelib import token_store
+from chalicelib import store
 from chalicelib.domain import labels
 from chalicelib.domain.access import Caller, Role
 from chalicelib.domain.errors import Forbidden, InvalidRequest, Unauthorized
-from chalicelib.models import AuditEntry, Token
 from chalicelib.services import audit
 from chalicelib.services.audit import Action
+from chalicelib.store.models import AuditEntry, Token
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -69,20 +69,20 @@ def create(actor: str, new: NewToken) -> str:
         CreateTime=now,
         ExpiresAt=int(now) + new.days * _DAY,
     )
-    token_store.add_token(token, _entry(actor, Action.CREATE_TOKEN, token))
+    store.tokens.add_token(token, _entry(actor, Action.CREATE_TOKEN, token))
     return plain
 
 
 def find(name_or_id: str) -> list[Token]:
     """The tokens of that name, or the one with that id."""
     return [
-        token for token in token_store.list_tokens() if name_or_id in (token.Name, id_of(token))
+        token for token in store.tokens.list_tokens() if name_or_id in (token.Name, id_of(token))
     ]
 
 
 def revoke(actor: str, token: Token) -> None:
     """Makes a token worthless: it is gone from the table, and soon from the gateway's cache."""
-    token_store.delete_token(token, _entry(actor, Action.REVOKE_TOKEN, token))
+    store.tokens.delete_token(token, _entry(actor, Action.REVOKE_TOKEN, token))
 
 
 def _entry(actor: str, action: Action, token: Token) -> AuditEntry:
@@ -97,7 +97,7 @@ def caller_of(header: str) -> Caller:
     shown = _HEADER.fullmatch(header)
     if not shown:
         raise Unauthorized("send the header Authorization: Bearer <token>")
-    token = token_store.find_token(_hash(shown[1]))
+    token = store.tokens.find_token(_hash(shown[1]))
     if token is None:
         raise Forbidden(f"token {_hash(shown[1])[:_ID_LENGTH]} is unknown or revoked")
     if token.ExpiresAt <= time.time():
@@ -127,7 +127,7 @@ def _note_use(token: Token) -> None:
     if now - (token.LastUsed or 0) < _USE_NOTED_EVERY:
         return
     try:
-        token_store.note_use(token, now)
+        store.tokens.note_use(token, now)
     except Exception:  # a note that is not written must not fail the request
         log.warning("use of a token not noted", token=token.Name, exc_info=True)
 

@@ -13,8 +13,8 @@ from chalicelib import store
 from chalicelib.clients import queues
 from chalicelib.config import settings
 from chalicelib.domain.states import TERMINAL, Reason, Status
-from chalicelib.models import Execution, Node, Result
 from chalicelib.services import executions
+from chalicelib.store.models import Execution, Node, Result
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -37,14 +37,16 @@ def turn() -> None:
     """Looks at each open execution once. Raises UpkeepFailed after all the others were looked at."""
     store.connect()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        failures = list(pool.map(_failed_to_look_after, store.open_executions())).count(True)
+        failures = list(pool.map(_failed_to_look_after, store.executions.open_executions())).count(
+            True
+        )
     if failures:
         raise UpkeepFailed(f"{failures} executions could not be looked after")
 
 
 def _failed_to_look_after(key: tuple[str, str]) -> bool:
     try:
-        _look_after(store.get_execution(*key))
+        _look_after(store.executions.get_execution(*key))
     except Exception:  # one broken execution must not keep the others open
         log.exception("execution not kept up", job_id=key[0], executor_id=key[1])
         return True
@@ -63,12 +65,12 @@ def _look_after(execution: Execution) -> None:
 
 def _fail_expired(result: Result) -> bool:
     """Makes it lasting that a target expired; False where a worker took it up after all."""
-    return store.add_result(result)
+    return store.results.add_result(result)
 
 
 def _bring_on(execution: Execution, results: list[Result]) -> None:
     """Fails those that ran on a node that is gone, and sends the messages of the others again in time."""
-    nodes = store.get_nodes({result.NodeId for result in results})
+    nodes = store.nodes.get_nodes({result.NodeId for result in results})
     for result in results:
         if _taken_up(result) and _is_gone(nodes.get(result.NodeId), execution):
             _fail_lost(
@@ -83,7 +85,7 @@ def _bring_on(execution: Execution, results: list[Result]) -> None:
     if lost:
         log.info("sending again", job_id=execution.JobId, executor_id=execution.ExecutorId)
         executions.send(execution, map(_target, lost), nodes)
-        store.note_resent(execution, time.time())
+        store.executions.note_resent(execution, time.time())
 
 
 def _target(result: Result) -> dict[str, str]:
@@ -115,14 +117,14 @@ def _is_gone(node: Node | None, execution: Execution) -> bool:
 def _fail_lost(result: Result, message: str) -> None:
     result.Status, result.Reason, result.E = Status.RUNNING_FAILED, Reason.LOST, message
     result.EndTime = time.time()
-    store.move_result(result)
+    store.results.move_result(result)
 
 
 def _close(execution: Execution, results: list[Result]) -> None:
     succeeded = sum(map(executions.succeeded, results))
     # A target that never ran has no end of its own.
     ended = max(float(result.EndTime or execution.ExecutorId) for result in results)
-    if store.close_execution(execution, succeeded, len(results) - succeeded, ended):
+    if store.executions.close_execution(execution, succeeded, len(results) - succeeded, ended):
         log.info("closed", job_id=execution.JobId, executor_id=execution.ExecutorId)
 
 
@@ -131,7 +133,7 @@ def end_dead_letter(body: str) -> None:
     target = queues.decode(body)
     if target is None:
         return
-    result = store.get_result(*target.ids)
+    result = store.results.get_result(*target.ids)
     if result is not None and _taken_up(result):
         log.error("dead letter", job_id=target.job_id, executor_id=target.executor_id)
         _fail_lost(

@@ -60,18 +60,18 @@ class Point:
 POINTS = {
     "send": Point(executions, "send"),
     "create": Point(docker.APIClient, "exec_create"),
-    "take": Point(store, "take_container"),
-    "claim": Point(store, "add_result"),
+    "take": Point(store.results, "take_container"),
+    "claim": Point(store.results, "add_result"),
     "start": Point(docker.APIClient, "exec_start"),
     "read": Point(Spool, "write"),
-    "running": Point(store, "move_result", Status.RUNNING),
+    "running": Point(store.results, "move_result", Status.RUNNING),
     "append": Point(GrowingObject, "write"),
-    "finish": Point(store, "move_result", Status.FINISHED),
+    "finish": Point(store.results, "move_result", Status.FINISHED),
     "delete": Point(queues, "delete"),
     # The same function: upkeep sends again.
     "resend": Point(executions, "send"),
-    "note": Point(store, "note_resent"),
-    "close": Point(store, "close_execution"),
+    "note": Point(store.executions, "note_resent"),
+    "close": Point(store.executions, "close_execution"),
 }
 
 
@@ -89,8 +89,8 @@ def let_threads_know_their_job() -> None:
 
 def look_after_nothing_but(jobs: Container[str]) -> None:
     """Upkeep sees these jobs' executions alone, so that many can die at once, each over its own."""
-    everything = store.open_executions
-    store.open_executions = lambda: (key for key in everything() if key[0] in jobs)
+    everything = store.executions.open_executions
+    store.executions.open_executions = lambda: (key for key in everything() if key[0] in jobs)
 
 
 PARTS: dict[str, Callable[[], Any]] = {

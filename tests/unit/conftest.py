@@ -7,10 +7,10 @@ import pytest
 import yaml
 from moto import mock_aws
 
-from chalicelib import transactions
 from chalicelib.clients import aws as clients
 from chalicelib.config import settings
-from chalicelib.models import AuditEntry, Execution, Job, JobName, Node, Result, Token
+from chalicelib.store import transactions
+from chalicelib.store.models import AuditEntry, Execution, Job, JobName, Node, Result, Token
 
 TEMPLATE = Path(__file__).resolve().parents[2] / ".chalice/resources.yaml"
 

@@ -11,9 +11,9 @@ from chalicelib import store
 from chalicelib.clients import queues
 from chalicelib.domain.access import GRANTS, Caller, Permission, Role, is_root
 from chalicelib.domain.errors import ExecutionNotFound, Forbidden, JobNotFound
-from chalicelib.models import Job, Node
 from chalicelib.schemas import JobRequest, StartRequest, Target
 from chalicelib.services import executions, jobs
+from chalicelib.store.models import Job, Node
 from tests.unit.callers import ADMIN, caller
 
 OF_A = caller(apps=("a", "c"))
@@ -32,7 +32,7 @@ def request(**changes: object) -> JobRequest:
 def job_id(aws: None) -> str:
     """A job of the application a."""
     url = queues.ensure_queue("n1")
-    store.announce(Node("n1", Hostname="h", QueueUrl=url, Worker="w", Heartbeat=1))
+    store.nodes.announce(Node("n1", Hostname="h", QueueUrl=url, Worker="w", Heartbeat=1))
     return jobs.create_job(ADMIN, request()).JobId
 
 
@@ -61,8 +61,8 @@ def test_only_what_the_caller_may_see_is_asked_for(monkeypatch: pytest.MonkeyPat
     for name in "abc":
         jobs.create_job(ADMIN, request(AppName=name))
     asked: list[str | None] = []
-    list_jobs = store.list_jobs
-    monkeypatch.setattr(store, "list_jobs", lambda app: asked.append(app) or list_jobs(app))
+    list_jobs = store.jobs.list_jobs
+    monkeypatch.setattr(store.jobs, "list_jobs", lambda app: asked.append(app) or list_jobs(app))
     assert [job.AppName for job in jobs.list_jobs(OF_A, None)] == ["a", "c"]
     assert jobs.list_jobs(OF_A, "b") == []
     assert [job.AppName for job in jobs.list_jobs(OF_A, " c ")] == ["c"]
@@ -205,7 +205,7 @@ def test_what_a_start_needs_is_checked_on_the_job_that_it_runs(
     job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An edit between reading and starting: the start reads again, and so does the check."""
-    read = store.get_job
+    read = store.jobs.get_job
     edits = [{"User": "root"}]
 
     def read_then_edited(job_id: str) -> Job:
@@ -214,7 +214,7 @@ def test_what_a_start_needs_is_checked_on_the_job_that_it_runs(
             jobs.edit_job(ADMIN, job_id, request(**edits.pop()))
         return job
 
-    monkeypatch.setattr(store, "get_job", read_then_edited)
+    monkeypatch.setattr(store.jobs, "get_job", read_then_edited)
     with pytest.raises(Forbidden, match="--root"):
         executions.start(NO_ROOT, job_id, START)
 
@@ -234,4 +234,4 @@ def test_a_start_remembers_that_it_is_for_its_own_containers_alone(
     changed = dataclasses.replace(executions.settings, own_containers_only=rule)
     monkeypatch.setattr(executions, "settings", changed)
     started = executions.start(who, job_id, START).Executors[-1]
-    assert store.get_execution(job_id, started).OwnContainersOnly is own_only
+    assert store.executions.get_execution(job_id, started).OwnContainersOnly is own_only

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib import audit_store, store
+from chalicelib import store
 from chalicelib.clients import queues
 from chalicelib.config import settings
 from chalicelib.domain.errors import InvalidRequest
-from chalicelib.models import AuditEntry, Node
 from chalicelib.schemas import (
     AuditAnswer,
     AuditRequest,
@@ -19,6 +18,7 @@ from chalicelib.schemas import (
     parse_query,
 )
 from chalicelib.services import audit, executions, jobs
+from chalicelib.store.models import AuditEntry, Node
 from tests.unit.callers import ADMIN, caller
 
 pytestmark = pytest.mark.usefixtures("aws")
@@ -55,8 +55,8 @@ def entries(**wanted: Any) -> list[AuditAnswer]:
 
 def add(number: int, app: str = "a", day: int = 0) -> None:
     """An entry that is so many days and seconds old."""
-    at = audit_store.moment(NOW - day * DAY - number) + f"-{number:08x}"
-    day_name = audit_store._day(at).isoformat()
+    at = store.audit.moment(NOW - day * DAY - number) + f"-{number:08x}"
+    day_name = store.audit._day(at).isoformat()
     AuditEntry(
         day_name, at, Action="job.edit", Actor="x", Name=f"{number}", AppName=app, ExpiresAt=1
     ).save()
@@ -74,7 +74,7 @@ def test_an_entry_tells_who_did_what_to_which_job_from_where() -> None:
 
 def test_each_action_is_noted_newest_first() -> None:
     queues_url = queues.ensure_queue("n1")
-    store.announce(Node("n1", Hostname="h", QueueUrl=queues_url, Worker="w", Heartbeat=NOW))
+    store.nodes.announce(Node("n1", Hostname="h", QueueUrl=queues_url, Worker="w", Heartbeat=NOW))
     job_id = jobs.create_job(CALLER, request()).JobId
     jobs.edit_job(CALLER, job_id, request(User="app"))
     start = StartRequest([Target("c1", "n1"), Target("c2", "n1")])
@@ -129,7 +129,7 @@ def test_a_move_is_seen_from_both_applications() -> None:
 
 def test_who_is_bound_to_applications_reads_of_no_tokens() -> None:
     AuditEntry(
-        *audit_store.key(NOW), Action="token.create", Actor="x", Name="t", ExpiresAt=1
+        *store.audit.key(NOW), Action="token.create", Actor="x", Name="t", ExpiresAt=1
     ).save()
     assert [entry.Action for entry in entries()] == ["token.create"]
     assert audit.page(caller(apps=("a",)), AuditRequest()).Entries == []
@@ -182,22 +182,22 @@ def test_a_page_reads_only_so_many_days(monkeypatch: pytest.MonkeyPatch) -> None
         pages, next_ = pages + 1, page.Next
     assert found == list(range(len(days)))
     assert pages == 7
-    parse_query({"Next": audit_store.before_all_of(audit_store.moment(NOW))}, AuditRequest)
+    parse_query({"Next": store.audit.before_all_of(store.audit.moment(NOW))}, AuditRequest)
 
 
 def test_entries_at_the_edge_of_a_page_are_shown_once() -> None:
-    edge = audit_store.moment(NOW)
+    edge = store.audit.moment(NOW)
     ats = [f"{int(edge) - 1:016}-{'f' * 8}", f"{edge}-{'0' * 8}", f"{edge}-{'1' * 8}"]
     for at in ats:
-        day = audit_store._day(at).isoformat()
+        day = store.audit._day(at).isoformat()
         AuditEntry(day, at, Action="a", Actor="x", Name="n", ExpiresAt=1).save()
 
     def between(since: str, before: str) -> list[str]:
-        return [entry.At for entry in audit_store.newest_first(since, before, None)]
+        return [entry.At for entry in store.audit.newest_first(since, before, None)]
 
-    next_ = audit_store.before_all_of(edge)
-    assert between(edge, audit_store.moment(NOW + DAY)) == [ats[2], ats[1]]
-    assert between(audit_store.earlier(next_, DAY), next_) == [ats[0]]
+    next_ = store.audit.before_all_of(edge)
+    assert between(edge, store.audit.moment(NOW + DAY)) == [ats[2], ats[1]]
+    assert between(store.audit.earlier(next_, DAY), next_) == [ats[0]]
 
 
 def test_since_is_included_and_until_is_not() -> None:

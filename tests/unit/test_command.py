@@ -12,7 +12,7 @@ from chalicelib.clients import secrets
 from chalicelib.clients.aws import client
 from chalicelib.clients.queues import TargetMessage
 from chalicelib.domain.errors import SecretsUnreadable
-from chalicelib.models import Execution
+from chalicelib.store.models import Execution
 from worker.command import Command, Commands
 
 pytestmark = pytest.mark.usefixtures("aws")
@@ -88,7 +88,9 @@ def test_a_failed_read_fails_for_all_who_waited_and_the_next_one_reads_anew(
 ) -> None:
     commands = Commands()
     with monkeypatch.context() as patch, commands.held(TARGETS[0]):
-        patch.setattr(store, "get_execution", lambda *ids: (_ for _ in ()).throw(error("gone")))
+        patch.setattr(
+            store.executions, "get_execution", lambda *ids: (_ for _ in ()).throw(error("gone"))
+        )
         with pytest.raises(error):
             commands.load(TARGETS[0])
         patch.undo()

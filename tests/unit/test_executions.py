@@ -19,10 +19,10 @@ from chalicelib.domain.errors import (
     JobNotFound,
 )
 from chalicelib.domain.states import Reason, Status
-from chalicelib.models import Job, Node, Result
 from chalicelib.schemas import JobRequest, StartRequest, Target
 from chalicelib.services import executions, jobs
 from chalicelib.services.executions import _next_executor_id, _whole_characters
+from chalicelib.store.models import Job, Node, Result
 from tests.unit.callers import ADMIN, caller
 
 NOW = 1_496_287_694.460088
@@ -42,7 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def job_id(aws: None, clock: Any) -> str:
     """A job, and a worker that serves node n1."""
     url = queues.ensure_queue("n1")
-    store.announce(Node("n1", Hostname="h", QueueUrl=url, Worker="w", Heartbeat=NOW))
+    store.nodes.announce(Node("n1", Hostname="h", QueueUrl=url, Worker="w", Heartbeat=NOW))
     return jobs.create_job(ADMIN, JobRequest(AppName="a", Name="n", Cmd="true")).JobId
 
 
@@ -53,7 +53,7 @@ def start(job_id: str, *targets: tuple[str, str]) -> str:
 
 def write(job_id: str, executor_id: str, status: Status, **fields: Any) -> None:
     """What a worker stores for the container c1."""
-    key = store.result_key(job_id, executor_id)
+    key = store.results.result_key(job_id, executor_id)
     Result(key, "c1", NodeId="n1", Status=status, ExpiresAt=1, **fields).save()
 
 
@@ -112,7 +112,7 @@ def test_a_node_that_nobody_announced_fails_at_once_and_the_others_run(job_id: s
 
 def test_a_node_announced_too_late_stays_unknown_to_this_start(job_id: str) -> None:
     executor_id = start(job_id, ("c1", "late"))
-    store.announce(Node("late", Hostname="h", QueueUrl="q", Worker="w", Heartbeat=NOW))
+    store.nodes.announce(Node("late", Hostname="h", QueueUrl="q", Worker="w", Heartbeat=NOW))
     assert only(job_id, executor_id)["Reason"] == Reason.NODE_UNKNOWN
 
 
@@ -225,7 +225,7 @@ def test_it_is_stored_whether_who_started_it_may_run_as_root(job_id: str) -> Non
     request = StartRequest([Target("c1", "n1")])
     for who, may in ((ADMIN, True), (caller(may_run_as_root=False), False)):
         executor_id = executions.start(who, job_id, request).Executors[-1]
-        assert store.get_execution(job_id, executor_id).MayRunAsRoot is may
+        assert store.executions.get_execution(job_id, executor_id).MayRunAsRoot is may
 
 
 def test_a_log_is_named_after_container_and_start(job_id: str) -> None:
@@ -301,7 +301,7 @@ def test_a_start_whose_messages_sqs_does_not_take_is_accepted_all_the_same(
     monkeypatch.setattr(queues, "send", refuse)
     executor_id = start(job_id, ("c1", "n1"))
     assert only(job_id, executor_id)["Status"] == Status.STARTING
-    assert list(store.open_executions()) == [(job_id, executor_id)]
+    assert list(store.executions.open_executions()) == [(job_id, executor_id)]
 
 
 def test_an_answer_counts_what_is_over(job_id: str) -> None:
@@ -312,8 +312,8 @@ def test_an_answer_counts_what_is_over(job_id: str) -> None:
 
 
 def test_a_job_whose_command_does_not_split_any_more_is_refused(job_id: str) -> None:
-    job = store.get_job(job_id)
+    job = store.jobs.get_job(job_id)
     job.update([Job.Cmd.set("echo #'\nhi'")])
     with pytest.raises(InvalidRequest, match="Cmd does not split"):
         start(job_id, ("c1", "n1"))
-    assert store.get_job(job_id).Executors == []
+    assert store.jobs.get_job(job_id).Executors == []

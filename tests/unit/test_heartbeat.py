@@ -8,7 +8,7 @@ import pytest
 
 from chalicelib import store
 from chalicelib.clients import queues
-from chalicelib.models import Node
+from chalicelib.store.models import Node
 from worker.health import Pulse
 from worker.heartbeat import Heartbeat, ServedNode
 
@@ -61,7 +61,7 @@ def test_a_node_that_fails_holds_up_no_other(monkeypatch: pytest.MonkeyPatch, wa
         announced.append(node.NodeId)
         raise ConnectionError
 
-    monkeypatch.setattr(store, "announce", announce)
+    monkeypatch.setattr(store.nodes, "announce", announce)
     turn(heartbeat, monkeypatch)
     assert announced == ["n1", "n2"]
     assert [call.args for call in waiting.call_args_list] == [("n1",), ("n2",)]

@@ -31,8 +31,8 @@ from chalicelib.clients import queues
 from chalicelib.clients.logs import GrowingObject
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.domain.states import TERMINAL, Reason, Status
-from chalicelib.models import OPEN, Execution, Node, Result
 from chalicelib.services import executions, upkeep
+from chalicelib.store.models import OPEN, Execution, Node, Result
 from worker import ending
 from worker import run as life
 from worker.command import Commands
@@ -126,9 +126,9 @@ class Life(RuleBasedStateMachine):
             self.patch.setattr(patient, "sleep", self.clock.sleep)
         self._mortal(self.engine, "create", "create")
         self._mortal(self.engine, "start", "start")
-        self._mortal(store, "take_container", "take")
-        self._mortal(store, "add_result", "claim")
-        self._mortal(store, "move_result", "end")
+        self._mortal(store.results, "take_container", "take")
+        self._mortal(store.results, "add_result", "claim")
+        self._mortal(store.results, "move_result", "end")
         self._mortal(GrowingObject, "write", "append")
 
     def _mortal(self, owner: Any, name: str, step: str) -> None:
@@ -229,7 +229,7 @@ class Life(RuleBasedStateMachine):
         assert self.ends.keys() <= self.results().keys()
 
     def results(self) -> dict[str, Result]:
-        return store.get_results(self.job_id, self.executor_id)
+        return store.results.get_results(self.job_id, self.executor_id)
 
     @invariant()
     def an_exit_code_is_the_commands_own(self) -> None:
@@ -245,7 +245,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def counters_add_up(self) -> None:
-        execution = store.get_execution(self.job_id, self.executor_id)
+        execution = store.executions.get_execution(self.job_id, self.executor_id)
         if not execution.Open:
             results = self.results()
             assert results.keys() == set(CONTAINERS)
@@ -260,7 +260,7 @@ class Life(RuleBasedStateMachine):
                 self.deliver(container, False, None)
             self.clock.now += 800
             upkeep.turn()
-        assert not store.get_execution(self.job_id, self.executor_id).Open
+        assert not store.executions.get_execution(self.job_id, self.executor_id).Open
 
 
 @pytest.mark.usefixtures("aws")

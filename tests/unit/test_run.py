@@ -16,7 +16,7 @@ from chalicelib.clients import logs, secrets
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.config import settings
 from chalicelib.domain.states import Reason, Status
-from chalicelib.models import Execution, Result
+from chalicelib.store.models import Execution, Result
 from worker import ending
 from worker import run as life
 from worker.command import Command, Commands
@@ -138,14 +138,14 @@ def again(message: Received) -> Received:
 
 
 def stored(message: Received) -> Result:
-    found = store.get_result("j1", message.target.executor_id, "c1")
+    found = store.results.get_result("j1", message.target.executor_id, "c1")
     assert found
     return found
 
 
 def claimed(message: Received, status: Status = Status.CREATED) -> None:
     """Another worker claimed it with the exec e1."""
-    key = store.result_key("j1", message.target.executor_id)
+    key = store.results.result_key("j1", message.target.executor_id)
     Result(key, "c1", NodeId="n1", Status=status, ID="e1", ExpiresAt=1).save()
 
 
@@ -187,7 +187,7 @@ def test_a_forbidden_target_is_neither_taken_nor_created(
     result = stored(mortal)
     assert (result.Status, result.Reason) == (Status.CREATE_FAILED, Reason.FORBIDDEN)
     engine.create.assert_not_called()
-    assert store.get_results("j1", mortal.target.executor_id).keys() == {"c1"}
+    assert store.results.get_results("j1", mortal.target.executor_id).keys() == {"c1"}
     runner.run(message)
     assert stored(message).Status == Status.FINISHED
 
@@ -216,7 +216,7 @@ def test_a_message_of_no_target_is_dropped(
     runner.run(forged if first else again(forged))
     engine.container.assert_not_called()
     engine.create.assert_not_called()
-    assert store.get_results("j1", forged.target.executor_id) == {}
+    assert store.results.get_results("j1", forged.target.executor_id) == {}
 
 
 def spelled(*ids: str) -> list[Received]:
@@ -236,7 +236,7 @@ def test_one_container_runs_once_however_it_is_spelled(
     for message in spelled(*ids):
         runner.run(message)
     engine.start.assert_called_once()
-    results = store.get_results("j1", message.target.executor_id)
+    results = store.results.get_results("j1", message.target.executor_id)
     assert results[ids[0]].Status == Status.FINISHED
     for second in ids[1:]:
         result = results[second]
@@ -259,7 +259,7 @@ def test_who_died_between_taking_the_container_and_the_claim_goes_on(
     runner.run(long)
     engine.start.assert_not_called()
     runner.run(again(short))
-    results = store.get_results("j1", short.target.executor_id)
+    results = store.results.get_results("j1", short.target.executor_id)
     assert results["c1"].Status == Status.FINISHED
     assert results["long"].Reason == Reason.CONTAINER_REPEATED
 
@@ -558,13 +558,13 @@ def test_the_log_is_whole_before_the_end_is_stored(
 ) -> None:
     key = logs.log_key("j1", message.target.executor_id, "c1")
     seen = []
-    move = store.move_result
+    move = store.results.move_result
 
     def watched(result: Result) -> bool:
         seen.append((result.Status, logs.stored(key)))
         return move(result)
 
-    monkeypatch.setattr(store, "move_result", watched)
+    monkeypatch.setattr(store.results, "move_result", watched)
     runner.run(message)
     assert seen == [(Status.FINISHED, 3)]
 
@@ -573,7 +573,7 @@ def test_a_command_that_takes_its_time_shows_as_running(
     runner: Runner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = threading.Event()
-    move = store.move_result
+    move = store.results.move_result
     moves = []
 
     def watched(result: Result) -> bool:
@@ -587,7 +587,7 @@ def test_a_command_that_takes_its_time_shows_as_running(
         yield 1, b"late"
 
     monkeypatch.setattr(life, "_RUNNING_AFTER", 0)
-    monkeypatch.setattr(store, "move_result", watched)
+    monkeypatch.setattr(store.results, "move_result", watched)
     engine.start.side_effect = start
     runner.run(message)
     assert moves == [(Status.RUNNING, "e1"), (Status.FINISHED, "e1")]
@@ -665,7 +665,7 @@ def test_an_output_that_broke_off_is_incomplete_and_the_exit_code_known(
 def test_the_end_is_stored_through_an_outage(
     runner: Runner, message: Received, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    owner, name = (store, failing) if failing == "move_result" else (Spool, failing)
+    owner, name = (store.results, failing) if failing == "move_result" else (Spool, failing)
     real = getattr(owner, name)
     failures = iter([True, True, False])
 
@@ -795,7 +795,7 @@ def test_a_living_owner_stores_the_end_itself(
 ) -> None:
     """Who comes by a second message waits for it, since the owner has all of the output."""
     claimed(message, Status.RUNNING)
-    get = store.get_result
+    get = store.results.get_result
     asked = []
 
     def ends_meanwhile(*key: str) -> Result | None:
@@ -804,10 +804,10 @@ def test_a_living_owner_stores_the_end_itself(
             owned = get(*key)
             assert owned
             owned.Status, owned.Output = Status.FINISHED, b"whole"
-            store.move_result(owned)
+            store.results.move_result(owned)
         return get(*key)
 
-    monkeypatch.setattr(store, "get_result", ends_meanwhile)
+    monkeypatch.setattr(store.results, "get_result", ends_meanwhile)
     runner.run(message)
     assert (stored(message).Output, stored(message).OutputIncomplete) == (b"whole", None)
 
@@ -843,7 +843,7 @@ def test_an_unreachable_engine_leaves_the_target_for_later(
     engine.create.side_effect = Unreachable
     with pytest.raises(Unreachable):
         runner.run(message)
-    assert store.get_result("j1", message.target.executor_id, "c1") is None
+    assert store.results.get_result("j1", message.target.executor_id, "c1") is None
 
 
 def test_an_engine_that_hides_for_a_while_is_waited_for(
@@ -894,12 +894,12 @@ def test_a_message_of_no_execution_is_dropped(runner: Runner, engine: Any) -> No
     target = TargetMessage("j1", "1.000000", "c1")
     runner.run(Received(target, "m1", "r", first=True))
     assert engine.mock_calls == []
-    assert store.get_result("j1", "1.000000", "c1") is None
+    assert store.results.get_result("j1", "1.000000", "c1") is None
 
 
 def unreadable(message: Received) -> None:
     """Its secret was sealed for another job."""
-    found = store.get_execution("j1", message.target.executor_id)
+    found = store.executions.get_execution("j1", message.target.executor_id)
     found.Sealed = secrets.pack([secrets.seal("j2", SECRET)])
     found.save()
 
@@ -928,7 +928,7 @@ def test_an_adopted_exec_whose_secrets_do_not_open_shows_nothing(
 
 
 def test_of_many_targets_each_keeps_a_shorter_end(message: Received) -> None:
-    found = store.get_execution("j1", message.target.executor_id)
+    found = store.executions.get_execution("j1", message.target.executor_id)
     found.Target = [{"ContainerId": f"c{number}", "NodeId": "n1"} for number in range(1000)]
     found.save()
     commands = Commands()

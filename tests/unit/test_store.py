@@ -11,7 +11,7 @@ from pynamodb.exceptions import QueryError
 from chalicelib import store
 from chalicelib.domain.errors import ExecutionNotFound, JobNotFound, NameTaken, TryAgain
 from chalicelib.domain.states import Status
-from chalicelib.models import AuditEntry, Execution, Job, JobName, Result
+from chalicelib.store.models import AuditEntry, Execution, Job, JobName, Result
 
 pytestmark = pytest.mark.usefixtures("aws")
 
@@ -43,7 +43,7 @@ def entry() -> AuditEntry:
 
 
 def create(new: Job) -> None:
-    store.create_job(new, entry())
+    store.jobs.create_job(new, entry())
 
 
 def edit(job_id: str, change: Callable[[Job], object]) -> Job:
@@ -51,15 +51,15 @@ def edit(job_id: str, change: Callable[[Job], object]) -> Job:
         change(stored)
         return entry()
 
-    return store.edit_job(job_id, changed)
+    return store.jobs.edit_job(job_id, changed)
 
 
 def delete(job_id: str) -> None:
-    store.delete_job(job_id, lambda stored: entry())
+    store.jobs.delete_job(job_id, lambda stored: entry())
 
 
 def start(job_id: str, make: Callable[[Job], Execution], oldest: float) -> tuple[Job, Execution]:
-    return store.start_job(job_id, lambda stored: (make(stored), entry()), oldest)
+    return store.executions.start_job(job_id, lambda stored: (make(stored), entry()), oldest)
 
 
 def result(status: Status, exec_id: str | None = "e1") -> Result:
@@ -73,7 +73,7 @@ def test_a_name_belongs_to_one_job_of_its_application() -> None:
     with pytest.raises(NameTaken):
         create(job("j2"))
     with pytest.raises(JobNotFound):
-        store.get_job("j2")
+        store.jobs.get_job("j2")
 
 
 def test_what_is_refused_leaves_no_entry_in_the_audit() -> None:
@@ -87,13 +87,13 @@ def test_what_is_refused_leaves_no_entry_in_the_audit() -> None:
 
 
 def test_an_entry_of_the_audit_is_never_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store.create_job.retry, "sleep", lambda seconds: None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(store.jobs.create_job.retry, "sleep", lambda seconds: None)  # type: ignore[attr-defined]
     taken = entry()
-    store.create_job(job("j1", "one"), taken)
+    store.jobs.create_job(job("j1", "one"), taken)
     with pytest.raises(TryAgain):
-        store.create_job(job("j2", "two"), taken)
+        store.jobs.create_job(job("j2", "two"), taken)
     with pytest.raises(JobNotFound):
-        store.get_job("j2")
+        store.jobs.get_job("j2")
 
 
 def test_each_change_leaves_one_entry_in_the_audit() -> None:
@@ -124,7 +124,7 @@ def test_a_refused_rename_changes_nothing() -> None:
     create(job("j2", "two"))
     with pytest.raises(NameTaken):
         edit("j1", lambda stored: setattr(stored, "Name", "two"))
-    assert store.get_job("j1").Name == "one"
+    assert store.jobs.get_job("j1").Name == "one"
     assert {owner.Name: owner.JobId for owner in JobName.scan()} == {"one": "j1", "two": "j2"}
 
 
@@ -140,7 +140,7 @@ def test_an_edit_that_lost_a_race_sees_the_other_and_goes_on() -> None:
 
     edit("j1", change)
     assert seen == ["true", "other"]
-    assert (store.get_job("j1").Cmd, store.get_job("j1").User) == ("other", "me")
+    assert (store.jobs.get_job("j1").Cmd, store.jobs.get_job("j1").User) == ("other", "me")
 
 
 @pytest.mark.parametrize("emptied", [False, True])
@@ -149,7 +149,7 @@ def test_an_empty_text_is_absent(emptied: bool) -> None:
     if emptied:
         edit("j1", lambda stored: setattr(stored, "User", "me"))
         edit("j1", lambda stored: setattr(stored, "User", ""))
-    stored = store.get_job("j1")
+    stored = store.jobs.get_job("j1")
     assert (stored.ServiceName, stored.User) == ("", "")
     client = boto3.client("dynamodb")
     item = client.get_item(TableName=Job.Meta.table_name, Key={"JobId": {"S": "j1"}})["Item"]
@@ -161,10 +161,10 @@ def test_a_deleted_job_leaves_its_name_and_its_executions() -> None:
     start("j1", lambda stored: execution(stored, "1.000000"), oldest=0)
     delete("j1")
     create(job("j2"))
-    assert store.get_execution("j1", "1.000000").Cmd == "true"
+    assert store.executions.get_execution("j1", "1.000000").Cmd == "true"
     for missing in (("j1", "2.000000"), ("j2", "1.000000")):
         with pytest.raises(ExecutionNotFound):
-            store.get_execution(*missing)
+            store.executions.get_execution(*missing)
 
 
 def test_a_taken_executor_id_is_chosen_anew() -> None:
@@ -173,7 +173,7 @@ def test_a_taken_executor_id_is_chosen_anew() -> None:
     ids = iter(["1.000000", "1.000001"])
     started, made = start("j1", lambda stored: execution(stored, next(ids)), oldest=0)
     assert made.ExecutorId == "1.000001"
-    assert started.Executors == store.get_job("j1").Executors == ["1.000000", "1.000001"]
+    assert started.Executors == store.jobs.get_job("j1").Executors == ["1.000000", "1.000001"]
 
 
 def test_a_start_runs_the_job_as_it_stands_when_it_is_stored() -> None:
@@ -186,7 +186,7 @@ def test_a_start_runs_the_job_as_it_stands_when_it_is_stored() -> None:
         return execution(stored, "1.000000")
 
     start("j1", make, oldest=0)
-    assert store.get_execution("j1", "1.000000").Cmd == "edited"
+    assert store.executions.get_execution("j1", "1.000000").Cmd == "edited"
 
 
 def test_expired_starts_drop_out_of_the_list_in_bulk() -> None:
@@ -196,30 +196,30 @@ def test_expired_starts_drop_out_of_the_list_in_bulk() -> None:
     create(stored)
     now = "2000.000000"
     start("j1", lambda read: execution(read, now), oldest=1000)
-    assert store.get_job("j1").Executors == [*long_ago[50:], now]
+    assert store.jobs.get_job("j1").Executors == [*long_ago[50:], now]
 
 
 def test_the_second_claim_loses_and_a_retried_one_does_not() -> None:
-    assert store.add_result(result(Status.CREATED, "e1"))
-    assert store.add_result(result(Status.CREATED, "e1"))
-    assert not store.add_result(result(Status.CREATED, "e2"))
-    assert not store.add_result(result(Status.CREATE_FAILED, None))
+    assert store.results.add_result(result(Status.CREATED, "e1"))
+    assert store.results.add_result(result(Status.CREATED, "e1"))
+    assert not store.results.add_result(result(Status.CREATED, "e2"))
+    assert not store.results.add_result(result(Status.CREATE_FAILED, None))
 
 
 def test_only_the_claimed_exec_moves_a_result() -> None:
-    store.add_result(result(Status.CREATED, "e1"))
-    assert not store.move_result(result(Status.FINISHED, "e2"))
-    assert store.move_result(result(Status.RUNNING, "e1"))
-    assert store.move_result(result(Status.FINISHED, "e1"))
+    store.results.add_result(result(Status.CREATED, "e1"))
+    assert not store.results.move_result(result(Status.FINISHED, "e2"))
+    assert store.results.move_result(result(Status.RUNNING, "e1"))
+    assert store.results.move_result(result(Status.FINISHED, "e1"))
 
 
 @pytest.mark.parametrize("end", [Status.FINISHED, Status.RUNNING_FAILED])
 def test_an_end_is_final(end: Status) -> None:
-    store.add_result(result(Status.CREATED))
-    assert store.move_result(result(end))
+    store.results.add_result(result(Status.CREATED))
+    assert store.results.move_result(result(end))
     for status in (Status.RUNNING, Status.FINISHED, Status.RUNNING_FAILED):
-        assert not store.move_result(result(status))
-    assert not store.add_result(result(Status.CREATED, "e2"))
+        assert not store.results.move_result(result(status))
+    assert not store.results.add_result(result(Status.CREATED, "e2"))
 
 
 def test_the_same_name_is_free_in_another_application() -> None:
@@ -227,15 +227,15 @@ def test_the_same_name_is_free_in_another_application() -> None:
     other = job("j2")
     other.AppName = "b"
     create(other)
-    assert [found.JobId for found in store.list_jobs(None)] == ["j1", "j2"]
-    assert [found.JobId for found in store.list_jobs("b")] == ["j2"]
+    assert [found.JobId for found in store.jobs.list_jobs(None)] == ["j1", "j2"]
+    assert [found.JobId for found in store.jobs.list_jobs("b")] == ["j2"]
 
 
 def test_a_name_too_long_for_a_key_is_not_looked_for() -> None:
     Job.delete_table()
-    assert store.list_jobs("密" * 683) == []
+    assert store.jobs.list_jobs("密" * 683) == []
     with pytest.raises(QueryError):
-        store.list_jobs("密" * 682)
+        store.jobs.list_jobs("密" * 682)
 
 
 def test_a_name_that_goes_round_comes_home() -> None:
@@ -249,7 +249,10 @@ def test_an_edit_that_keeps_the_name_keeps_its_owner_and_the_starts() -> None:
     create(job())
     start("j1", lambda stored: execution(stored, "1.000000"), oldest=0)
     edit("j1", lambda stored: setattr(stored, "Cmd", "false"))
-    assert (store.get_job("j1").Cmd, store.get_job("j1").Executors) == ("false", ["1.000000"])
+    assert (store.jobs.get_job("j1").Cmd, store.jobs.get_job("j1").Executors) == (
+        "false",
+        ["1.000000"],
+    )
     with pytest.raises(NameTaken):
         create(job("j2"))
 
@@ -258,9 +261,9 @@ def test_an_edit_may_take_the_last_secret_away() -> None:
     first = job()
     first.Sealed = b"sealed"
     create(first)
-    assert store.get_job("j1").Sealed == b"sealed"
+    assert store.jobs.get_job("j1").Sealed == b"sealed"
     edit("j1", lambda stored: setattr(stored, "Sealed", None))
-    assert store.get_job("j1").Sealed is None
+    assert store.jobs.get_job("j1").Sealed is None
 
 
 def test_two_renames_to_one_name_have_one_winner() -> None:
@@ -268,7 +271,7 @@ def test_two_renames_to_one_name_have_one_winner() -> None:
     create(job("j2", "two"))
 
     def rename(stored: Job) -> None:
-        if store.list_jobs("a")[0].Name != "new":
+        if store.jobs.list_jobs("a")[0].Name != "new":
             edit("j2", lambda other: setattr(other, "Name", "new"))
         stored.Name = "new"
 
@@ -304,7 +307,7 @@ def test_a_job_deleted_while_it_is_started_is_not_started() -> None:
 
 
 def test_a_race_that_is_never_won_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store.edit_job.retry, "sleep", lambda seconds: None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(store.jobs.edit_job.retry, "sleep", lambda seconds: None)  # type: ignore[attr-defined]
     create(job())
     attempts = []
 
@@ -322,33 +325,33 @@ def test_few_expired_starts_are_left_for_later() -> None:
     stored.Executors = [f"{number}.000000" for number in range(49)]
     create(stored)
     start("j1", lambda read: execution(read, "2000.000000"), oldest=1000)
-    assert len(store.get_job("j1").Executors) == 50
+    assert len(store.jobs.get_job("j1").Executors) == 50
 
 
 def test_starts_beyond_the_longest_list_drop_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "MAX_EXECUTORS", 10)
+    monkeypatch.setattr(store.executions, "MAX_EXECUTORS", 10)
     stored = job()
     stored.Executors = [f"{number}.000000" for number in range(60)]
     create(stored)
     start("j1", lambda read: execution(read, "2000.000000"), oldest=0)
-    assert len(store.get_job("j1").Executors) == 11
+    assert len(store.jobs.get_job("j1").Executors) == 11
 
 
 def test_two_who_prune_at_once_drop_no_start_twice() -> None:
     stored = job()
     stored.Executors = [f"{number}.000000" for number in range(120)]
     create(stored)
-    read = store.get_job("j1")
-    store._prune(read, 1000)
-    store._prune(read, 1000)
-    assert store.get_job("j1").Executors == stored.Executors[50:]
+    read = store.jobs.get_job("j1")
+    store.executions._prune(read, 1000)
+    store.executions._prune(read, 1000)
+    assert store.jobs.get_job("j1").Executors == stored.Executors[50:]
 
 
 def test_a_failed_create_stored_again_counts_as_ours() -> None:
     failed = result(Status.CREATE_FAILED, None)
-    assert store.add_result(failed)
-    assert store.add_result(failed)
-    assert not store.add_result(result(Status.CREATED, "e1"))
+    assert store.results.add_result(failed)
+    assert store.results.add_result(failed)
+    assert not store.results.add_result(result(Status.CREATED, "e1"))
 
 
 @pytest.mark.parametrize("name", ["EndTime", "Reason"])
@@ -357,26 +360,26 @@ def test_another_failure_does_not_replace_the_first(name: str) -> None:
     for failure in (first, second):
         failure.EndTime = 5.25
     setattr(second, name, {"EndTime": 6.5, "Reason": "engine_error"}[name])
-    assert store.add_result(first)
-    assert not store.add_result(second)
-    assert store.add_result(first)
+    assert store.results.add_result(first)
+    assert not store.results.add_result(second)
+    assert store.results.add_result(first)
 
 
 def test_a_claim_does_not_undo_what_came_after_it() -> None:
-    store.add_result(result(Status.CREATED))
-    store.move_result(result(Status.RUNNING))
-    assert not store.add_result(result(Status.CREATED))
-    found = store.get_result("j1", "1", "c1")
+    store.results.add_result(result(Status.CREATED))
+    store.results.move_result(result(Status.RUNNING))
+    assert not store.results.add_result(result(Status.CREATED))
+    found = store.results.get_result("j1", "1", "c1")
     assert found
     assert found.Status == Status.RUNNING
 
 
 def test_a_result_that_is_not_there_does_not_move() -> None:
-    assert not store.move_result(result(Status.RUNNING))
-    assert store.get_results("j1", "1") == {}
+    assert not store.results.move_result(result(Status.RUNNING))
+    assert store.results.get_results("j1", "1") == {}
 
 
 def test_a_failed_create_never_moves() -> None:
-    store.add_result(result(Status.CREATE_FAILED, None))
+    store.results.add_result(result(Status.CREATE_FAILED, None))
     for status in (Status.RUNNING, Status.FINISHED, Status.RUNNING_FAILED):
-        assert not store.move_result(result(status))
+        assert not store.results.move_result(result(status))

@@ -8,13 +8,13 @@ from unittest.mock import create_autospec
 import pytest
 from chalice.app import AuthRequest
 
-from chalicelib import token_store
+from chalicelib import store
 from chalicelib.domain.access import Role
 from chalicelib.domain.errors import Forbidden, InvalidRequest, Unauthorized
-from chalicelib.models import AuditEntry, Token
 from chalicelib.routes import access
 from chalicelib.services import tokens
 from chalicelib.services.tokens import NewToken
+from chalicelib.store.models import AuditEntry, Token
 from chalicelib.tokens import main
 
 pytestmark = pytest.mark.usefixtures("aws")
@@ -40,7 +40,7 @@ def new(**changes: Any) -> NewToken:
 
 
 def stored() -> Token:
-    (token,) = token_store.list_tokens()
+    (token,) = store.tokens.list_tokens()
     return token
 
 
@@ -57,7 +57,7 @@ def test_a_token_has_256_random_bits_and_is_not_stored() -> None:
     plain = tokens.create(ACTOR, new())
     assert re.fullmatch(r"ajt_[A-Za-z0-9_-]{43}", plain)
     assert plain != tokens.create(ACTOR, new())
-    for token in token_store.list_tokens():
+    for token in store.tokens.list_tokens():
         assert re.fullmatch(r"[0-9a-f]{64}", token.Hash)
         assert plain[4:] not in str(token.attribute_values)
 
@@ -114,8 +114,8 @@ def test_a_use_that_cannot_be_noted_is_no_reason_to_refuse(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plain = tokens.create(ACTOR, new())
-    broken = create_autospec(token_store.note_use, side_effect=OSError("no network"))
-    monkeypatch.setattr(token_store, "note_use", broken)
+    broken = create_autospec(store.tokens.note_use, side_effect=OSError("no network"))
+    monkeypatch.setattr(store.tokens, "note_use", broken)
     assert tokens.caller_of(f"Bearer {plain}").name == "ci"
     broken.assert_called_once()
 
@@ -127,10 +127,10 @@ def test_noting_a_use_does_not_bring_a_revoked_token_back(
     found = stored()
     tokens.revoke(ACTOR, found)
     monkeypatch.setattr(
-        token_store, "find_token", create_autospec(token_store.find_token, return_value=found)
+        store.tokens, "find_token", create_autospec(store.tokens.find_token, return_value=found)
     )
     tokens.caller_of(f"Bearer {plain}")
-    assert token_store.list_tokens() == []
+    assert store.tokens.list_tokens() == []
 
 
 def test_making_and_revoking_is_in_the_audit() -> None:
@@ -167,12 +167,12 @@ def test_making_and_revoking_is_in_the_audit() -> None:
 def test_what_no_token_can_be(changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         tokens.create(ACTOR, new(**changes))
-    assert token_store.list_tokens() == []
+    assert store.tokens.list_tokens() == []
 
 
 def test_applications_are_stored_as_jobs_have_them(aws: None) -> None:
     tokens.create(ACTOR, new(apps=[" e\u0301 ", "\u00e9", "b"]))
-    (token,) = token_store.list_tokens()
+    (token,) = store.tokens.list_tokens()
     assert token.Apps == ["b", "\u00e9"]
 
 
@@ -223,7 +223,7 @@ def test_list_shows_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("list") == 0
     shown = capsys.readouterr().out
     assert plain[4:] not in shown
-    assert token_store.list_tokens()[0].Hash not in shown
+    assert store.tokens.list_tokens()[0].Hash not in shown
     header, first, second = shown.splitlines()
     assert header.split()[:4] == ["ID", "NAME", "ROLE", "ROOT"]
     assert "app's own  viewer  no    2048" in first
@@ -237,10 +237,10 @@ def test_revoke_by_name_or_id(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("revoke", "one") == 0
     assert run("revoke", "two") == 1
     error = capsys.readouterr().err
-    ids = [tokens.id_of(token) for token in token_store.list_tokens()]
+    ids = [tokens.id_of(token) for token in store.tokens.list_tokens()]
     assert all(one in error for one in ids)
     assert run("revoke", ids[0]) == 0
-    assert [tokens.id_of(token) for token in token_store.list_tokens()] == [ids[1]]
+    assert [tokens.id_of(token) for token in store.tokens.list_tokens()] == [ids[1]]
     assert run("revoke", ids[0]) == 1
     assert "no token has the id or name" in capsys.readouterr().err
 
@@ -266,8 +266,8 @@ def test_wrong_arguments(arguments: list[str]) -> None:
 def test_what_aws_says_is_shown(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = create_autospec(token_store.list_tokens, side_effect=OSError("no such table"))
-    monkeypatch.setattr(token_store, "list_tokens", broken)
+    broken = create_autospec(store.tokens.list_tokens, side_effect=OSError("no such table"))
+    monkeypatch.setattr(store.tokens, "list_tokens", broken)
     assert run("list") == 1
     error = capsys.readouterr().err
     assert "no such table" in error

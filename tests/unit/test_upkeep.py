@@ -10,8 +10,8 @@ from chalicelib import store
 from chalicelib.clients import queues
 from chalicelib.config import settings
 from chalicelib.domain.states import Reason, Status
-from chalicelib.models import OPEN, Execution, Node, Result
 from chalicelib.services import executions, upkeep
+from chalicelib.store.models import OPEN, Execution, Node, Result
 
 NOW = 1_800_000_000.0
 pytestmark = pytest.mark.usefixtures("aws")
@@ -47,7 +47,7 @@ def accepted(*containers: str, unknown: tuple[str, ...] = ()) -> Execution:
 
 
 def write(execution: Execution, container: str, status: Status, **fields: Any) -> None:
-    key = store.result_key(execution.JobId, execution.ExecutorId)
+    key = store.results.result_key(execution.JobId, execution.ExecutorId)
     Result(key, container, NodeId="n1", Status=status, ID="e", ExpiresAt=1, **fields).save()
 
 
@@ -81,7 +81,7 @@ def counters(execution: Execution) -> tuple[Any, ...] | None:
 
 
 def result(execution: Execution, container: str) -> Result | None:
-    return store.get_result(execution.JobId, execution.ExecutorId, container)
+    return store.results.get_result(execution.JobId, execution.ExecutorId, container)
 
 
 def test_what_is_over_is_closed_with_counters_that_add_up() -> None:
@@ -91,7 +91,7 @@ def test_what_is_over_is_closed_with_counters_that_add_up() -> None:
     write(execution, "c3", Status.CREATE_FAILED, Reason=Reason.CONTAINER_PAUSED)
     upkeep.turn()
     assert counters(execution) == (4, 1, 3, NOW + 5)
-    assert list(store.open_executions()) == []
+    assert list(store.executions.open_executions()) == []
 
 
 @pytest.mark.parametrize("status", [Status.CREATED, Status.RUNNING])
@@ -146,7 +146,7 @@ def test_a_worker_that_ends_a_target_meanwhile_is_right(monkeypatch: pytest.Monk
         return {}
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "get_nodes", ends_now)
+        patch.setattr(store.nodes, "get_nodes", ends_now)
         upkeep.turn()
     assert result(execution, "c1").Status == Status.FINISHED  # type: ignore[union-attr]
     upkeep.turn()
@@ -155,8 +155,8 @@ def test_a_worker_that_ends_a_target_meanwhile_is_right(monkeypatch: pytest.Monk
 
 def test_an_execution_is_closed_once() -> None:
     execution = accepted("c1")
-    assert store.close_execution(execution, 1, 0, NOW)
-    assert not store.close_execution(execution, 0, 1, NOW + 1)
+    assert store.executions.close_execution(execution, 1, 0, NOW)
+    assert not store.executions.close_execution(execution, 0, 1, NOW + 1)
     assert counters(execution) == (1, 1, 0, NOW)
 
 

@@ -17,8 +17,10 @@ from tenacity import (
 )
 
 from chalicelib.domain.errors import TryAgain
-from chalicelib.models import AuditEntry, Job
+from chalicelib.store.models import AuditEntry, Job
 
+# What a single write is answered when its condition does not hold, and what a part of a transaction is.
+CONDITION_FAILED = "ConditionalCheckFailedException"
 _CONDITION = "ConditionalCheckFailed"
 _NO_REASON = "None"
 

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
-from chalicelib.models import AuditEntry
+from chalicelib.store.models import AuditEntry
 
 _SECOND = 1_000_000  # microseconds
 

@@ -4,8 +4,8 @@ from contextlib import suppress
 
 from pynamodb.exceptions import DoesNotExist
 
-from chalicelib.models import AuditEntry, Token
-from chalicelib.transactions import Conflict, note, transaction, until_settled
+from chalicelib.store.models import AuditEntry, Token
+from chalicelib.store.transactions import Conflict, note, transaction, until_settled
 
 
 class _Gone(Exception):

@@ -1,0 +1,9 @@
+"""Every read and write of DynamoDB. Each change of state is one conditional write or one transaction.
+
+PynamoDB's errors end here: what a caller can act on becomes a domain error, all else is raised as it is.
+"""
+
+from chalicelib.store import audit, executions, jobs, nodes, results, tokens
+from chalicelib.store.connection import connect
+
+__all__ = ["audit", "connect", "executions", "jobs", "nodes", "results", "tokens"]

@@ -1,0 +1,108 @@
+"""Reads and writes of executions; a start also appends to its job."""
+
+from collections.abc import Callable, Iterator
+
+import structlog
+from pynamodb.exceptions import DoesNotExist, UpdateError
+from pynamodb.expressions.update import Action
+
+from chalicelib.domain.errors import ExecutionNotFound
+from chalicelib.store.jobs import get_job
+from chalicelib.store.models import OPEN, AuditEntry, Execution, Job
+from chalicelib.store.transactions import (
+    CONDITION_FAILED,
+    Conflict,
+    note,
+    transaction,
+    until_settled,
+)
+
+log = structlog.stdlib.get_logger(__name__)
+
+# The starts that a job lists at the most: one every four minutes of the default retention period. It
+# bounds the item to half of what DynamoDB allows.
+MAX_EXECUTORS = 10_000
+# Starts are dropped from the list this many at a time: seldom, and within what one update may hold.
+_PRUNED = 50
+_LOST_RACES = (CONDITION_FAILED, "TransactionConflictException")
+
+
+@until_settled
+def start_job(
+    job_id: str, make: Callable[[Job], tuple[Execution, AuditEntry]], oldest: float
+) -> tuple[Job, Execution]:
+    """Stores the execution that `make` makes of the job, and appends it to the job, at once.
+
+    `make` says what the audit notes of it, too. It may be called again where another start took its
+    ExecutorId or an edit came between, so that the execution is the job as it stood at that moment.
+    Starts before `oldest` (seconds) may drop out of the job's list. Returns the job with its new start.
+    Raises JobNotFound.
+    """
+    job = get_job(job_id)
+    execution, entry = make(job)
+    started = [execution.ExecutorId]
+    with transaction(Conflict, Conflict, Conflict) as parts:
+        parts.save(execution, Execution.ExecutorId.does_not_exist())
+        note(parts, entry)
+        append = Job.Executors.set(Job.Executors.append(started))
+        parts.update(job, [append], Job.Revision == job.Revision)
+    _prune(job, oldest)
+    job.Executors = [*job.Executors, *started]
+    return job, execution
+
+
+def _prune(job: Job, oldest: float) -> None:
+    """Drops starts from the front of the list, where we still see the list that we read."""
+    surplus = len(job.Executors) - MAX_EXECUTORS
+    expired = sum(float(executor_id) < oldest for executor_id in job.Executors)
+    if max(surplus, expired) < _PRUNED:
+        return
+    # The list only grows at its end: where its first is as we read it, so are the others.
+    unchanged = Job.Executors[0] == job.Executors[0]
+    try:
+        Job(job.JobId).update([Job.Executors[i].remove() for i in range(_PRUNED)], unchanged)
+    except UpdateError as error:
+        # The start is stored. An overlong list harms nobody, and another start prunes it.
+        if error.cause_response_code not in _LOST_RACES:
+            log.warning("list of starts not pruned", job_id=job.JobId, exc_info=True)
+
+
+def get_execution(job_id: str, executor_id: str) -> Execution:
+    """One start of a job, also of a job deleted since. Raises ExecutionNotFound."""
+    try:
+        return Execution.get(job_id, executor_id, consistent_read=True)
+    except DoesNotExist:
+        raise ExecutionNotFound(executor_id) from None
+
+
+def open_executions() -> Iterator[tuple[str, str]]:
+    """(JobId, ExecutorId) of the executions that are not closed, the oldest first."""
+    for execution in Execution.by_open.query(OPEN):
+        yield execution.JobId, execution.ExecutorId
+
+
+def note_resent(execution: Execution, when: float) -> None:
+    """Remembers when an execution's messages were sent again. That is news only while it is open."""
+    try:
+        execution.update([Execution.ResentTime.set(when)], Execution.Open.exists())
+    except UpdateError as error:
+        if error.cause_response_code != CONDITION_FAILED:
+            raise
+
+
+def close_execution(execution: Execution, succeeded: int, failed: int, ended: float) -> bool:
+    """Closes an execution whose results are all final; False where another did before."""
+    closing: list[Action] = [
+        Execution.Total.set(succeeded + failed),
+        Execution.Succeeded.set(succeeded),
+        Execution.Failed.set(failed),
+        Execution.EndTime.set(ended),
+        Execution.Open.remove(),
+    ]
+    try:
+        execution.update(closing, Execution.Open.exists())
+    except UpdateError as error:
+        if error.cause_response_code == CONDITION_FAILED:
+            return False
+        raise
+    return True

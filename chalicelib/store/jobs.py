@@ -1,0 +1,115 @@
+"""Reads and writes of jobs, and of the names that they take."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from pynamodb.attributes import Attribute
+from pynamodb.exceptions import DoesNotExist
+from pynamodb.expressions.update import Action
+
+from chalicelib.domain.errors import JobNotFound, NameTaken
+from chalicelib.store.models import AuditEntry, Job, JobName
+from chalicelib.store.transactions import Conflict, note, transaction, until_settled
+
+# DynamoDB refuses to look for a longer key, or an empty one. Not all emulators do: some find nothing.
+_KEY_BYTES = 2048
+_T = TypeVar("_T")
+
+
+class _NameTaken(Exception):
+    """The condition on a name did not hold."""
+
+
+def get_job(job_id: str) -> Job:
+    """The job as it stands now. Raises JobNotFound."""
+    try:
+        return Job.get(job_id, consistent_read=True)
+    except DoesNotExist:
+        raise JobNotFound(job_id) from None
+
+
+def list_jobs(app_name: str | None) -> list[Job]:
+    """All jobs, or those of one application, by AppName, then Name."""
+    if app_name is not None and not 0 < len(app_name.encode()) <= _KEY_BYTES:
+        return []
+    jobs = Job.scan() if app_name is None else Job.by_app.query(app_name)
+    return sorted(jobs, key=lambda job: (job.AppName, job.Name))
+
+
+@until_settled
+def create_job(job: Job, entry: AuditEntry) -> None:
+    """Stores a new job and takes its name. Raises NameTaken."""
+    try:
+        with transaction(_NameTaken, Conflict, Conflict) as parts:
+            parts.save(_name(job), JobName.JobId.does_not_exist())
+            parts.save(job, Job.JobId.does_not_exist())
+            note(parts, entry)
+    except _NameTaken:
+        raise NameTaken(job.Name) from None
+
+
+@until_settled
+def edit_job(job_id: str, edit: Callable[[Job], AuditEntry]) -> Job:
+    """Changes a job by `edit`, which sets its attributes, and returns it. Moves its name if need be.
+
+    `edit` says what the audit notes of it. It may be called again, with the job as it stands then, where
+    another edit came between. Raises JobNotFound, NameTaken.
+    """
+    job = get_job(job_id)
+    old, revision = _name(job), job.Revision
+    entry = edit(job)
+    job.Revision = revision + 1
+    renamed = (old.AppName, old.Name) != (job.AppName, job.Name)
+    failures = [Conflict, _NameTaken] if renamed else []
+    try:
+        with transaction(*failures, Conflict, Conflict) as parts:
+            if renamed:
+                parts.delete(old, JobName.JobId == job_id)
+                parts.save(_name(job), JobName.JobId.does_not_exist())
+            note(parts, entry)
+            parts.update(job, _command_of(job), Job.Revision == revision)
+    except _NameTaken:
+        raise NameTaken(job.Name) from None
+    return job
+
+
+def _command_of(job: Job) -> list[Action]:
+    """Update actions that set all but the Executors, which starts append to at any time."""
+    actions: list[Action] = [
+        Job.AppName.set(job.AppName),
+        Job.Name.set(job.Name),
+        Job.Cmd.set(job.Cmd),
+        Job.Privileged.set(job.Privileged),
+        Job.Env.set(job.Env),
+        Job.Revision.set(job.Revision),
+    ]
+    return [
+        *actions,
+        _set_or_remove(Job.ServiceName, job.ServiceName),
+        _set_or_remove(Job.User, job.User),
+        _set_or_remove(Job.LogBytes, job.LogBytes),
+        _set_or_remove(Job.Sealed, job.Sealed),
+        _set_or_remove(Job.Moves, job.Moves),
+    ]
+
+
+def _set_or_remove(attribute: Attribute[_T], value: _T | None) -> Action:
+    return attribute.set(value) if value else attribute.remove()
+
+
+@until_settled
+def delete_job(job_id: str, describe: Callable[[Job], AuditEntry]) -> None:
+    """Deletes a job and frees its name; its executions stay.
+
+    `describe` says what the audit notes of it, and may refuse. Raises JobNotFound.
+    """
+    job = get_job(job_id)
+    entry = describe(job)
+    with transaction(Conflict, Conflict, Conflict) as parts:
+        parts.delete(_name(job), JobName.JobId == job_id)
+        parts.delete(job, Job.Revision == job.Revision)
+        note(parts, entry)
+
+
+def _name(job: Job) -> JobName:
+    return JobName(job.AppName, job.Name, JobId=job.JobId)
