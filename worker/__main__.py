@@ -22,13 +22,13 @@ import structlog
 
 from chalicelib import store, telemetry
 from chalicelib.config import settings
-from worker.command import Commands
 from worker.config import load
 from worker.consumer import Consumer
 from worker.health import Health
 from worker.heartbeat import Heartbeat
 from worker.lease import Lease
-from worker.output import SpoolDirectory, UnsafeFolder
+from worker.output.spool import SpoolDirectory, UnsafeFolder
+from worker.target.command import Commands
 
 log = structlog.stdlib.get_logger("worker")
 

@@ -8,16 +8,16 @@ import structlog
 from chalicelib.clients import queues
 from chalicelib.clients.queues import BATCH, Received, TargetMessage
 from worker import metrics
-from worker.command import Commands
 from worker.config import WorkerSettings
-from worker.engine import Engine
-from worker.exit_file import ExitFile
-from worker.exits import Exits
+from worker.engine.client import Engine
+from worker.engine.exit_file import ExitFile
+from worker.engine.exits import Exits
 from worker.health import Health
 from worker.heartbeat import Heartbeat, ServedNode
 from worker.lease import Lease
-from worker.output import SpoolDirectory
-from worker.run import Runner
+from worker.output.spool import SpoolDirectory
+from worker.target.command import Commands
+from worker.target.run import Runner
 from worker.turns import Turn, Turns
 
 log = structlog.stdlib.get_logger(__name__)

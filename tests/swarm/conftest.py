@@ -19,9 +19,9 @@ from dev.swarm import Swarm
 from dev.swarm_node import Node
 from dev.tokens import bearer
 from tests.conftest import ROOT, admin_token, free_port, local_api
-from worker.engine import Engine
-from worker.exit_file import ExitFile
-from worker.exits import Exits
+from worker.engine.client import Engine
+from worker.engine.exit_file import ExitFile
+from worker.engine.exits import Exits
 from worker.health import Pulse
 
 END_SECONDS = 60

@@ -24,7 +24,7 @@ from chalicelib.domain.states import Status
 from chalicelib.services import executions
 from dev import gateway, upkeep
 from worker import __main__ as worker
-from worker.output import Spool
+from worker.output.spool import Spool
 
 
 @dataclass(frozen=True)

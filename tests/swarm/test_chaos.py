@@ -36,11 +36,11 @@ from tests.swarm.conftest import (
     upkeep,
     wait_until,
 )
-from worker.command import Commands
-from worker.engine import Engine
-from worker.exits import Exits
-from worker.output import SpoolDirectory
-from worker.run import Runner
+from worker.engine.client import Engine
+from worker.engine.exits import Exits
+from worker.output.spool import SpoolDirectory
+from worker.target.command import Commands
+from worker.target.run import Runner
 
 KILLS = int(os.environ.get("N") or 30)
 # A target is adopted a minute after its worker's death, and that one may have been killed as well.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.swarm.conftest import followed, wait_until
-from worker.engine import Engine, Refusal, Unreachable
+from worker.engine.client import Engine, Refusal, Unreachable
 
 EXEC = {"ID": "e1", "Running": False, "ExitCode": 3, "Pid": 7}
 ANSWERS: dict[str, tuple[int, Any]] = {
@@ -131,7 +131,7 @@ def test_an_engine_that_refuses_old_versions_of_the_api_is_served(tmp_path: Path
 def test_events_end_when_the_engine_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.engine._TIMEOUT", 1)
+    monkeypatch.setattr("worker.engine.client._TIMEOUT", 1)
     with serving(tmp_path / "engine.sock"):
         engine = Engine(f"unix://{tmp_path}/engine.sock", pool=2)
         engine.connect()

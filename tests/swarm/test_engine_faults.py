@@ -20,7 +20,7 @@ from dev.swarm_node import Node
 from tests.swarm.chaos import RECORDED_EVENTS
 from tests.swarm.conftest import SERVING, Cluster, followed, wait_until, worker_answer
 from tests.swarm.cuttable import CuttableSocket
-from worker.engine import Engine
+from worker.engine.client import Engine
 
 # Longer than a message stays invisible when nobody extends that.
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS") or 75)
@@ -242,7 +242,7 @@ def test_an_exit_code_that_the_engine_forgets_before_the_adoption_is_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # So long it is silent before its events are over, here.
-    monkeypatch.setattr("worker.engine._TIMEOUT", 2)
+    monkeypatch.setattr("worker.engine.client._TIMEOUT", 2)
     node = unserved(cluster.swarm.nodes[1])
     dying = cluster.start_worker(node)
     target = container(node)

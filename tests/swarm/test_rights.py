@@ -16,7 +16,7 @@ from dev.engine import docker
 from dev.swarm_node import Node
 from dev.tokens import make_token
 from tests.swarm.conftest import Cluster, emptied, wait_until
-from worker.engine import Engine
+from worker.engine.client import Engine
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -15,7 +15,7 @@ from dev.engine import docker
 from dev.swarm_node import Node
 from tests.conftest import ENGINE_KEYS
 from tests.swarm.conftest import SERVING, Cluster, wait_until
-from worker.engine import AlreadyStarted, Engine
+from worker.engine.client import AlreadyStarted, Engine
 
 # awk prints numbered lines fast: 300 MB in some seconds.
 NUMBERED = """awk 'BEGIN { for (i = 0; i < %d; i++) printf "%%099d\\n", i }'"""
@@ -452,7 +452,7 @@ def output_of(engine: Engine, exec_id: str) -> bytes:
 def test_a_silent_command_is_waited_for_longer_than_any_call(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.engine._TIMEOUT", 1)
+    monkeypatch.setattr("worker.engine.client._TIMEOUT", 1)
     node = cluster.swarm.nodes[0]
     engine = Engine(node.docker_host, pool=2)
     engine.connect()

@@ -6,10 +6,10 @@ from unittest.mock import create_autospec
 import pytest
 
 from chalicelib.domain.states import Reason
-from worker.admission import admit
-from worker.command import Command
-from worker.engine import Engine, Refusal
-from worker.rights import Node
+from worker.engine.client import Engine, Refusal
+from worker.target.admission import admit
+from worker.target.command import Command
+from worker.target.rights import Node
 
 
 def command(**fields: Any) -> Command:

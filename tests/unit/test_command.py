@@ -13,7 +13,7 @@ from chalicelib.clients.aws import client
 from chalicelib.clients.queues import TargetMessage
 from chalicelib.domain.errors import SecretsUnreadable
 from chalicelib.store.models import Execution
-from worker.command import Command, Commands
+from worker.target.command import Command, Commands
 
 pytestmark = pytest.mark.usefixtures("aws")
 TARGETS = [TargetMessage("j1", "1.000000", f"c{number}") for number in range(30)]

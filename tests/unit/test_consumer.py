@@ -12,15 +12,15 @@ import pytest
 from chalicelib.clients import queues
 from chalicelib.clients.queues import Received, TargetMessage
 from worker import consumer as module
-from worker.command import Commands
 from worker.config import load
 from worker.consumer import Consumer
-from worker.engine import Engine
+from worker.engine.client import Engine
 from worker.health import Health, Pulse
 from worker.heartbeat import Heartbeat, ServedNode
 from worker.lease import Lease
-from worker.output import SpoolDirectory
-from worker.run import Runner
+from worker.output.spool import SpoolDirectory
+from worker.target.command import Commands
+from worker.target.run import Runner
 
 NODE = ServedNode("n1", "host", "q")
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain.states import Reason
-from worker import engine
-from worker.engine import (
+from worker.engine import client as engine
+from worker.engine.client import (
     AlreadyStarted,
     Engine,
     Frame,
@@ -24,7 +24,7 @@ from worker.engine import (
     _frames,
     _unless_started,
 )
-from worker.rights import Node
+from worker.target.rights import Node
 
 
 def frame(payload: bytes, stream: int = 1) -> bytes:

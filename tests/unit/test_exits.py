@@ -9,11 +9,11 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from worker import exit_file
-from worker import exits as module
-from worker.engine import Engine, Refusal, Unreachable
-from worker.exit_file import ExitFile, Told
-from worker.exits import Exits
+from worker.engine import exit_file
+from worker.engine import exits as module
+from worker.engine.client import Engine, Refusal, Unreachable
+from worker.engine.exit_file import ExitFile, Told
+from worker.engine.exits import Exits
 from worker.health import Pulse
 
 NOW = 1_800_000_000.0

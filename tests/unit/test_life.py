@@ -33,13 +33,20 @@ from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.domain.states import TERMINAL, Reason, Status
 from chalicelib.services import executions, upkeep
 from chalicelib.store.models import OPEN, Execution, Node, Result
-from worker import ending
-from worker import run as life
-from worker.command import Commands
-from worker.engine import AlreadyStarted, Frame, NotStarted, Refusal, UnknownExec, Unreachable
-from worker.exits import Exits
-from worker.output import SpoolDirectory
-from worker.run import Runner
+from worker.engine.client import (
+    AlreadyStarted,
+    Frame,
+    NotStarted,
+    Refusal,
+    UnknownExec,
+    Unreachable,
+)
+from worker.engine.exits import Exits
+from worker.output.spool import SpoolDirectory
+from worker.target import ending
+from worker.target import run as life
+from worker.target.command import Commands
+from worker.target.run import Runner
 
 # One container, as three targets spell it; the first is its long id.
 CONTAINERS, NODE = ("c123", "c1", "web"), "n1"

@@ -17,7 +17,7 @@ import pytest
 from chalicelib.clients.aws import client
 from chalicelib.clients.logs import MIN_PART, GrowingObject
 from chalicelib.config import settings
-from worker.output import LAST_BYTES, Spool, SpoolDirectory, UnsafeFolder
+from worker.output.spool import LAST_BYTES, Spool, SpoolDirectory, UnsafeFolder
 
 LOG = 10**9
 
@@ -78,7 +78,7 @@ def test_a_full_spool_holds_the_writer_until_a_flush_and_says_if_that_was_long(
 ) -> None:
     # At the beginning and the end of each of the two writes.
     clock = iter([0, 0, 0, seconds])
-    monkeypatch.setattr("worker.output.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("worker.output.spool.time", SimpleNamespace(monotonic=lambda: next(clock)))
     spool = open_spool(tmp_path, create_autospec(GrowingObject, instance=True), limit=20)
     spool.write(b"x" * 10)
     writer = threading.Thread(target=spool.write, args=(b"x" * after,))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.redact import Needles, Redactor, redacted
+from worker.output.redact import Needles, Redactor, redacted
 
 BEGIN, END = "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"
 PEM = f"{BEGIN}\nMIIEvQIBADANBgkqhkiG\n9w0BAQEFAASCBKcwggSj\n{END}\n"

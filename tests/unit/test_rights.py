@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from worker import rights
-from worker.rights import Mounted, Node, belongs, number, number_of, sources, ways_out
+from worker.target import rights
+from worker.target.rights import Mounted, Node, belongs, number, number_of, sources, ways_out
 
 NODE = Node("/srv/engine/other.sock", "/srv/docker")
 

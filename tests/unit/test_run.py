@@ -17,10 +17,7 @@ from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.config import settings
 from chalicelib.domain.states import Reason, Status
 from chalicelib.store.models import Execution, Result
-from worker import ending
-from worker import run as life
-from worker.command import Command, Commands
-from worker.engine import (
+from worker.engine.client import (
     AlreadyStarted,
     Engine,
     Frame,
@@ -30,10 +27,13 @@ from worker.engine import (
     UnknownExec,
     Unreachable,
 )
-from worker.exits import Exits
-from worker.output import LAST_BYTES, Spool, SpoolDirectory
-from worker.rights import Node
-from worker.run import Runner
+from worker.engine.exits import Exits
+from worker.output.spool import LAST_BYTES, Spool, SpoolDirectory
+from worker.target import ending
+from worker.target import run as life
+from worker.target.command import Command, Commands
+from worker.target.rights import Node
+from worker.target.run import Runner
 
 pytestmark = pytest.mark.usefixtures("aws", "clock")
 NOW = 1_800_000_000.0

@@ -5,9 +5,9 @@ from collections import defaultdict
 from contextlib import closing
 
 from worker import metrics
-from worker.engine import Engine
-from worker.output import Spool
-from worker.redact import Needles, Redactor
+from worker.engine.client import Engine
+from worker.output.redact import Needles, Redactor
+from worker.output.spool import Spool
 
 
 class Reader(threading.Thread):

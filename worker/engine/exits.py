@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 import structlog
 
 from worker import metrics
-from worker.engine import Engine
-from worker.exit_file import ExitFile, Told
+from worker.engine.client import Engine
+from worker.engine.exit_file import ExitFile, Told
 from worker.health import Pulse
 
 log = structlog.stdlib.get_logger(__name__)

@@ -17,11 +17,8 @@ from chalicelib.config import settings
 from chalicelib.domain.errors import ExecutionNotFound, SecretsUnreadable
 from chalicelib.domain.states import TERMINAL, Reason, Status, expired_message, repeated_message
 from chalicelib.store.models import Result
-from worker import ending, metrics
-from worker.admission import admit
-from worker.command import Command, Commands
-from worker.ending import End, log_key
-from worker.engine import (
+from worker import metrics
+from worker.engine.client import (
     AlreadyStarted,
     Engine,
     NotStarted,
@@ -29,10 +26,14 @@ from worker.engine import (
     UnknownExec,
     Unreachable,
 )
-from worker.exits import Exits
-from worker.output import Spool, SpoolDirectory
-from worker.reader import Reader
-from worker.redact import Needles
+from worker.engine.exits import Exits
+from worker.output.reader import Reader
+from worker.output.redact import Needles
+from worker.output.spool import Spool, SpoolDirectory
+from worker.target import ending
+from worker.target.admission import admit
+from worker.target.command import Command, Commands
+from worker.target.ending import End, log_key
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from chalicelib.clients import secrets
 from chalicelib.clients.queues import TargetMessage
 from chalicelib.domain.words import split
 from chalicelib.store.models import Execution
-from worker.redact import Needles, redacted
+from worker.output.redact import Needles, redacted
 
 _T = TypeVar("_T")
 # The end of the output in the result: this much, and this much for all results of an execution.

@@ -3,10 +3,10 @@
 import re
 
 from chalicelib.domain.states import Reason
-from worker import rights
-from worker.command import Command
-from worker.engine import Engine, Refusal
-from worker.rights import Inspect, Mounted
+from worker.engine.client import Engine, Refusal
+from worker.target import rights
+from worker.target.command import Command
+from worker.target.rights import Inspect, Mounted
 
 _PASSWD = "/etc/passwd"
 # An engine takes this for a number, whatever names there are.

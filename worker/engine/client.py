@@ -17,7 +17,7 @@ import requests
 from urllib3.exceptions import ReadTimeoutError
 
 from chalicelib.domain.states import Reason
-from worker.rights import Node
+from worker.target.rights import Node
 
 # The engine answers these calls from memory; only a hanging one takes longer.
 _TIMEOUT = 30

@@ -19,9 +19,9 @@ from chalicelib.domain.errors import AppjobsError
 from chalicelib.domain.states import TERMINAL, Reason, Status
 from chalicelib.store.models import Result
 from worker import metrics
-from worker.command import Command
-from worker.engine import Refusal
-from worker.output import Spool
+from worker.engine.client import Refusal
+from worker.output.spool import Spool
+from worker.target.command import Command
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -1,0 +1,1 @@
+"""What speaks to a Docker Engine: the only importer of docker."""

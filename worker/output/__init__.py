@@ -1,0 +1,1 @@
+"""What a command prints: read from the engine, redacted, spooled, uploaded."""

@@ -1,0 +1,1 @@
+"""One target of a start, from the claim to its end."""
