@@ -47,13 +47,13 @@ swarm: $(STAMP)  ## Start a swarm of three nodes in network namespaces, as root 
 	@$(ON_ENGINE) $(PYTHON) -m dev.swarm
 
 deploy: $(STAMP)  ## Put the API on AWS (STAGE=prod PARAMETERS='RetentionDays=60')
-	@$(PYTHON) -m dev.deploy $(or $(STAGE),$(error say which stage: make deploy STAGE=prod)) $(PARAMETERS)
+	@$(PYTHON) -m deploy.deploy $(or $(STAGE),$(error say which stage: make deploy STAGE=prod)) $(PARAMETERS)
 
 settings: $(STAMP)  ## Print the worker's environment for a deployed API (STAGE=prod)
-	@$(PYTHON) -m dev.deploy --settings $(or $(STAGE),$(error say which stage: make settings STAGE=prod))
+	@$(PYTHON) -m deploy.deploy --settings $(or $(STAGE),$(error say which stage: make settings STAGE=prod))
 
 reclaim: $(STAMP)  ## Make a stack of what a deleted one left behind, then deploy (STAGE=prod PARAMETERS=)
-	@$(PYTHON) -m dev.reclaim $(or $(STAGE),$(error say which stage: make reclaim STAGE=prod)) $(PARAMETERS)
+	@$(PYTHON) -m deploy.reclaim $(or $(STAGE),$(error say which stage: make reclaim STAGE=prod)) $(PARAMETERS)
 
 # Most tests wait for something most of the time: three files at once, each with servers of its own, the longest
 # ones first.

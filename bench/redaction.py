@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from tempfile import TemporaryFile
 
-from worker.redact import MASK, Needles, Redactor
+from worker.output.redact import MASK, Needles, Redactor
 
 # What the engine sends at once of a command that prints without a pause.
 _CHUNK = 32 * 1024

@@ -30,8 +30,8 @@ from chalice.local import (
 )
 from waitress import create_server
 
-from dev.package import completion
-from dev.refusals import HEADERS
+from deploy.package import completion
+from deploy.refusals import HEADERS
 
 log = structlog.stdlib.get_logger("gateway")
 

@@ -17,17 +17,15 @@ from typing import Any
 
 from chalice.package import YAMLTemplateSerializer
 
+from deploy.project import LOCAL, TEMPLATE, locked
 from dev.engine import EngineError, install_missing
 from dev.stack import (
-    LOCAL,
     STACK,
-    TEMPLATE,
     Aws,
     StackError,
     answers,
     aws_environment,
     deploy,
-    locked,
     python_of,
     reachable_at,
     start_child,

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from deploy.project import LOCAL
 from dev import sample
 from dev.api import Api
 from dev.engine import EngineError, ensure_engine, node_id
 from dev.stack import (
-    LOCAL,
     PORT,
     Aws,
     Child,

@@ -4,8 +4,6 @@ MiniStack by default; LocalStack where the environment says `AWS=localstack` (in
 `AWS=localstack-pypi` (as a process).
 """
 
-import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -16,7 +14,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,15 +22,13 @@ from urllib.parse import urlsplit
 
 import boto3
 
-from dev.cloudformation import DeployError, deploy_stack, settings_of
+from deploy.cloudformation import DeployError, deploy_stack, settings_of
+from deploy.project import LOCAL, ROOT, TEMPLATE, locked
 from dev.engine import EngineError, log_tail, wait_for
 
-ROOT = Path(__file__).resolve().parent.parent
-LOCAL = ROOT / ".local"
 STACK = "appjobs-dev"
 KINDS = ("ministack", "localstack", "localstack-pypi")
 PORT = 4566
-TEMPLATE = ROOT / ".chalice" / "resources.yaml"
 _COMPOSE_FILE = ROOT / "localstack-compose.yml"
 _REGION = "us-east-1"
 # LocalStack and DynamoDB Local take any.
@@ -381,15 +377,6 @@ def _install(folder: Path, requirements: Path, title: str, base: str) -> None:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise StackError(f"installing {title} failed: {done.stdout}{done.stderr}".strip())
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds the lock of that file, against other processes, until the end of the block."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _start_container(bind: str, port: int) -> Aws:

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from dev.stack import ROOT, StackError
+from deploy.project import ROOT
+from dev.stack import StackError
 
 
 def make_token(environment: Mapping[str, str], name: str, *options: str) -> str:

@@ -21,11 +21,12 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from dev.cloudformation import settings_of
-from dev.deploy import deploy
-from dev.package import RUNTIME
-from dev.refusals import ANY, PATH
-from dev.stack import LOCAL, Aws, start_ministack
+from deploy.cloudformation import settings_of
+from deploy.deploy import deploy
+from deploy.package import RUNTIME
+from deploy.project import LOCAL
+from deploy.refusals import ANY, PATH
+from dev.stack import Aws, start_ministack
 from dev.swarm import Swarm
 from dev.tokens import bearer
 from tests.conftest import ALLOWED_ORIGIN, ROOT, admin_token, free_port

@@ -13,8 +13,8 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from dev.queues import bring_up_to_date
-from dev.stack import LOCAL
+from deploy.project import LOCAL
+from deploy.queues import bring_up_to_date
 from dev.swarm import Swarm
 from tests.contract.client import Json, eventually, least, ok, target, unique
 from tests.deployed.conftest import PREFIX, Deployed

@@ -14,11 +14,12 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from dev.cloudformation import DeployError, deploy_stack, import_stack
-from dev.deploy import deploy
-from dev.package import RUNTIME, Package, completion, package
-from dev.reclaim import reclaim
-from dev.stack import LOCAL, Aws, start_ministack
+from deploy.cloudformation import DeployError, deploy_stack, import_stack
+from deploy.deploy import deploy
+from deploy.package import RUNTIME, Package, completion, package
+from deploy.project import LOCAL
+from deploy.reclaim import reclaim
+from dev.stack import Aws, start_ministack
 from tests.conftest import free_port
 from tests.contract.client import Json, eventually
 from tests.deployed.conftest import LAMBDA_BASE, LAMBDA_PYTHON
@@ -38,7 +39,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[boto3.Session]
     with pytest.MonkeyPatch.context() as patch:
         for name, value in aws.environment.items():
             patch.setenv(name, value)
-        patch.setattr("dev.deploy.package", packaged_once)
+        patch.setattr("deploy.deploy.package", packaged_once)
         yield boto3.Session()
     aws.stop()
 

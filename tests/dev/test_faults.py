@@ -16,8 +16,8 @@ from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
 
-from dev.faults import FORWARDED, REPEATED, Fault, Faults, Rule
 from tests.conftest import Aws, free_port
+from tests.support.faults import FORWARDED, REPEATED, Fault, Faults, Rule
 
 SCOPE = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/{}/aws4_request, Signature=0"
 SEND = {"Authorization": SCOPE.format("sqs"), "X-Amz-Target": "AmazonSQS.SendMessage"}

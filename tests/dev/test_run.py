@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import requests
 
-from dev.stack import LOCAL, python_of
+from deploy.project import LOCAL
+from dev.stack import python_of
 from dev.swarm import Swarm
 from dev.tokens import bearer
 from tests.conftest import ROOT, free_port

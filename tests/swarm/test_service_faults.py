@@ -15,9 +15,9 @@ import pytest
 import requests
 
 from dev.engine import docker
-from dev.faults import FORWARDED, REPEATED, Fault, Faults, Rule
 from dev.tokens import bearer
 from tests.conftest import free_port
+from tests.support.faults import FORWARDED, REPEATED, Fault, Faults, Rule
 from tests.swarm.conftest import Cluster, emptied, reaching_aws_at, wait_until
 
 TARGETS = int(os.environ.get("CHAOS_TARGETS") or 300)

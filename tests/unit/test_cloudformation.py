@@ -7,8 +7,8 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from dev import cloudformation
-from dev.cloudformation import DeployError, deploy_stack
+from deploy import cloudformation
+from deploy.cloudformation import DeployError, deploy_stack
 
 NAME = "appjobs-prod"
 STACK_ID = f"arn:aws:cloudformation:us-east-1:000000000000:stack/{NAME}/1"

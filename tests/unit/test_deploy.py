@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from dev.deploy import _stage
+from deploy.deploy import _stage
 
 
 @pytest.mark.parametrize("stage", ["prod", "a", "0-b", "nodes", "x" * 20])

@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from dev.stack import ROOT
+from deploy.project import ROOT
 
 LAMBDA, WORKER, DEV = (
     ROOT / name for name in ("requirements.txt", "worker/requirements.txt", "requirements-dev.txt")

@@ -14,7 +14,7 @@ from chalicelib.clients import queues
 from chalicelib.clients.aws import client
 from chalicelib.clients.queues import TargetMessage
 from chalicelib.config import settings
-from dev.queues import bring_up_to_date
+from deploy.queues import bring_up_to_date
 
 SWARM_NODE = "24ifsmvkjbyhk4wv0pvvr6x2p"
 ENGINE = "7TRN:IPZB:QYBB:VPBQ:UMPP:KARE:6ZNR:XE6T:7EWV:PKF4:ZOJD:TPYS"

@@ -10,10 +10,10 @@ from chalice.package import YAMLTemplateSerializer
 
 from chalicelib.domain.errors import Unauthorized
 from chalicelib.services import tokens
-from dev.cloudformation import SETTINGS
-from dev.package import completion
-from dev.refusals import ANY, add_refusals
-from dev.stack import ROOT
+from deploy.cloudformation import SETTINGS
+from deploy.package import completion
+from deploy.project import ROOT
+from deploy.refusals import ANY, add_refusals
 
 # As long as what tokens are made of, and all that it may have.
 RANDOM = "aZ09_-" * 7 + "b"
@@ -141,7 +141,7 @@ def test_the_longest_prefix_leaves_room_for_the_buckets_name() -> None:
     pattern = completion()["Parameters"]["Prefix"]["AllowedPattern"]
     longest = next(length for length in range(64, 0, -1) if re.fullmatch(pattern, "a" * length))
     assert len(name.replace("${Prefix}", "a" * longest)) == 63
-    assert re.fullmatch(pattern, f"appjobs-{'a' * 20}"), "dev.deploy takes such a stage"
+    assert re.fullmatch(pattern, f"appjobs-{'a' * 20}"), "deploy takes such a stage"
 
 
 def test_pages_can_read_what_the_gateway_refuses() -> None:

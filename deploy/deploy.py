@@ -14,10 +14,10 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from dev import queues
-from dev.cloudformation import DeployError, deploy_stack, find_stack, settings_of, stack_outputs
-from dev.package import RUNTIME, Package, package
-from dev.stack import LOCAL, ROOT
+from deploy import queues
+from deploy.cloudformation import DeployError, deploy_stack, find_stack, settings_of, stack_outputs
+from deploy.package import RUNTIME, Package, package
+from deploy.project import LOCAL, ROOT
 
 _ARTIFACTS = ROOT / ".chalice" / "artifacts.yaml"
 # Roles and users are made; the template is one that SAM transforms.
@@ -120,7 +120,7 @@ def _known_parameters(cloudformation: Any, name: str) -> dict[str, str]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m dev.deploy", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m deploy.deploy", description=__doc__)
     parser.add_argument("--settings", action="store_true", help="only print what a worker needs")
     add_stage(parser)
     return parser.parse_args()
@@ -182,7 +182,7 @@ def _with_hint(reason: str, stage: str) -> str:
 
 
 def _fail(reason: str) -> int:
-    print(f"dev.deploy: {reason}", file=sys.stderr)
+    print(f"deploy: {reason}", file=sys.stderr)
     return 1
 
 

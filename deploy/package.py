@@ -15,9 +15,9 @@ from typing import Any
 
 from chalice.package import TemplateDeepMerger, YAMLTemplateSerializer
 
-from dev.cloudformation import DeployError
-from dev.refusals import add_refusals
-from dev.stack import LOCAL, ROOT, locked
+from deploy.cloudformation import DeployError
+from deploy.project import LOCAL, ROOT, locked
+from deploy.refusals import add_refusals
 
 _TEMPLATES = [ROOT / ".chalice" / name for name in ("functions.yaml", "resources.yaml")]
 # botocore describes every service of AWS in 20 MB; these are ours (STS: to assume a role).

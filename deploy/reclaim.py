@@ -12,9 +12,9 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from chalice.package import YAMLTemplateSerializer
 
-from dev.cloudformation import DeployError, import_stack
-from dev.deploy import add_stage
-from dev.stack import TEMPLATE
+from deploy.cloudformation import DeployError, import_stack
+from deploy.deploy import add_stage
+from deploy.project import TEMPLATE
 
 
 def reclaim(session: Any, prefix: str, given: dict[str, str]) -> list[str]:
@@ -114,14 +114,14 @@ def _filled_in(value: Any, names: dict[str, str]) -> str:
 
 def main() -> int:
     """Reclaims a stage, and says what comes next."""
-    parser = argparse.ArgumentParser(prog="python -m dev.reclaim", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m deploy.reclaim", description=__doc__)
     add_stage(parser)
     arguments = parser.parse_args()
     session = boto3.Session()
     try:
         found = reclaim(session, f"appjobs-{arguments.stage}", dict(arguments.parameters))
     except (DeployError, ClientError, BotoCoreError) as error:
-        print(f"dev.reclaim: {error}", file=sys.stderr)
+        print(f"reclaim: {error}", file=sys.stderr)
         return 1
     print("\n".join([*found, f"Now the rest: make deploy STAGE={arguments.stage}"]))
     return 0

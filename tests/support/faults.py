@@ -1,6 +1,6 @@
 """A reverse proxy in front of AWS that fails some of the calls, as networks and services do.
 
-    python -m dev.faults --listen 127.0.0.1:4567 --to http://127.0.0.1:4566 [--seed 1]
+    python -m tests.support.faults --listen 127.0.0.1:4567 --to http://127.0.0.1:4566 [--seed 1]
 
 Programs go through it where their AWS_ENDPOINT_URL says so. It is told while it runs what becomes of
 which calls, and tells what came and what became of it:
@@ -273,7 +273,9 @@ class Faults:
         self.endpoint = f"http://{bind}:{port}"
         self._control = f"{self.endpoint}{CONTROL}"
         options = ["--listen", f"{bind}:{port}", "--to", to, "--seed", str(seed)]
-        self._child = start_child("faults", [sys.executable, "-m", "dev.faults", *options], {}, log)
+        self._child = start_child(
+            "faults", [sys.executable, "-m", "tests.support.faults", *options], {}, log
+        )
         try:
             wait_until(lambda: answers(self._control), _START_SECONDS, "the proxy", self._child)
         except BaseException:
@@ -317,7 +319,7 @@ class Faults:
 
 def main() -> None:
     """Serves until SIGINT or SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m dev.faults", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.support.faults", description=__doc__)
     parser.add_argument("--listen", required=True, metavar="HOST:PORT")
     parser.add_argument("--to", required=True, metavar="URL")
     parser.add_argument("--seed", type=int, default=1)

@@ -1,0 +1,1 @@
+"""Puts the API on AWS, and the stack that it needs."""
