@@ -7,7 +7,7 @@ from pynamodb.exceptions import DoesNotExist, UpdateError
 from pynamodb.expressions.update import Action
 
 from chalicelib.domain.errors import ExecutionNotFound
-from chalicelib.store.jobs import get_job
+from chalicelib.store import jobs
 from chalicelib.store.models import OPEN, AuditEntry, Execution, Job
 from chalicelib.store.transactions import (
     CONDITION_FAILED,
@@ -38,7 +38,7 @@ def start_job(
     Starts before `oldest` (seconds) may drop out of the job's list. Returns the job with its new start.
     Raises JobNotFound.
     """
-    job = get_job(job_id)
+    job = jobs.get_job(job_id)
     execution, entry = make(job)
     started = [execution.ExecutorId]
     with transaction(Conflict, Conflict, Conflict) as parts:

@@ -7,9 +7,9 @@ import pytest
 
 from chalicelib.domain.states import Reason
 from worker.engine.client import Engine, Refusal
+from worker.engine.paths import EnginePaths
 from worker.target.admission import admit
 from worker.target.command import Command
-from worker.target.rights import Node
 
 
 def command(**fields: Any) -> Command:
@@ -37,7 +37,7 @@ def container(user: str = "", **more: Any) -> dict[str, Any]:
 @pytest.fixture
 def engine() -> Any:
     fake = create_autospec(Engine, instance=True)
-    fake.node = Node()
+    fake.paths = EnginePaths()
     fake.read_file.return_value = b"root:x:0:0::/:\napp:x:1000:1000::/:\nboss:x:0:0::/:\n"
     fake.holds_socket.return_value = False
     return fake

@@ -24,7 +24,7 @@ from worker.engine.client import (
     _frames,
     _unless_started,
 )
-from worker.target.rights import Node
+from worker.engine.paths import EnginePaths
 
 
 def frame(payload: bytes, stream: int = 1) -> bytes:
@@ -235,4 +235,4 @@ def test_the_node_is_known_by_its_socket_and_its_data(api: Any) -> None:
     for url, address in (("unix:///srv/engine.sock", "/srv/engine.sock"), ("tcp://host:2376", "")):
         made = Engine(url, pool=1)
         made.connect()
-        assert made.node == Node(address, "/srv/docker")
+        assert made.paths == EnginePaths(address, "/srv/docker")

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from worker.engine.paths import EnginePaths
 from worker.target import rights
-from worker.target.rights import Mounted, Node, belongs, number, number_of, sources, ways_out
+from worker.target.rights import Mounted, belongs, number, number_of, sources, ways_out
 
-NODE = Node("/srv/engine/other.sock", "/srv/docker")
+ENGINE = EnginePaths("/srv/engine/other.sock", "/srv/docker")
 
 
 def container(
@@ -49,12 +50,12 @@ def bind(source: str, destination: str = "/x") -> dict[str, str]:
     ids=str,
 )
 def test_what_a_container_is_given_may_lead_out(host: dict[str, Any], way: str) -> None:
-    assert ways_out(container(**host), Mounted(), NODE) == [way]
+    assert ways_out(container(**host), Mounted(), ENGINE) == [way]
 
 
 def test_a_task_on_the_nodes_network_is_known_by_its_networks() -> None:
     task = container(networks=("host",), NetworkMode="default")
-    assert ways_out(task, Mounted(), NODE) == ["shares the node's network namespace"]
+    assert ways_out(task, Mounted(), ENGINE) == ["shares the node's network namespace"]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_a_task_on_the_nodes_network_is_known_by_its_networks() -> None:
     ids=str,
 )
 def test_an_ordinary_container_leads_nowhere(host: dict[str, Any]) -> None:
-    assert ways_out(container(networks=("ingress",), **host), Mounted(), NODE) == []
+    assert ways_out(container(networks=("ingress",), **host), Mounted(), ENGINE) == []
 
 
 # Sockets of an engine; what holds one, or holds what makes a system; what lies in some folders.
@@ -127,7 +128,7 @@ LEAD_NOWHERE = [
 
 @pytest.mark.parametrize("source", LEAD_OUT)
 def test_some_folders_of_the_node_lead_out(source: str) -> None:
-    (way,) = ways_out(container([bind(source)]), Mounted(), NODE)
+    (way,) = ways_out(container([bind(source)]), Mounted(), ENGINE)
     assert re.fullmatch(
         r"mounts (/\S*) of its node at /x(, which gives access to (?!\1$)/\S+)?", way
     )
@@ -135,7 +136,7 @@ def test_some_folders_of_the_node_lead_out(source: str) -> None:
 
 @pytest.mark.parametrize("source", LEAD_NOWHERE)
 def test_other_folders_of_the_node_do_not(source: str) -> None:
-    assert ways_out(container([bind(source)]), Mounted(), NODE) == []
+    assert ways_out(container([bind(source)]), Mounted(), ENGINE) == []
 
 
 def test_a_volume_is_judged_by_what_it_is_made_of() -> None:
@@ -150,7 +151,7 @@ def test_a_volume_is_judged_by_what_it_is_made_of() -> None:
         return ways_out(
             container([named | {"Source": volume.get("Source", named["Source"])}]),
             Mounted({"v": engines}),
-            NODE,
+            ENGINE,
         )
 
     assert of(None) == of({}) == of({"type": "tmpfs", "device": "tmpfs"}) == []
@@ -180,16 +181,16 @@ def test_a_volume_is_judged_by_what_it_is_made_of() -> None:
 
 def test_a_volume_that_the_engine_does_not_show_is_not_trusted() -> None:
     mount = {"Type": "volume", "Name": "v", "Destination": "/x", "Source": "/srv/docker/v/_data"}
-    (way,) = ways_out(container([mount]), Mounted({"v": None}), NODE)
+    (way,) = ways_out(container([mount]), Mounted({"v": None}), ENGINE)
     assert way == "mounts the volume v, which the engine does not show"
 
 
 def test_a_socket_is_known_by_what_it_is_and_by_its_name() -> None:
     link = bind("/srv/app/link", "/x.sock")
-    assert ways_out(container([link]), Mounted(), NODE) == []
+    assert ways_out(container([link]), Mounted(), ENGINE) == []
     way = "mounts a socket of its node at /x.sock"
-    assert ways_out(container([link]), Mounted(sockets=frozenset({"/x.sock"})), NODE) == [way]
-    assert ways_out(container([bind("/srv/link", "/run/docker.sock")]), Mounted(), NODE)
+    assert ways_out(container([link]), Mounted(sockets=frozenset({"/x.sock"})), ENGINE) == [way]
+    assert ways_out(container([bind("/srv/link", "/run/docker.sock")]), Mounted(), ENGINE)
 
 
 def test_only_what_shows_the_node_has_sources() -> None:

@@ -28,11 +28,11 @@ from worker.engine.client import (
     Unreachable,
 )
 from worker.engine.exits import Exits
+from worker.engine.paths import EnginePaths
 from worker.output.spool import LAST_BYTES, Spool, SpoolDirectory
 from worker.target import ending
 from worker.target import run as life
 from worker.target.command import Command, Commands
-from worker.target.rights import Node
 from worker.target.run import Runner
 
 pytestmark = pytest.mark.usefixtures("aws", "clock")
@@ -87,7 +87,7 @@ def engine() -> Any:
     fake = create_autospec(Engine, instance=True)
     fake.container.side_effect = lambda id: container(id)
     fake.read_file.return_value = b"u:x:1000:1000:::\n"
-    fake.node = Node()
+    fake.paths = EnginePaths()
     fake.is_alive.return_value = False
     fake.create.return_value = "e1"
     fake.start.side_effect = printing((1, b"hi\n"))

@@ -17,7 +17,7 @@ import requests
 from urllib3.exceptions import ReadTimeoutError
 
 from chalicelib.domain.states import Reason
-from worker.target.rights import Node
+from worker.engine.paths import EnginePaths
 
 # The engine answers these calls from memory; only a hanging one takes longer.
 _TIMEOUT = 30
@@ -94,10 +94,10 @@ class Engine:
         return info.get("Swarm", {}).get("NodeID") or info["ID"], info["Name"]
 
     @property
-    def node(self) -> Node:
-        """What must be known of the engine's machine to judge its containers."""
+    def paths(self) -> EnginePaths:
+        """Where its own files lie on its node."""
         address = self.url.removeprefix("unix://") if self.url.startswith("unix://") else ""
-        return Node(address, self._data_root)
+        return EnginePaths(address, self._data_root)
 
     def container(self, container_id: str) -> dict[str, Any]:
         """What the engine says of a container. Raises Refusal, Unreachable."""

@@ -24,7 +24,7 @@ def admit(engine: Engine, command: Command, container: Inspect) -> str:
     if command.may_run_as_root:
         return command.user
     mounted = _look_at_mounts(engine, container)
-    if ways := rights.ways_out(container, mounted, engine.node):
+    if ways := rights.ways_out(container, mounted, engine.paths):
         raise _forbidden(
             f"the container {', '.join(ways)}: that leads out of it, onto its node; "
             f"choose one that has no such thing, {_WITH_ROOT}"

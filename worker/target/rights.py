@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from chalicelib.domain.access import composed
+from worker.engine.paths import EnginePaths
 
 # What the engine says of a container, or of a volume.
 Inspect = dict[str, Any]
@@ -89,25 +90,6 @@ _MAX_UID = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Node:
-    """What must be known of a node to judge its containers."""
-
-    # Where its engine listens, if that is a path, and where it keeps its data.
-    socket: str = ""
-    data_root: str = ""
-
-    @property
-    def sockets(self) -> tuple[str, ...]:
-        """Whoever may speak to one of these is root on the node."""
-        return (*_SOCKETS, *filter(None, [_plain(self.socket)]))
-
-    @property
-    def deep_folders(self) -> tuple[str, ...]:
-        """Folders of which nothing should be mounted."""
-        return (*_DEEP_FOLDERS, *filter(None, [_plain(self.data_root)]))
-
-
-@dataclass(frozen=True)
 class Mounted:
     """What a container's inspect does not tell of its mounts."""
 
@@ -117,12 +99,12 @@ class Mounted:
     sockets: frozenset[str] = frozenset()
 
 
-def ways_out(container: Inspect, mounted: Mounted, node: Node) -> list[str]:
+def ways_out(container: Inspect, mounted: Mounted, engine: EnginePaths) -> list[str]:
     """What leads out of the container onto its node; each completes "the container ..."."""
     return [
         *_ways_of_configuration(container["HostConfig"]),
         *_ways_of_namespaces(container),
-        *_ways_of_mounts(container, mounted, node),
+        *_ways_of_mounts(container, mounted, engine),
     ]
 
 
@@ -149,11 +131,11 @@ def _ways_of_namespaces(container: Inspect) -> Iterator[str]:
             yield f"shares the node's {name} namespace"
 
 
-def _ways_of_mounts(container: Inspect, mounted: Mounted, node: Node) -> Iterator[str]:
+def _ways_of_mounts(container: Inspect, mounted: Mounted, engine: EnginePaths) -> Iterator[str]:
     for mount in container["Mounts"]:
         destination = str(mount["Destination"])
         for path in sources(mount, mounted.volumes):
-            if found := _what_it_gives_away(path, node):
+            if found := _what_it_gives_away(path, engine):
                 access = "" if found == path else f", which gives access to {found}"
                 yield f"mounts {path} of its node at {destination}{access}"
         if mount["Type"] == "volume" and mounted.volumes.get(mount["Name"], {}) is None:
@@ -205,15 +187,17 @@ def _plain(path: str) -> str:
     return "/" + "/".join(parts) if path else ""
 
 
-def _what_it_gives_away(path: str, node: Node) -> str | None:
+def _what_it_gives_away(path: str, engine: EnginePaths) -> str | None:
     """The first thing of the node that should not be reached, and is through this path."""
     if path in _HARMLESS:
         return None
     mounted = PurePosixPath(path)
-    for secret in (*node.sockets, *_FOLDERS, *node.deep_folders):
+    sockets = [*_SOCKETS, *filter(None, [_plain(engine.socket)])]
+    deep_folders = [*_DEEP_FOLDERS, *filter(None, [_plain(engine.data_root)])]
+    for secret in (*sockets, *_FOLDERS, *deep_folders):
         if PurePosixPath(secret).is_relative_to(mounted):
             return secret
-    return next((deep for deep in node.deep_folders if mounted.is_relative_to(deep)), None)
+    return next((deep for deep in deep_folders if mounted.is_relative_to(deep)), None)
 
 
 # --- applications -------------------------------------------------------------------------------
