@@ -1,5 +1,6 @@
-"""What can become of a target: its statuses, the reasons of failures, the legal moves. Pure."""
+"""What can become of a target: its statuses, the legal moves, the reasons of failures. Pure."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -31,13 +32,50 @@ class Reason(StrEnum):
     LOST = "lost"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """What is known of a target that failed for a reason."""
+
+    # The statuses that a result with this reason may have.
+    statuses: frozenset[Status]
+    # Whether the command may have run. With CREATE_FAILED it never did.
+    may_have_run: bool
+    # Whether the container is away: an exec that was made in it has ended with it.
+    container_is_away: bool = False
+
+
+_BEFORE = frozenset({Status.CREATE_FAILED})
+_AFTER = frozenset({Status.RUNNING_FAILED})
+
+# Whoever decides by what a reason means asks this table: a new reason is a row here.
+MEANINGS = {
+    Reason.NODE_UNKNOWN: Meaning(statuses=_BEFORE, may_have_run=False),
+    Reason.EXPIRED: Meaning(statuses=_BEFORE | _AFTER, may_have_run=False),
+    Reason.CONTAINER_NOT_FOUND: Meaning(
+        statuses=_BEFORE, may_have_run=False, container_is_away=True
+    ),
+    Reason.CONTAINER_NOT_RUNNING: Meaning(
+        statuses=_BEFORE, may_have_run=False, container_is_away=True
+    ),
+    # The engine refuses to start an exec in a paused container.
+    Reason.CONTAINER_PAUSED: Meaning(statuses=_BEFORE | _AFTER, may_have_run=False),
+    # The container runs the command once, for the target that came first.
+    Reason.CONTAINER_REPEATED: Meaning(statuses=_BEFORE, may_have_run=False),
+    Reason.CONTAINER_GONE: Meaning(statuses=_AFTER, may_have_run=True, container_is_away=True),
+    Reason.COMMAND_INVALID: Meaning(statuses=_BEFORE, may_have_run=False),
+    Reason.SECRETS_UNREADABLE: Meaning(statuses=_BEFORE | _AFTER, may_have_run=True),
+    Reason.FORBIDDEN: Meaning(statuses=_BEFORE, may_have_run=False),
+    # An engine that fails in the middle of a start may have started the exec, and it may be over.
+    Reason.ENGINE_ERROR: Meaning(statuses=_BEFORE | _AFTER, may_have_run=True),
+    Reason.LOST: Meaning(statuses=_AFTER, may_have_run=True),
+}
+
 # STARTING is the absence of a result, so it is no key here: the first write of a result is a creation.
 MOVES: dict[Status, frozenset[Status]] = {
     Status.CREATED: frozenset({Status.RUNNING, Status.FINISHED, Status.RUNNING_FAILED}),
     Status.RUNNING: frozenset({Status.FINISHED, Status.RUNNING_FAILED}),
 }
 
-FIRST = frozenset({Status.CREATED, Status.CREATE_FAILED})
 TERMINAL = frozenset({Status.FINISHED, Status.CREATE_FAILED, Status.RUNNING_FAILED})
 
 

@@ -11,7 +11,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.states import Reason
+from chalicelib.domain.states import MEANINGS, Reason
 from worker.engine import client as engine
 from worker.engine.client import (
     AlreadyStarted,
@@ -22,6 +22,7 @@ from worker.engine.client import (
     UnknownExec,
     Unreachable,
     _frames,
+    _start_refused,
     _unless_started,
 )
 from worker.engine.paths import EnginePaths
@@ -188,6 +189,14 @@ def test_a_refused_start_tells_started_from_gone(
     with pytest.raises(expected) as raised:
         next(iter(connected.start("e1")))
     assert getattr(raised.value, "reason", None) in (None, Reason.CONTAINER_GONE)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_an_exec_ends_with_its_container(reason: Reason) -> None:
+    raised = _start_refused("e1", Refusal(reason, "why"))
+    assert isinstance(raised, Refusal)
+    is_away = MEANINGS[reason].container_is_away
+    assert raised.reason == (Reason.CONTAINER_GONE if is_away else reason)
 
 
 def test_an_exec_that_the_engine_forgot_is_unknown(connected: Engine, api: Any) -> None:

@@ -15,7 +15,7 @@ from chalicelib import store
 from chalicelib.clients import logs, secrets
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.config import settings
-from chalicelib.domain.states import Reason, Status
+from chalicelib.domain.states import MEANINGS, Reason, Status
 from chalicelib.store.models import Execution, Result
 from worker.engine.client import (
     AlreadyStarted,
@@ -854,6 +854,16 @@ def test_an_engine_that_hides_for_a_while_is_waited_for(
     runner.run(message)
     assert stored(message).Status == Status.FINISHED
     assert clock.slept == 2
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_command_is_over_if_its_container_is_away(
+    runner: Runner, engine: Any, message: Received, clock: Any, reason: Reason
+) -> None:
+    engine.inspect.side_effect = [Refusal(reason, "no"), OVER]
+    runner.run(message)
+    is_away = MEANINGS[reason].container_is_away
+    assert stored(message).Status == (Status.RUNNING_FAILED if is_away else Status.FINISHED)
 
 
 def test_a_container_removed_under_its_command_is_gone(

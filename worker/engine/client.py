@@ -16,7 +16,7 @@ import docker.utils
 import requests
 from urllib3.exceptions import ReadTimeoutError
 
-from chalicelib.domain.states import Reason
+from chalicelib.domain.states import MEANINGS, Reason
 from worker.engine.paths import EnginePaths
 
 # The engine answers these calls from memory; only a hanging one takes longer.
@@ -303,7 +303,7 @@ def _only_file(archive: bytes) -> bytes | None:
 def _start_refused(exec_id: str, refusal: Refusal) -> Exception:
     if refusal.reason == Reason.CONTAINER_NOT_RUNNING and exec_id in str(refusal):
         return AlreadyStarted(str(refusal))
-    if refusal.reason in (Reason.CONTAINER_NOT_FOUND, Reason.CONTAINER_NOT_RUNNING):
+    if MEANINGS[refusal.reason].container_is_away:
         return Refusal(Reason.CONTAINER_GONE, str(refusal))
     return refusal
 

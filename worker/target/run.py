@@ -15,7 +15,14 @@ from chalicelib.clients import logs
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.config import settings
 from chalicelib.domain.errors import ExecutionNotFound, SecretsUnreadable
-from chalicelib.domain.states import TERMINAL, Reason, Status, expired_message, repeated_message
+from chalicelib.domain.states import (
+    MEANINGS,
+    TERMINAL,
+    Reason,
+    Status,
+    expired_message,
+    repeated_message,
+)
 from chalicelib.store.models import Result
 from worker import metrics
 from worker.engine.client import (
@@ -307,7 +314,7 @@ class Runner:
         try:
             inspect = self._engine.inspect(result.ID)
         except Refusal as refusal:
-            if refusal.reason in (Reason.CONTAINER_NOT_FOUND, Reason.CONTAINER_NOT_RUNNING):
+            if MEANINGS[refusal.reason].container_is_away:
                 return Refusal(Reason.CONTAINER_GONE, str(refusal))
             # Paused, or an error of the engine's own: the command is not over because of it.
             log.info("exec not inspected", error=str(refusal))
