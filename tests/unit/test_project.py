@@ -19,6 +19,7 @@ PAGES = sorted(
 CODE = re.compile(r"^( {4,}|```).*|`[^`]*`", re.MULTILINE)
 LINK = re.compile(r"(?<!\\)\]\(([^)\s]+)\)|\b(?:src|srcset)=\"([^\"]+)\"")
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+FILE = re.compile(r"`((?!\.local/)(?:[\w.-]+/)+[\w.-]+\.[a-z]+)`")
 RELEASE = re.compile(r"^## \[(\d+)\.(\d+)\.(\d+)\] - (\d{4}-\d\d-\d\d)$", re.MULTILINE)
 KINDS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
@@ -94,3 +95,10 @@ def test_each_link_of_a_page_leads_somewhere(page: Path) -> None:
         assert target.exists(), link
         if anchor:
             assert anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_file_that_a_page_names_is_there(page: Path) -> None:
+    named = set(FILE.findall(page.read_text(encoding="utf-8")))
+    folders = [ROOT, page.parent, ROOT / "chalicelib", ROOT / "worker"]
+    assert [name for name in named if not any((one / name).exists() for one in folders)] == []
