@@ -16,6 +16,7 @@ from worker.health import Health
 from worker.heartbeat import Heartbeat, ServedNode
 from worker.lease import Lease
 from worker.output.spool import SpoolDirectory
+from worker.patience import tolerated
 from worker.target.command import Commands
 from worker.target.run import Runner
 from worker.turns import Turn, Turns
@@ -139,7 +140,7 @@ class Consumer(threading.Thread):
             log.warning("poll failed", exc_info=True)
             metrics.RETRIES.labels("poll").inc()
             self._draining.wait(_PAUSE)
-            with metrics.tolerated("poll"):  # somebody may have deleted the queue
+            with tolerated("poll"):  # somebody may have deleted the queue
                 queues.ensure_queue(node.node_id)
             return 0
         return len(messages)
@@ -213,6 +214,6 @@ class Consumer(threading.Thread):
 
 def _show(queue_url: str, receipts: list[str]) -> None:
     """Makes messages visible at once, for other workers; if SQS is away, they are within a minute."""
-    with metrics.tolerated("hold", queue_url=queue_url):
+    with tolerated("hold", queue_url=queue_url):
         for batch in queues.batched(receipts):
             queues.hold(queue_url, batch, 0)

@@ -9,6 +9,7 @@ from chalicelib.clients import queues
 from chalicelib.store.models import Node
 from worker import metrics
 from worker.health import Pulse
+from worker.patience import tolerated
 
 _INTERVAL = 20
 
@@ -47,9 +48,9 @@ class Heartbeat(threading.Thread):
             self._pulse.beat()
             for node in self._served():
                 self._pulse.beat()
-                with metrics.tolerated("heartbeat", node_id=node.node_id):
+                with tolerated("heartbeat", node_id=node.node_id):
                     self._announce(node)
-                with metrics.tolerated("count of waiting messages", node_id=node.node_id):
+                with tolerated("count of waiting messages", node_id=node.node_id):
                     metrics.WAITING.labels(node.node_id).set(queues.waiting(node.queue_url))
 
     def _served(self) -> list[ServedNode]:

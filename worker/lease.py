@@ -8,8 +8,8 @@ import structlog
 
 from chalicelib.clients import queues
 from chalicelib.clients.queues import VISIBILITY, Received, TargetMessage
-from worker import metrics
 from worker.health import Pulse
+from worker.patience import tolerated
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -38,7 +38,7 @@ class Lease(threading.Thread):
             before = self._held.get(key)
             self._held[key] = message
         if before and before.id != message.id:
-            with metrics.tolerated("delete", queue_url=queue_url):
+            with tolerated("delete", queue_url=queue_url):
                 queues.delete(queue_url, before.receipt)
         return before is None
 
@@ -70,7 +70,7 @@ class Lease(threading.Thread):
             for batch in queues.batched(receipts):
                 self._pulse.beat()
                 # The next turn comes before messages become visible.
-                with metrics.tolerated("hold", queue_url=url):
+                with tolerated("hold", queue_url=url):
                     for code in queues.hold(url, batch, seconds):
                         log.warning("message not held", code=code)
 

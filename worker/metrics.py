@@ -1,12 +1,6 @@
 """What the worker counts, for Prometheus. Names and labels are explained in docs/operations.md."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import structlog
 from prometheus_client import Counter, Gauge
-
-log = structlog.stdlib.get_logger(__name__)
 
 IN_FLIGHT = Gauge("appjobs_in_flight", "Targets that this worker runs", ["node"])
 WAITING = Gauge("appjobs_waiting", "Messages that wait on the node's queue, about", ["node"])
@@ -17,13 +11,3 @@ ADOPTED = Counter("appjobs_adopted", "Targets taken over from a worker that did 
 EXIT_CODES = Gauge("appjobs_exit_codes_kept", "Exit codes from the engine's events", ["engine"])
 OUTPUT = Counter("appjobs_output_bytes", "Output that the engines handed over")
 RETRIES = Counter("appjobs_retries", "Steps that failed and are tried again", ["step"])
-
-
-@contextmanager
-def tolerated(step: str, **context: str) -> Iterator[None]:
-    """Logs and counts an error of a step that comes again, and lets what comes after it go on."""
-    try:
-        yield
-    except Exception:
-        log.warning(f"{step} failed", exc_info=True, **context)
-        RETRIES.labels(step).inc()

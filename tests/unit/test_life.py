@@ -33,6 +33,7 @@ from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.domain.states import TERMINAL, Reason, Status
 from chalicelib.services import executions, upkeep
 from chalicelib.store.models import OPEN, Execution, Node, Result
+from worker import patience
 from worker.engine.client import (
     AlreadyStarted,
     Frame,
@@ -129,7 +130,7 @@ class Life(RuleBasedStateMachine):
         for module in (life, ending, upkeep, executions):
             self.patch.setattr(module, "time", self.clock)
         self.patch.setattr("tenacity.time", self.clock)
-        for patient in (ending.insist, ending.insist_on_log):
+        for patient in (patience.insist, patience.insist_on_log):
             self.patch.setattr(patient, "sleep", self.clock.sleep)
         self._mortal(self.engine, "create", "create")
         self._mortal(self.engine, "start", "start")

@@ -17,6 +17,7 @@ from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.config import settings
 from chalicelib.domain.states import MEANINGS, Reason, Status
 from chalicelib.store.models import Execution, Result
+from worker import patience
 from worker.engine.client import (
     AlreadyStarted,
     Engine,
@@ -67,7 +68,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     clock.monotonic = lambda: time.monotonic() + clock.seconds  # real time passes too
     for module in (life, ending):
         monkeypatch.setattr(module, "time", clock)
-    for patient in (ending.insist, ending.insist_on_log):
+    for patient in (patience.insist, patience.insist_on_log):
         monkeypatch.setattr(patient, "sleep", sleep)
     return clock
 
@@ -723,7 +724,7 @@ def test_a_log_that_s3_does_not_take_for_long_does_not_cost_the_exit_code(
     result = stored(message)
     assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 0)
     assert (result.OutputIncomplete, result.OutputSize, result.Output) == (True, 0, b"hi\n")
-    assert ending._LOG_SECONDS <= clock.seconds < 2 * ending._LOG_SECONDS
+    assert patience.LOG_SECONDS <= clock.seconds < 2 * patience.LOG_SECONDS
 
 
 def test_how_it_ended_is_asked_before_the_log_is_completed(
@@ -1003,7 +1004,7 @@ def test_a_log_that_becomes_too_long_says_what_it_lacks(runner: Runner, engine: 
     assert (result.Status, result.OutputIncomplete) == (Status.FINISHED, True)
     assert result.OutputDropped == {"Bytes": 5, "After": 10}
     assert result.OutputSize == 10 + LAST_BYTES
-    assert logs.stored_end(ending.log_key(message.target), LAST_BYTES + 20) == (
+    assert logs.stored_end(logs.log_key(*message.target.ids), LAST_BYTES + 20) == (
         b"0123456789" + b"x" * LAST_BYTES
     )
 

@@ -4,55 +4,25 @@ import time
 from typing import Any
 
 import structlog
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_delay,
-    wait_exponential_jitter,
-)
 
 from chalicelib import store
 from chalicelib.clients import logs
 from chalicelib.clients.queues import TargetMessage
-from chalicelib.domain.errors import AppjobsError
 from chalicelib.domain.states import TERMINAL, Reason, Status
 from chalicelib.store.models import Result
 from worker import metrics
 from worker.engine.client import Refusal
 from worker.output.spool import Spool
+from worker.patience import insist, insist_on_log
 from worker.target.command import Command
 
 log = structlog.stdlib.get_logger(__name__)
 
-# A log that S3 does not take for so long is given up, in favour of the exit code.
-_LOG_SECONDS = 900
 # Between two looks for the end that a living owner stores.
 _LOOK = 2.0
 
 # How a command ended: the engine's inspect, or why there is none.
 End = dict[str, Any] | Refusal
-
-
-def _count_retry(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    log.warning("trying again", attempt=state.attempt_number, error=str(error))
-    metrics.RETRIES.labels("end").inc()
-
-
-def _worth_another_try(error: BaseException) -> bool:
-    """A domain's error is an answer; what is no Exception ends the process."""
-    return isinstance(error, Exception) and not isinstance(error, AppjobsError)
-
-
-# What must not be lost is tried again until it works or this process ends: our message is held meanwhile.
-insist = Retrying(
-    wait=wait_exponential_jitter(multiplier=0.2, max=20),
-    retry=retry_if_exception(_worth_another_try),
-    before_sleep=_count_retry,
-    reraise=True,
-)
-insist_on_log = insist.copy(stop=stop_after_delay(_LOG_SECONDS))
 
 
 def complete_log(spool: Spool, result: Result) -> None:
@@ -69,7 +39,7 @@ def complete_log(spool: Spool, result: Result) -> None:
 
 def take_stored_output(target: TargetMessage, command_: Command, result: Result) -> None:
     """The output of an adopted target: what its former worker had brought into the log."""
-    key = log_key(target)
+    key = logs.log_key(*target.ids)
     try:
         size = insist_on_log(lambda: logs.known(key))
         if size:
@@ -117,8 +87,3 @@ def fail(result: Result, status: Status, reason: Reason, message: str) -> None:
     """Puts into the result that its target failed, and why."""
     result.Status, result.Reason, result.E = status, reason, message
     result.EndTime = time.time()
-
-
-def log_key(target: TargetMessage) -> str:
-    """Where the log of the target lies in the bucket."""
-    return logs.log_key(*target.ids)

@@ -37,10 +37,11 @@ from worker.engine.exits import Exits
 from worker.output.reader import Reader
 from worker.output.redact import Needles
 from worker.output.spool import Spool, SpoolDirectory
+from worker.patience import insist
 from worker.target import ending
 from worker.target.admission import admit
 from worker.target.command import Command, Commands
-from worker.target.ending import End, log_key
+from worker.target.ending import End
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -181,7 +182,7 @@ class Runner:
             ending.fail(result, Status.RUNNING_FAILED, Reason.EXPIRED, message)
             ending.store_end(result)
             return
-        log_object = logs.GrowingObject(log_key(target))
+        log_object = logs.GrowingObject(logs.log_key(*target.ids))
         spool = self._spools.open(result.ID, log_object, command_.tail, command_.log_bytes)
         result.StartTime = time.time()
         try:
@@ -278,7 +279,7 @@ class Runner:
         watched = time.monotonic() - began > _CUT_AFTER
         if ending.ended_meanwhile(target, _owner_seconds(owner_lives, watched)):
             return
-        command_ = ending.insist(lambda: self._commands.load(target))
+        command_ = insist(lambda: self._commands.load(target))
         ending.take_stored_output(target, command_, result)
         ending.conclude(command_, result, end)
         ending.store_end(result)
