@@ -1,17 +1,17 @@
-# The doors into the project: each works on a fresh Debian with root, Python 3.11+ and git.
+# The doors into the project. Each works on a fresh Debian with root, Python 3.11 or later, and git.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-# Made anew when the requirements change.
+# The environment is made anew when the requirements change.
 STAMP := $(VENV)/.stamp
-# apt-get needs no more than what is missing: programs, and the package of each.
+# What is missing here, as Debian's packages.
 PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup pins run test test-all chaos sleepers check swarm bench fuzz docs deploy settings reclaim
-# ENGINE=newest or ENGINE=28, on the command line: not the machine's own engine but one of Debian's newer ones.
+# ENGINE=newest or ENGINE=28, on the command line, takes one of Debian's newer engines instead of the machine's.
 ON_ENGINE = $(if $(ENGINE),$(PYTHON) -m dev.engines $(ENGINE))
 
-help:  ## Say what there is
+help:  ## List all commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
 setup: $(STAMP)  ## Make the virtual environment (again, when the requirements changed)
@@ -29,7 +29,7 @@ endif
 		-r requirements-dev.txt
 	@touch $@
 
-# For every Python from 3.11 on and every platform. What stands in a .txt stays as long as its .in allows it.
+# For every Python from 3.11 on, and every platform. A version in a .txt stays as long as its .in allows it.
 COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--annotation-style line --custom-compile-command 'make pins'
 pins: $(STAMP)  ## Pin what the requirements' .in files ask for, with hashes (UPGRADE=--upgrade)
@@ -39,8 +39,8 @@ pins: $(STAMP)  ## Pin what the requirements' .in files ask for, with hashes (UP
 	$(COMPILE) $(UPGRADE) dev/ministack.in -o dev/ministack.txt
 	$(COMPILE) $(UPGRADE) dev/localstack.in -o dev/localstack.txt
 
-# One command and no shell around it: a signal for make reaches it.
-run: $(STAMP)  ## Start all here, run a sample job, serve (API_PORT=8000 AWS_PORT=4566 DOCKER_HOST=)
+# One command without a shell around it, so that a signal for make reaches it.
+run: $(STAMP)  ## Start everything here, run a sample job, serve (API_PORT=8000 AWS_PORT=4566 DOCKER_HOST=)
 	@$(PYTHON) -m dev.run
 
 swarm: $(STAMP)  ## Start a swarm of three nodes in network namespaces, as root (ENGINE=28)
@@ -55,13 +55,12 @@ settings: $(STAMP)  ## Print the worker's environment for a deployed API (STAGE=
 reclaim: $(STAMP)  ## Make a stack of what a deleted one left behind, then deploy (STAGE=prod PARAMETERS=)
 	@$(PYTHON) -m deploy.reclaim $(or $(STAGE),$(error say which stage: make reclaim STAGE=prod)) $(PARAMETERS)
 
-# Most tests wait for something most of the time: three files at once, each with servers of its own, the longest
-# ones first.
+# Tests wait most of the time. So three files run at once, each with servers of its own, the longest ones first.
 TESTS := $(addprefix tests/,deployed localstack swarm newest contract dev unit)
 test: $(STAMP)  ## Run the tests (deployed, localstack, swarm, newest, contract, dev, unit)
 	$(ON_ENGINE) $(PYTHON) -m pytest -n 3 --no-loadscope-reorder --durations 25 $(TESTS)
 
-# What knows no engine runs once.
+# Tests without an engine run only once.
 test-all: $(STAMP)  ## Run all tests on the machine's engine and on the newest, 100 kills on each (KILLS=100)
 	$(MAKE) test
 	$(MAKE) test ENGINE=newest TESTS="tests/deployed tests/swarm tests/dev"
@@ -82,7 +81,7 @@ bench: $(STAMP)  ## Measure what redaction costs
 chaos: $(STAMP)  ## Kill workers N times while commands run (N=300 ENGINE=28), as root
 	N=$(or $(N),300) $(ON_ENGINE) $(PYTHON) -m pytest tests/swarm/test_chaos.py -s
 
-sleepers: $(STAMP)  ## Let N commands sleep on one node, and tell what that costs its worker (N=1000), as root
+sleepers: $(STAMP)  ## Let N commands sleep on one node, and say what that costs its worker (N=1000), as root
 	N=$(or $(N),1000) $(PYTHON) -m pytest tests/swarm/test_sleepers.py -s
 
 check: $(STAMP)  ## Lint, formatting, types, who imports whom
