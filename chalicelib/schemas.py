@@ -132,14 +132,15 @@ class JobRequest(Struct, kw_only=True):
         self.Name = _label("Name", self.Name.strip(), 64)
         if self.ServiceName:
             self.ServiceName = _label("ServiceName", self.ServiceName, 128)
-        _require("\0" not in self.Cmd, "Cmd must not hold a NUL character")
         check_command(self.Cmd)
         _require(
             not self.User or _USER.fullmatch(self.User) is not None,
             "User must be user, uid, user:group or uid:gid, such as root or 1000:1000, or empty",
         )
         self._check_env()
-        self._check_secrets()
+        check_size(_bytes(self.SecretArgs or []))
+        for name in self.__struct_fields__:
+            _refuse_nul(name, getattr(self, name))
 
     def _check_env(self) -> None:
         for index, variable in enumerate(self.Env):
@@ -148,12 +149,6 @@ class JobRequest(Struct, kw_only=True):
                 f"Env[{index}] must be NAME=value, without white space in the name or NUL characters",
             )
         _require(_bytes(self.Env) <= MAX_ENV_BYTES, "Env must have at most 16384 bytes together")
-
-    def _check_secrets(self) -> None:
-        secrets = self.SecretArgs or []
-        for index, secret in enumerate(secrets):
-            _require("\0" not in secret, f"SecretArgs[{index}] must not hold a NUL character")
-        check_size(_bytes(secrets))
 
 
 class Target(Struct, frozen=True):
@@ -473,6 +468,15 @@ def check_command(command: str) -> None:
 def _require(holds: bool, message: str) -> None:
     if not holds:
         raise InvalidRequest(message)
+
+
+def _refuse_nul(name: str, value: Any) -> None:
+    """Raises InvalidRequest for a text with a NUL, also in a list: no command takes one."""
+    if isinstance(value, str):
+        _require("\0" not in value, f"{name} must not hold a NUL character")
+    elif isinstance(value, list):
+        for index, element in enumerate(value):
+            _refuse_nul(f"{name}[{index}]", element)
 
 
 def _bytes(texts: list[str]) -> int:

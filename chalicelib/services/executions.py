@@ -20,7 +20,7 @@ from chalicelib.schemas import ExecutionAnswer, JobAnswer, StartRequest, check_c
 from chalicelib.services import audit, jobs
 from chalicelib.services.audit import Action
 from chalicelib.services.outputs import fit
-from chalicelib.store.models import OPEN, AuditEntry, Execution, Job, Node, Result
+from chalicelib.store.models import COMMAND, OPEN, AuditEntry, Execution, Job, Node, Result
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -32,17 +32,6 @@ DIRECT_BYTES = 4 * 1024**2
 # take so many seconds more; then a target without a result will never get one.
 _EXPIRY_GRACE = 120
 _WITHOUT_LOG = (Status.STARTING, Status.CREATE_FAILED)
-_COPIED = (
-    "AppName",
-    "ServiceName",
-    "Name",
-    "Cmd",
-    "Privileged",
-    "User",
-    "Env",
-    "LogBytes",
-    "Sealed",
-)
 
 
 def start(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
@@ -103,7 +92,7 @@ def _execution(
         ExpiresAt=int(now + settings.retention),
         Open=OPEN,
     )
-    for name in _COPIED:
+    for name in COMMAND:
         setattr(execution, name, getattr(job, name))
     return execution
 

@@ -15,11 +15,10 @@ from chalicelib.domain.errors import JobNotFound
 from chalicelib.schemas import JobAnswer, JobRequest
 from chalicelib.services import audit
 from chalicelib.services.audit import Action
-from chalicelib.store.models import AuditEntry, Job
+from chalicelib.store.models import FIELDS, AuditEntry, Job
 
 # How many of its former applications a job remembers.
 _MOVES = 100
-_EDITED = ("AppName", "ServiceName", "Name", "Cmd", "Privileged", "User", "Env")
 
 
 def list_jobs(caller: Caller, app_name: str | None) -> list[JobAnswer]:
@@ -103,15 +102,8 @@ def show(caller: Caller, job: Job) -> JobAnswer:
     oldest = time.time() - settings.retention
     return JobAnswer(
         JobId=job.JobId,
-        AppName=job.AppName,
-        ServiceName=job.ServiceName,
-        Name=job.Name,
-        Cmd=job.Cmd,
-        Privileged=job.Privileged,
-        User=job.User,
-        Env=list(job.Env),
+        **{name: getattr(job, name) for name in FIELDS},
         SecretArgs=[secrets.mask(sealed) for sealed in secrets.unpack(job.Sealed)],
-        LogBytes=int(job.LogBytes or 0),
         Executors=sorted(
             started
             for started in job.Executors
@@ -133,21 +125,15 @@ def _moves(job: Job) -> list[list[str]]:
 
 def _changes(job: Job, request: JobRequest, secrets_changed: bool) -> dict[str, Any]:
     """What the audit notes of an edit: the names of the changed fields, and where a job was before."""
-    changed = [name for name in _EDITED if getattr(request, name) != getattr(job, name)]
-    if request.LogBytes not in (UNSET, job.LogBytes or 0):
-        changed.append("LogBytes")
+    changed = [name for name in FIELDS if getattr(request, name) not in (UNSET, getattr(job, name))]
     moved = {"MovedFrom": job.AppName} if "AppName" in changed else {}
     return {"Fields": changed + ["SecretArgs"] * secrets_changed, **moved}
 
 
 def _apply(request: JobRequest, job: Job, sealed: list[secrets.Sealed]) -> None:
-    job.AppName = request.AppName
-    job.ServiceName = request.ServiceName
-    job.Name = request.Name
-    job.Cmd = request.Cmd
-    job.Privileged = request.Privileged
-    job.User = request.User
-    job.Env = request.Env
+    """Sets the job's fields; one that may be left out stays as it is if it is."""
+    for name in FIELDS:
+        sent = getattr(request, name)
+        if sent is not UNSET:
+            setattr(job, name, sent)
     job.Sealed = secrets.pack(sealed)
-    if not isinstance(request.LogBytes, UnsetType):
-        job.LogBytes = request.LogBytes or None

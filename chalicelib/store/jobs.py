@@ -1,19 +1,16 @@
 """Reads and writes of jobs, and of the names that they take."""
 
 from collections.abc import Callable
-from typing import TypeVar
 
-from pynamodb.attributes import Attribute
 from pynamodb.exceptions import DoesNotExist
 from pynamodb.expressions.update import Action
 
 from chalicelib.domain.errors import JobNotFound, NameTaken
-from chalicelib.store.models import AuditEntry, Job, JobName
+from chalicelib.store.models import COMMAND, AuditEntry, Job, JobName
 from chalicelib.store.transactions import Conflict, note, transaction, until_settled
 
 # DynamoDB refuses to look for a longer key, or an empty one. Not all emulators do: some find nothing.
 _KEY_BYTES = 2048
-_T = TypeVar("_T")
 
 
 class _NameTaken(Exception):
@@ -75,26 +72,14 @@ def edit_job(job_id: str, edit: Callable[[Job], AuditEntry]) -> Job:
 
 def _command_of(job: Job) -> list[Action]:
     """Update actions that set all but the Executors, which starts append to at any time."""
-    actions: list[Action] = [
-        Job.AppName.set(job.AppName),
-        Job.Name.set(job.Name),
-        Job.Cmd.set(job.Cmd),
-        Job.Privileged.set(job.Privileged),
-        Job.Env.set(job.Env),
-        Job.Revision.set(job.Revision),
-    ]
-    return [
-        *actions,
-        _set_or_remove(Job.ServiceName, job.ServiceName),
-        _set_or_remove(Job.User, job.User),
-        _set_or_remove(Job.LogBytes, job.LogBytes),
-        _set_or_remove(Job.Sealed, job.Sealed),
-        _set_or_remove(Job.Moves, job.Moves),
-    ]
+    return [_set_or_remove(job, name) for name in (*COMMAND, "Revision", "Moves")]
 
 
-def _set_or_remove(attribute: Attribute[_T], value: _T | None) -> Action:
-    return attribute.set(value) if value else attribute.remove()
+def _set_or_remove(job: Job, name: str) -> Action:
+    """An optional attribute is absent if it is empty."""
+    attribute, value = getattr(Job, name), getattr(job, name)
+    action: Action = attribute.set(value) if value or not attribute.null else attribute.remove()
+    return action
 
 
 @until_settled

@@ -6,6 +6,7 @@ Attributes have the API's names, so the PascalCase here is not a slip.
 from typing import Any
 
 from pynamodb.attributes import (
+    Attribute,
     BinaryAttribute,
     BooleanAttribute,
     JSONAttribute,
@@ -41,8 +42,18 @@ class _OptionalText(UnicodeAttribute):
         return value or None
 
 
+class _OptionalNumber(NumberAttribute):
+    """A number that is absent if it is 0."""
+
+    def __init__(self) -> None:
+        super().__init__(null=True, default=0)
+
+    def serialize(self, value: int) -> str | None:
+        return str(value) if value else None
+
+
 class _Command(Model):
-    """What a job runs: the attributes that an execution copies from its job."""
+    """What a job runs. The attributes here are a job's fields: FIELDS has their names."""
 
     AppName = UnicodeAttribute()
     ServiceName = _OptionalText()
@@ -51,10 +62,17 @@ class _Command(Model):
     Privileged = BooleanAttribute()
     User = _OptionalText()
     Env: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
-    # Bytes of output that a target's log takes at the most; absent: as many as the worker allows.
-    LogBytes = NumberAttribute(null=True)
-    # `secrets.pack`ed; absent where there are none.
+    # Bytes of output that a target's log takes at the most; 0: as many as the worker allows.
+    LogBytes = _OptionalNumber()
+    # `secrets.pack`ed; absent if there are none.
     Sealed = BinaryAttribute(legacy_encoding=False, null=True)
+
+
+# What an edit stores, and what an execution copies from its job.
+COMMAND = tuple(name for name, value in vars(_Command).items() if isinstance(value, Attribute))
+# What requests set and answers show under the same name: all of it but the secrets, which are sealed in
+# between.
+FIELDS = tuple(name for name in COMMAND if name != "Sealed")
 
 
 class JobsByApp(GlobalSecondaryIndex["Job"]):  # type: ignore[no-untyped-call]

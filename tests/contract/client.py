@@ -12,35 +12,13 @@ from uuid import uuid4
 
 import requests
 
+from tests.support.job_fields import FULL_JOB
+
 from . import conformance
 
 Json = dict[str, Any]
 A = TypeVar("A")
 B = TypeVar("B")
-
-JOB_KEYS = {
-    "JobId",
-    "AppName",
-    "ServiceName",
-    "Name",
-    "Cmd",
-    "Privileged",
-    "User",
-    "Env",
-    "SecretArgs",
-    "Executors",
-}
-FULL_JOB: Json = {
-    "AppName": "2048",
-    "ServiceName": "2048_2048",
-    "Name": "上线",
-    "Cmd": "ps axu",
-    "Privileged": True,
-    "User": "root:root",
-    "Env": ["a=b", "c=d"],
-    "SecretArgs": ["x", "yy"],
-}
-DEFAULTS: Json = {"ServiceName": "", "Privileged": False, "User": "", "Env": [], "SecretArgs": []}
 
 
 class Api:

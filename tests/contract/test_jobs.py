@@ -7,9 +7,9 @@ from uuid import UUID
 
 import pytest
 
+from tests.support.job_fields import CLEARED, DEFAULTS, FIELDS, REQUIRED
+
 from .client import (
-    DEFAULTS,
-    JOB_KEYS,
     Api,
     at_once,
     eventually,
@@ -26,7 +26,7 @@ from .client import (
 def test_create_answers_the_job(api: Api) -> None:
     body = fields()
     job = ok(api.create(body))
-    assert set(job) >= JOB_KEYS
+    assert set(job) >= FIELDS.keys() | {"JobId", "Executors"}
     assert UUID(job["JobId"]).version == 4
     assert {key: job[key] for key in body} == {**body, "SecretArgs": ["*", "**"]}
     assert job["Executors"] == []
@@ -48,7 +48,7 @@ def test_null_is_absent_on_create(api: Api, field: str) -> None:
     assert ok(api.create(fields(**{field: None})))[field] == DEFAULTS[field]
 
 
-@pytest.mark.parametrize("field", [name for name in DEFAULTS if name != "SecretArgs"])
+@pytest.mark.parametrize("field", CLEARED)
 @pytest.mark.parametrize("absent", [True, False], ids=["absent", "null"])
 def test_absent_on_put_is_the_default(api: Api, field: str, absent: bool) -> None:
     body = fields()
@@ -60,7 +60,7 @@ def test_absent_on_put_is_the_default(api: Api, field: str, absent: bool) -> Non
     assert api.job(job["JobId"])[field] == DEFAULTS[field]
 
 
-@pytest.mark.parametrize("field", ["AppName", "Name", "Cmd"])
+@pytest.mark.parametrize("field", [name for name in FIELDS if FIELDS[name].default is REQUIRED])
 @pytest.mark.parametrize("absent", [True, False], ids=["absent", "null"])
 def test_required_fields(api: Api, field: str, absent: bool) -> None:
     job = api.new_job()

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.job_fields import ADDITIONS, CHANGED_JOB, FIELDS
+
 from .backstage import Backstage, Node
 from .client import Api, Json, container, eventually, fields, invalid, ok, refused, target, unique
 
@@ -14,16 +16,7 @@ def _start(api: Api, node: Node, job_id: str) -> str:
 
 def test_put_replaces_the_job(api: Api) -> None:
     job = api.new_job()
-    edit: Json = {
-        "AppName": unique(),
-        "ServiceName": "s",
-        "Name": "下线",
-        "Cmd": "uptime",
-        "Privileged": False,
-        "User": "0",
-        "Env": ["e=f"],
-        "SecretArgs": ["new"],
-    }
+    edit: Json = {**CHANGED_JOB, "AppName": unique()}
     answer = ok(api.put(job["JobId"], edit))
     assert answer == {**job, **edit, "SecretArgs": ["***"]}
     assert api.job(job["JobId"]) == answer
@@ -54,21 +47,23 @@ def test_put_keeps_the_executors(api: Api, node: Node) -> None:
     assert ok(api.put(job["JobId"], {**job, "Cmd": "uptime"}))["Executors"] == [executor]
 
 
-@pytest.mark.parametrize(
-    ("sent", "kept"),
-    [({}, 5000), ({"LogBytes": None}, 5000), ({"LogBytes": 0}, 0), ({"LogBytes": 9}, 9)],
-)
-def test_an_edit_by_who_does_not_know_a_later_field_keeps_it(
-    api: Api, backstage: Backstage, node: Node, sent: Json, kept: int
+@pytest.mark.parametrize("name", ADDITIONS)
+def test_an_edit_by_who_does_not_know_an_addition_keeps_it(
+    api: Api, backstage: Backstage, node: Node, name: str
 ) -> None:
-    job = api.new_job(LogBytes=5000)
-    executor = _start(api, node, job["JobId"])
-    assert backstage.snapshot(job["JobId"], executor)["LogBytes"] == 5000
-    edit = {name: value for name, value in job.items() if name != "LogBytes"}
-    assert ok(api.put(job["JobId"], {**edit, **sent}))["LogBytes"] == kept
-    assert api.job(job["JobId"])["LogBytes"] == kept
-    executor = _start(api, node, job["JobId"])
-    assert backstage.snapshot(job["JobId"], executor).get("LogBytes", 0) == kept
+    field = FIELDS[name]
+    job = api.new_job(**{name: field.sent})
+    edit = {key: value for key, value in job.items() if key != name}
+    for sent, kept in (
+        ({}, field.sent),
+        ({name: None}, field.sent),
+        ({name: field.changed}, field.changed),
+        ({name: field.default}, field.default),
+    ):
+        assert ok(api.put(job["JobId"], {**edit, **sent}))[name] == kept
+        assert api.job(job["JobId"])[name] == kept
+        executor = _start(api, node, job["JobId"])
+        assert backstage.snapshot(job["JobId"], executor).get(name, field.default) == kept
 
 
 ABSENT = ...

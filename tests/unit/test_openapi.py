@@ -17,6 +17,7 @@ from chalicelib.openapi.document import document
 from chalicelib.openapi.examples import EXAMPLES
 from chalicelib.schemas import JobRequest, StartRequest, parse
 from dev import api_page
+from tests.support.job_fields import DEFAULTS
 
 DOCUMENT: dict[str, Any] = msgspec.to_builtins(document())
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
@@ -100,8 +101,7 @@ def test_a_wrong_result_is_told_from_a_right_one(change: dict[str, Any]) -> None
 
 def test_null_will_do_for_what_may_be_left_out() -> None:
     (example,) = SCHEMAS["JobRequest"]["examples"]
-    nulls = dict.fromkeys(("ServiceName", "Privileged", "User", "Env", "SecretArgs"))
-    validator("JobRequest").validate({**example, **nulls})
+    validator("JobRequest").validate({**example, **dict.fromkeys(DEFAULTS)})
     assert not validator("JobRequest").is_valid({**example, "Name": None})
 
 

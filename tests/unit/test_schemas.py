@@ -11,6 +11,7 @@ from msgspec import UNSET
 
 from chalicelib.domain.errors import InvalidRequest
 from chalicelib.schemas import JobRequest, StartRequest, parse
+from tests.support.job_fields import ADDITIONS, CLEARED, DEFAULTS, FIELDS, SECRET
 
 LEAST = {"AppName": "a", "Name": "n", "Cmd": "true"}
 JSON = st.recursive(
@@ -25,11 +26,12 @@ def body(**fields: Any) -> bytes:
 
 
 def test_null_is_the_same_as_absent() -> None:
-    nulls = dict.fromkeys(("ServiceName", "Privileged", "User", "Env", "SecretArgs"))
-    request = parse(body(**nulls, Unknown=1), JobRequest)
-    assert (request.ServiceName, request.Privileged, request.User) == ("", False, "")
-    assert request.Env == []
-    assert request.SecretArgs is UNSET
+    request = parse(body(**dict.fromkeys(DEFAULTS), Unknown=1), JobRequest)
+    assert request == parse(body(), JobRequest)
+    for name in CLEARED:
+        assert getattr(request, name) == DEFAULTS[name]
+    for name in (*ADDITIONS, SECRET):
+        assert getattr(request, name) is UNSET
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_any_body_is_a_request_or_refused(text: bytes) -> None:
             parse(text, shape)
 
 
-@given(st.sampled_from([*LEAST, "User", "Env", "SecretArgs", "Privileged"]), JSON)
+@given(st.sampled_from([*FIELDS]), JSON)
 def test_any_value_of_a_field_is_taken_or_refused(field: str, value: Any) -> None:
     with suppress(InvalidRequest):
         parse(body(**{field: value}), JobRequest)

@@ -12,6 +12,7 @@ from chalicelib import store
 from chalicelib.domain.errors import ExecutionNotFound, JobNotFound, NameTaken, TryAgain
 from chalicelib.domain.states import Status
 from chalicelib.store.models import AuditEntry, Execution, Job, JobName, Result
+from tests.support.job_fields import FIELDS, SECRET
 
 pytestmark = pytest.mark.usefixtures("aws")
 
@@ -33,7 +34,7 @@ def job(job_id: str = "j1", name: str = "n") -> Job:
 
 def execution(of: Job, executor_id: str) -> Execution:
     made = Execution(of.JobId, executor_id, Target=[], UnknownNodes=[], ExpiresAt=1)
-    for name in ("AppName", "ServiceName", "Name", "Cmd", "Privileged", "User", "Env"):
+    for name in FIELDS.keys() - {SECRET}:
         setattr(made, name, getattr(of, name))
     return made
 

@@ -156,6 +156,6 @@ def _open(execution: Execution) -> Command:
         own_containers_only=bool(execution.OwnContainersOnly),
         created=float(execution.ExecutorId),
         expires=int(execution.ExpiresAt),
-        log_bytes=None if execution.LogBytes is None else int(execution.LogBytes),
+        log_bytes=int(execution.LogBytes) or None,
         tail=min(_TAIL, _ALL_TAILS // len(execution.Target)),
     )
