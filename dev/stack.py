@@ -161,7 +161,7 @@ def start_ministack(
     keys = keys_of(state_dir)
     environment = {**_ministack_settings(state_dir.absolute(), bind, port), **keys, **settings}
     # SIGTERM makes it write its state; nothing else does.
-    child = start_child("aws", [str(python), "-m", "dev.ministack"], environment, log, "TERM")
+    child = start_child("aws", [str(python), "-m", "dev.ministack_door"], environment, log, "TERM")
     go_without_proxy(bind)
     endpoint = reachable_at(bind, port)
     aws = Aws(endpoint, [child], aws_environment(endpoint, keys))

@@ -30,7 +30,7 @@ READY_SECONDS = 150
 END_SECONDS = 60
 # Nobody listens there.
 PROXY = "http://127.0.0.1:9"
-PARTS = ["app.py", "chalicelib", "dev", "worker", ".chalice"]
+PARTS = ["app.py", "chalicelib", "deploy", "dev", "worker", ".chalice"]
 
 
 @pytest.fixture(scope="module")

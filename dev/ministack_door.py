@@ -1,4 +1,4 @@
-"""MiniStack behind a door: `.local/ministack/bin/python -m dev.ministack`.
+"""MiniStack behind a door: `.local/ministack/bin/python -m dev.ministack_door`.
 
 With AUTH=true MiniStack holds users and roles to their signatures and policies. But it lets the account's
 owner in by the name of the key alone, has paths of its own which wipe it or show what it holds, and lets
