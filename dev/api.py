@@ -4,7 +4,7 @@ from typing import Any
 
 import requests
 
-from dev.stack import StackError
+from dev.errors import LocalError
 from dev.tokens import bearer
 
 
@@ -48,7 +48,7 @@ class Api:
                 method, self._url + path, headers=self._headers, timeout=30, **options
             )
         except requests.RequestException as error:
-            raise StackError(f"{method} {self._url}{path}: {error}") from None
+            raise LocalError(f"{method} {self._url}{path}: {error}") from None
         if not answer.ok:
-            raise StackError(f"{method} {answer.url}: {answer.status_code} {answer.text}")
+            raise LocalError(f"{method} {answer.url}: {answer.status_code} {answer.text}")
         return answer

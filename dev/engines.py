@@ -18,7 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.engine import EngineError, docker, install_missing
+from dev.engine import docker
+from dev.errors import LocalError
+from dev.packages import install_missing
 from dev.swarm import PROGRAMS, Swarm
 
 NEWEST = "newest"
@@ -58,7 +60,7 @@ class Release:
 
 
 def find(wanted: str) -> Release:
-    """The wanted engine, fetched, and known to start here. Raises EngineError with what there is."""
+    """The wanted engine, fetched, and known to start here. Raises LocalError with what there is."""
     failures = []
     with _alone():
         for suite in SUITES:
@@ -68,10 +70,10 @@ def find(wanted: str) -> Release:
                     _make_ready(release)
                     return release
                 failures.append(f"it has {release}")
-            except EngineError as error:
+            except LocalError as error:
                 failures.append(f"not from its {suite}: {error}")
                 print(f"no engine from Debian's {suite}: {error}", file=sys.stderr, flush=True)
-    raise EngineError(f"no Docker {wanted} from Debian: {'; '.join(failures)}")
+    raise LocalError(f"no Docker {wanted} from Debian: {'; '.join(failures)}")
 
 
 @contextmanager
@@ -84,18 +86,18 @@ def _alone() -> Iterator[None]:
 
 
 def _release(suite: str) -> Release:
-    """What the suite has; what was fetched before, where something was. Raises EngineError."""
+    """What the suite has; what was fetched before, where something was. Raises LocalError."""
     if ready := sorted((DIRECTORY / suite).glob("*/ready")):
         return Release(suite, ready[-1].parent.name)
     apt = _apt(suite)
     for line in _run("apt-cache", *apt, "show", "--no-all-versions", PACKAGES[0]).splitlines():
         if line.startswith("Version: "):
             return Release(suite, line.removeprefix("Version: ").split("+")[0])
-    raise EngineError(f"no package {PACKAGES[0]}")
+    raise LocalError(f"no package {PACKAGES[0]}")
 
 
 def _make_ready(release: Release) -> None:
-    """Fetches and tries it, unless that was done before. Raises EngineError."""
+    """Fetches and tries it, unless that was done before. Raises LocalError."""
     ready = release.directory / "ready"
     if ready.exists():
         return
@@ -113,7 +115,7 @@ def _make_ready(release: Release) -> None:
 
 
 def _try(release: Release) -> None:
-    """Runs a container and an exec with it. Raises EngineError."""
+    """Runs a container and an exec with it. Raises LocalError."""
     script = f"from dev import engines; engines.run_something({str(release.directory)!r})"
     _run(sys.executable, "-c", script, folder=DIRECTORY.parents[1], path=release.path)
 
@@ -131,17 +133,17 @@ def _apt(suite: str) -> list[str]:
     (DIRECTORY / suite / "lists" / "partial").mkdir(parents=True, exist_ok=True)
     keyring = next(KEYRINGS.glob("debian-archive-keyring.*"), None)
     if keyring is None:
-        raise EngineError(f"Debian's keys are not in {KEYRINGS}")
+        raise LocalError(f"Debian's keys are not in {KEYRINGS}")
     mirrors = _run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Identifier: Packages")
     for mirror in dict.fromkeys(mirrors.split()):
         _sources(suite).write_text(f"deb [signed-by={keyring}] {mirror} {suite} main\n")
         try:
             _run("apt-get", *options, "--error-on=any", "update")
-        except EngineError as error:
+        except LocalError as error:
             failure = str(error)
         else:
             return options
-    raise EngineError(failure)
+    raise LocalError(failure)
 
 
 def _options(suite: str) -> list[str]:
@@ -162,17 +164,17 @@ def _sources(suite: str) -> Path:
 
 
 def _run(*command: str, folder: Path | None = None, path: str | None = None) -> str:
-    """What the command printed. Raises EngineError with the end of what it said."""
+    """What the command printed. Raises LocalError with the end of what it said."""
     environment = {**os.environ, "PATH": path or os.environ["PATH"], "LC_ALL": "C"}
     try:
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
         )
     except subprocess.TimeoutExpired:
-        raise EngineError(f"{command[0]}: no end within {SECONDS} s") from None
+        raise LocalError(f"{command[0]}: no end within {SECONDS} s") from None
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
-        raise EngineError(f"{command[0]}: {' '.join(said)}")
+        raise LocalError(f"{command[0]}: {' '.join(said)}")
     return done.stdout
 
 
@@ -184,7 +186,7 @@ def main() -> None:
     try:
         install_missing(PROGRAMS, DIRECTORY.parent)
         release = find(wanted)
-    except EngineError as error:
+    except LocalError as error:
         sys.exit(f"error: {error}")
     print(f"the engine: {release}", flush=True)
     if command:

@@ -7,7 +7,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from dev.engine import EngineError, docker, install
+from dev.engine import EngineError, docker
+from dev.packages import install
 
 IMAGE = "appjobs-sample:1"
 STACK = "2048"
@@ -37,8 +38,8 @@ _GROUP = f"root:x:0:\napp:x:{APP_ID}:\n"
 def ensure_image(host: str) -> str:
     """Make the sample image on the engine, unless it has it.
 
-    Returns the image's name. Raises EngineError (EngineMissing when there is no static busybox
-    and it cannot be installed here).
+    Returns the image's name. Raises LocalError, also if there is no static busybox and it cannot be
+    installed here.
     """
     if not docker(host, "image", "ls", "--quiet", IMAGE):
         changes = [argument for setting in _SETTINGS for argument in ("--change", setting)]

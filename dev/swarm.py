@@ -18,9 +18,12 @@ from types import TracebackType
 from typing import Self
 
 from dev import sample
-from dev.engine import EngineError, docker, docker_bytes, install_missing, node_id, wait_for
+from dev.engine import docker, docker_bytes, node_id
+from dev.errors import LocalError
+from dev.packages import install_missing
 from dev.swarm_guard import READY, Footprint
 from dev.swarm_node import HUB, Node, SwarmError, ip, run
+from dev.waiting import wait_for
 
 __all__ = ["Node", "Swarm", "SwarmError"]
 
@@ -70,7 +73,7 @@ class Swarm:
     def start(self) -> None:
         """Start the swarm and wait until its tasks run, at least one on each node.
 
-        Raises SwarmError or EngineError, after removing what it had started.
+        Raises SwarmError or LocalError, after removing what it had started.
         """
         try:
             self._start()
@@ -105,7 +108,7 @@ class Swarm:
     def wait_for_tasks(self) -> None:
         """Wait until all tasks run, at least one on each node (where there are enough).
 
-        Raises EngineError when they do not within a minute.
+        Raises LocalError when they do not within a minute.
         """
         wait_for(self._tasks_run, READY_SECONDS, f"{self.tasks} running tasks")
 
@@ -273,7 +276,7 @@ def main() -> int:
             signal.pause()
     except KeyboardInterrupt:
         pass  # a second one finds the guard at work, which goes on
-    except EngineError as error:
+    except LocalError as error:
         sys.exit(f"error: {error}")
     return 0
 

@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dev import sample
-from dev.engine import EngineError, docker, start_detached, wait_for, wait_until_up
+from dev.children import Child, start_detached
+from dev.engine import docker, wait_until_up
+from dev.errors import LocalError
 from dev.swarm_guard import NETNS_DIR, Footprint, engine_program, process_ids
+from dev.waiting import wait_for
 
 HUB = "hub"
 END_SECONDS = 30.0
 
 
-class SwarmError(EngineError):
+class SwarmError(LocalError):
     """The swarm could not be started, used or removed; the text says why."""
 
 
@@ -30,7 +33,7 @@ class Node:
     docker_host: str
     footprint: Footprint = field(repr=False)
     node_id: str = ""
-    _engine: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _engine: Child | None = field(default=None, repr=False)
 
     @property
     def run_dir(self) -> Path:
@@ -43,7 +46,7 @@ class Node:
         return self.footprint.directory / self.name / "dockerd.log"
 
     def containers(self) -> list[str]:
-        """Returns the long ids of the sample service's running tasks here; raises EngineError."""
+        """Returns the long ids of the sample service's running tasks here; raises LocalError."""
         wanted = ("--filter", f"label={sample.SERVICE_LABEL}")
         return docker(self.docker_host, "ps", "--quiet", "--no-trunc", *wanted).split()
 
@@ -54,7 +57,7 @@ class Node:
         return ["nsenter", *namespaces, *argv]
 
     def start_engine(self) -> None:
-        """Start the engine and wait until it answers; raises EngineError with the end of its log.
+        """Start the engine and wait until it answers; raises LocalError with the end of its log.
 
         After a kill, Swarm places no tasks here again until the service is changed or forced:
         `docker service update --force`.
@@ -67,22 +70,22 @@ class Node:
         # The pids that a killed engine noted down may be somebody else's by now.
         for pid_file in ("docker.pid", "exec/containerd/containerd.pid"):
             (self.run_dir / pid_file).unlink(missing_ok=True)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
         config = self.run_dir / "daemon.json"
         config.write_text(json.dumps(self._engine_config(), indent=2))
         command = self.run_command(["dockerd", "--config-file", str(config)])
-        self._engine = start_detached(command, self.log)
+        process = start_detached(command, self.log)
+        self._engine = Child(f"the engine of {self.name}", process, self.log)
 
     def wait_for_engine(self) -> None:
-        """Wait until the engine answers; raises EngineError with the end of its log."""
-        wait_until_up(self._running_engine(), self.docker_host, self.log)
+        """Wait until the engine answers; raises LocalError with the end of its log."""
+        wait_until_up(self._running_engine(), self.docker_host)
 
     def kill_engine(self) -> None:
         """Kill the engine and its containerd as a crash would; the containers' processes live on.
 
         The engine ends them when it starts again.
         """
-        engine = self._running_engine()
+        engine = self._running_engine().process
         engine.kill()
         engine.wait()
         for pid in self._containerd_pids():
@@ -94,11 +97,11 @@ class Node:
 
     def pause_engine(self) -> None:
         """Freeze the engine: connections to it are accepted and never answered."""
-        self._running_engine().send_signal(signal.SIGSTOP)
+        self._running_engine().process.send_signal(signal.SIGSTOP)
 
     def resume_engine(self) -> None:
         """Let a paused engine go on."""
-        self._running_engine().send_signal(signal.SIGCONT)
+        self._running_engine().process.send_signal(signal.SIGCONT)
 
     def disconnect(self) -> None:
         """Pull the node's network cable. Its engine still answers the host on its unix socket."""
@@ -111,13 +114,13 @@ class Node:
     def reap_engine(self) -> None:
         """Collect the engine's process once the guard has killed it."""
         if self._engine:
-            self._engine.wait()
+            self._engine.process.wait()
             self._engine = None
 
     def _set_link(self, state: str) -> None:
         ip("-n", self.footprint.netns(HUB), "link", "set", self.name, state)
 
-    def _running_engine(self) -> subprocess.Popen[bytes]:
+    def _running_engine(self) -> Child:
         if self._engine is None:
             raise SwarmError(f"the engine of {self.name} is not running")
         return self._engine

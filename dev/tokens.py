@@ -6,17 +6,18 @@ import sys
 from collections.abc import Mapping
 
 from deploy.project import ROOT
-from dev.stack import StackError
+from dev.children import without_aws
+from dev.errors import LocalError
 
 
 def make_token(environment: Mapping[str, str], name: str, *options: str) -> str:
     """Makes a token in the AWS of that environment; `options` as `create` has them.
 
-    Raises StackError.
+    Raises LocalError.
     """
     done = _command(environment, "create", "--name", name, *options)
     if done.returncode:
-        raise StackError(f"making a token failed: {done.stderr.strip()}")
+        raise LocalError(f"making a token failed: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
@@ -31,11 +32,10 @@ def bearer(token: str) -> dict[str, str]:
 
 
 def _command(environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     return subprocess.run(
         [sys.executable, "-m", "chalicelib.tokens", *arguments],
         cwd=ROOT,
-        env={**inherited, **environment},
+        env={**without_aws(os.environ), **environment},
         capture_output=True,
         text=True,
     )

@@ -8,21 +8,24 @@ are sent at the same time.
 """
 
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 import requests
 from xdist.scheduler import LoadFileScheduling
 
-ROOT = Path(__file__).resolve().parent.parent
+from deploy.project import ROOT
+from dev.addresses import free_port
+from dev.aws import Aws
+from dev.stack import start_aws
+from dev.tokens import bearer, make_token
+
 ALLOWED_ORIGIN = "https://console.example"
 START_SECONDS = 60
 STOP_SECONDS = 10
@@ -42,10 +45,6 @@ ENGINE_KEYS = {
     "CanRemove",
     "DetachKeys",
 }
-
-# The tests run with and without `python -m`; `dev` is found from the root of the project.
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
 
 
 class Scheduling(LoadFileScheduling):
@@ -79,31 +78,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 terminalreporter.write_line(f"{report.nodeid}: {text}")
 
 
-class Aws(Protocol):
-    """Where AWS is, and the environment that the API and a worker need for it."""
-
-    @property
-    def endpoint(self) -> str: ...
-
-    @property
-    def environment(self) -> Mapping[str, str]: ...
-
-
-@dataclass(frozen=True)
-class GivenAws:
-    """An AWS that somebody else started."""
-
-    endpoint: str
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-
-
-def free_port() -> int:
-    """A port on which nobody listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def aws_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the AWS of this session keeps its state."""
@@ -114,10 +88,8 @@ def aws_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def aws(aws_directory: Path) -> Iterator[Aws]:
     """The AWS of this session."""
     if "APPJOBS_API_URL" in os.environ:
-        yield GivenAws(os.environ["AWS_ENDPOINT_URL"])
+        yield Aws(os.environ["AWS_ENDPOINT_URL"], environment=dict(os.environ))
         return
-    from dev.stack import start_aws
-
     running = start_aws(aws_directory, free_port())
     try:
         yield running
@@ -153,8 +125,6 @@ def token(aws: Aws) -> str:
 
 def admin_token(environment: Mapping[str, str]) -> str:
     """A new token that may do everything on the stack of that environment."""
-    from dev.tokens import make_token
-
     return make_token(environment, "tests", "--role", "admin", "--root")
 
 
@@ -193,7 +163,7 @@ def api_process(
 
 def wait_for_api(url: str, token: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
     """Returns once the API lists jobs; fails with the end of its log where it never does."""
-    headers = {"Authorization": f"Bearer {token}"}
+    headers = bearer(token)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:

@@ -24,12 +24,14 @@ from botocore.credentials import Credentials
 from deploy.cloudformation import settings_of
 from deploy.deploy import deploy
 from deploy.package import RUNTIME
-from deploy.project import LOCAL
+from deploy.project import LOCAL, ROOT
 from deploy.refusals import ANY, PATH
-from dev.stack import Aws, start_ministack
+from dev.addresses import free_port
+from dev.aws import Aws
+from dev.ministack import start_ministack
 from dev.swarm import Swarm
 from dev.tokens import bearer
-from tests.conftest import ALLOWED_ORIGIN, ROOT, admin_token, free_port
+from tests.conftest import ALLOWED_ORIGIN, admin_token
 from tests.contract.backstage import Backstage
 from tests.contract.client import Api, Json
 

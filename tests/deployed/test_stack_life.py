@@ -19,8 +19,9 @@ from deploy.deploy import deploy
 from deploy.package import RUNTIME, Package, completion, package
 from deploy.project import LOCAL
 from deploy.reclaim import reclaim
-from dev.stack import Aws, start_ministack
-from tests.conftest import free_port
+from dev.addresses import free_port
+from dev.aws import Aws
+from dev.ministack import start_ministack
 from tests.contract.client import Json, eventually
 from tests.deployed.conftest import LAMBDA_BASE, LAMBDA_PYTHON
 

@@ -16,7 +16,8 @@ from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
 
-from tests.conftest import Aws, free_port
+from dev.addresses import free_port
+from dev.aws import Aws
 from tests.support.faults import FORWARDED, REPEATED, Fault, Faults, Rule
 
 SCOPE = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/{}/aws4_request, Signature=0"

@@ -15,8 +15,9 @@ from uuid import uuid4
 
 import pytest
 
+from dev.aws import Aws
 from dev.gateway import LARGEST_BODY, LARGEST_HEADERS
-from tests.conftest import Aws, api_process
+from tests.conftest import api_process
 
 SECONDS = 20
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from dev.stack import Child, answers, start_child, wait_until
-from tests.conftest import free_port
+from dev.addresses import answers, free_port
+from dev.children import Child, start_child
+from dev.waiting import wait_for
 
 SERVER = [sys.executable, "-m", "http.server", "--bind", "0.0.0.0"]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs a network namespace: root")
@@ -31,7 +32,7 @@ def isolated(port: int, tmp_path: Path) -> Iterator[Child]:
     options = ["--directory", str(tmp_path), str(port)]
     child = start_child("server", [*command, *options], {}, tmp_path / "log")
     try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/"), 20, "the server", child)
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/"), 20, "the server", child)
         yield child
     finally:
         child.stop()

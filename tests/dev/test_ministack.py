@@ -15,8 +15,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from dev.stack import keys_of
-from tests.conftest import Aws
+from dev.aws import Aws
+from dev.ministack import keys_of
 
 PAGE = "https://evil.example"
 PREFIX = "appjobs-dev"

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import requests
 
-from deploy.project import LOCAL
-from dev.stack import python_of
+from deploy.project import LOCAL, ROOT
+from dev.addresses import free_port
+from dev.environments import python_of
 from dev.swarm import Swarm
 from dev.tokens import bearer
-from tests.conftest import ROOT, free_port
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the engine in a network namespace needs root"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.engine import EngineError, answers, docker
+from dev.engine import EngineError, docker, engine_answers
 from dev.swarm import Node, Swarm, SwarmError
 from dev.swarm_guard import NETNS_DIR, Footprint, process_ids
 
@@ -118,13 +118,13 @@ def test_a_paused_engine_answers_once_resumed(worker_node: Node) -> None:
     with pytest.raises(EngineError, match="no answer"):
         docker(worker_node.docker_host, "ps", timeout=1)
     worker_node.resume_engine()
-    assert answers(worker_node.docker_host)
+    assert engine_answers(worker_node.docker_host)
 
 
 def test_a_killed_engine_starts_again_as_the_same_node(swarm: Swarm, worker_node: Node) -> None:
     before = worker_node.node_id
     worker_node.kill_engine()
-    assert not answers(worker_node.docker_host)
+    assert not engine_answers(worker_node.docker_host)
     worker_node.start_engine()
     assert docker(worker_node.docker_host, "info", "-f", "{{.Swarm.NodeID}}") == before
     docker(swarm.manager.docker_host, "service", "update", "--force", "--detach", "2048_2048")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, free_port
+from deploy.project import ROOT
+from dev.addresses import free_port
 
 START_SECONDS = 30
 END_SECONDS = 30

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from deploy.project import ROOT
 
 
 @pytest.mark.timeout(1800)  # All contract tests, and before them an installation.

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from dev.stack import Aws, start_aws
-from tests.conftest import free_port
+from dev.addresses import free_port
+from dev.aws import Aws
+from dev.stack import start_aws
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from deploy.project import ROOT
 from dev import engines
-from tests.conftest import ROOT, TOLD
+from tests.conftest import TOLD
 
 
 @pytest.mark.timeout(1200)  # A swarm of its own, and before it the engine from Debian's mirror.

@@ -34,7 +34,9 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from dev.stack import answers, start_child, wait_until
+from dev.addresses import answers
+from dev.children import start_child
+from dev.waiting import wait_for
 
 # No bucket and no queue can have this name.
 CONTROL = "/_faults"
@@ -269,7 +271,7 @@ class Faults:
     """The proxy as a child process that listens at `endpoint`; a context manager."""
 
     def __init__(self, to: str, bind: str, port: int, log: Path, seed: int = 1) -> None:
-        """Starts it in front of the AWS at `to`. Raises StackError."""
+        """Starts it in front of the AWS at `to`. Raises LocalError."""
         self.endpoint = f"http://{bind}:{port}"
         self._control = f"{self.endpoint}{CONTROL}"
         options = ["--listen", f"{bind}:{port}", "--to", to, "--seed", str(seed)]
@@ -277,7 +279,7 @@ class Faults:
             "faults", [sys.executable, "-m", "tests.support.faults", *options], {}, log
         )
         try:
-            wait_until(lambda: answers(self._control), _START_SECONDS, "the proxy", self._child)
+            wait_for(lambda: answers(self._control), _START_SECONDS, "the proxy", self._child)
         except BaseException:
             self.stop()
             raise

@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 import requests
 
-from dev.stack import Aws, Child, start_aws, start_child
+from deploy.project import ROOT
+from dev.addresses import free_port
+from dev.aws import Aws
+from dev.children import Child, start_child
+from dev.stack import start_aws
 from dev.swarm import Swarm
 from dev.swarm_node import Node
 from dev.tokens import bearer
-from tests.conftest import ROOT, admin_token, free_port, local_api
+from tests.conftest import admin_token, local_api
 from worker.engine.client import Engine
 from worker.engine.exit_file import ExitFile
 from worker.engine.exits import Exits

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import requests
 
+from deploy.project import ROOT
 from dev.engine import docker
 from dev.swarm_node import Node
 from dev.tokens import bearer
-from tests.conftest import ROOT, local_api
+from tests.conftest import local_api
 from tests.swarm.conftest import (
     SERVING,
     Cluster,

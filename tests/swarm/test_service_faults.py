@@ -14,9 +14,9 @@ from uuid import uuid4
 import pytest
 import requests
 
+from dev.addresses import free_port
 from dev.engine import docker
 from dev.tokens import bearer
-from tests.conftest import free_port
 from tests.support.faults import FORWARDED, REPEATED, Fault, Faults, Rule
 from tests.swarm.conftest import Cluster, emptied, reaching_aws_at, wait_until
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from dev import engines
-from dev.engine import EngineError
 from dev.engines import Release
+from dev.errors import LocalError
 
 VERSIONS = {"sid": "28.5.2", "trixie": "26.1.5"}
 
@@ -18,7 +18,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> set[str]:
 
     def make_ready(release: Release) -> None:
         if release.suite in broken:
-            raise EngineError("it does not start")
+            raise LocalError("it does not start")
 
     monkeypatch.setattr(engines, "DIRECTORY", tmp_path)
     monkeypatch.setattr(engines, "_release", lambda suite: Release(suite, VERSIONS[suite]))
@@ -41,10 +41,10 @@ def test_where_the_newest_does_not_start_the_next_one_is_taken(
 
 
 def test_who_wants_what_there_is_not_learns_what_there_is(broken: set[str]) -> None:
-    with pytest.raises(EngineError, match=r"no Docker 29 .*28\.5\.2 .*26\.1\.5"):
+    with pytest.raises(LocalError, match=r"no Docker 29 .*28\.5\.2 .*26\.1\.5"):
         engines.find("29")
     broken.add("sid")
-    with pytest.raises(EngineError, match=r"no Docker 28 .*it does not start.*26\.1\.5"):
+    with pytest.raises(LocalError, match=r"no Docker 28 .*it does not start.*26\.1\.5"):
         engines.find("28")
 
 

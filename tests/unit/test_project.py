@@ -9,8 +9,8 @@ import pytest
 import yaml
 from pre_commit.clientlib import load_config
 
+from deploy.project import ROOT
 from dev import picture
-from dev.stack import ROOT
 
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 PAGES = sorted(
