@@ -54,6 +54,17 @@ def test_each_parameter_of_a_deployment_is_explained() -> None:
     assert parameters - {"Prefix"} - first_cells(page("deployment.md")) == set()
 
 
+def test_each_table_is_in_the_design() -> None:
+    resources = completion()["Resources"].values()
+    tables = {
+        resource["Properties"]["TableName"]["Fn::Sub"].removeprefix("${Prefix}-")
+        for resource in resources
+        if resource.get("Type") == "AWS::DynamoDB::Table"
+    }
+    assert "jobs" in tables
+    assert tables - first_cells(page("design.md")) == set()
+
+
 @pytest.mark.parametrize("name", ["contract.md", "api-guide.md"])
 def test_each_field_of_a_job_is_in_the_table_of(name: str) -> None:
     assert set(JobRequest.__struct_fields__) - first_cells(page(name)) == set()
