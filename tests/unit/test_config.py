@@ -1,5 +1,6 @@
 """Settings: what holds when nothing is set, and a wrong number named by its variable."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ def test_every_variable_is_read() -> None:
         "p", "b", "arn:q", 2, 3, 30, True, ("https://a", "https://b"), "debug"
     )
     assert (loaded.retention, loaded.kms_key) == (2 * 86_400, "alias/p")
+    unread = [one.name for one in fields(loaded) if getattr(loaded, one.name) == one.default]
+    assert unread == [], "each has a line in `load`, and one in this test"
 
 
 @pytest.mark.parametrize("name", ["RETENTION_DAYS", "DELIVERY_DEADLINE"])

@@ -14,7 +14,7 @@ from chalicelib.openapi.document import OPERATIONS
 from chalicelib.schemas import JobRequest
 from chalicelib.services.audit import Action
 from deploy.package import completion
-from dev.stack import ROOT
+from deploy.project import ROOT
 
 
 def page(name: str) -> str:
