@@ -11,9 +11,9 @@ from chalicelib.store import jobs
 from chalicelib.store.models import OPEN, AuditEntry, Execution, Job
 from chalicelib.store.transactions import (
     CONDITION_FAILED,
-    Conflict,
     note,
     transaction,
+    try_write,
     until_settled,
 )
 
@@ -41,7 +41,7 @@ def start_job(
     job = jobs.get_job(job_id)
     execution, entry = make(job)
     started = [execution.ExecutorId]
-    with transaction(Conflict, Conflict, Conflict) as parts:
+    with transaction() as parts:
         parts.save(execution, Execution.ExecutorId.does_not_exist())
         note(parts, entry)
         append = Job.Executors.set(Job.Executors.append(started))
@@ -83,11 +83,8 @@ def open_executions() -> Iterator[tuple[str, str]]:
 
 def note_resent(execution: Execution, when: float) -> None:
     """Remembers when an execution's messages were sent again. That is news only while it is open."""
-    try:
-        execution.update([Execution.ResentTime.set(when)], Execution.Open.exists())
-    except UpdateError as error:
-        if error.cause_response_code != CONDITION_FAILED:
-            raise
+    resent: list[Action] = [Execution.ResentTime.set(when)]
+    try_write(lambda: execution.update(resent, Execution.Open.exists()))
 
 
 def close_execution(execution: Execution, succeeded: int, failed: int, ended: float) -> bool:
@@ -99,10 +96,4 @@ def close_execution(execution: Execution, succeeded: int, failed: int, ended: fl
         Execution.EndTime.set(ended),
         Execution.Open.remove(),
     ]
-    try:
-        execution.update(closing, Execution.Open.exists())
-    except UpdateError as error:
-        if error.cause_response_code == CONDITION_FAILED:
-            return False
-        raise
-    return True
+    return try_write(lambda: execution.update(closing, Execution.Open.exists()))

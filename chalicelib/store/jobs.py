@@ -7,14 +7,10 @@ from pynamodb.expressions.update import Action
 
 from chalicelib.domain.errors import JobNotFound, NameTaken
 from chalicelib.store.models import COMMAND, AuditEntry, Job, JobName
-from chalicelib.store.transactions import Conflict, note, transaction, until_settled
+from chalicelib.store.transactions import Parts, note, transaction, until_settled
 
 # DynamoDB refuses to look for a longer key, or an empty one. Not all emulators do: some find nothing.
 _KEY_BYTES = 2048
-
-
-class _NameTaken(Exception):
-    """The condition on a name did not hold."""
 
 
 def get_job(job_id: str) -> Job:
@@ -36,13 +32,10 @@ def list_jobs(app_name: str | None) -> list[Job]:
 @until_settled
 def create_job(job: Job, entry: AuditEntry) -> None:
     """Stores a new job and takes its name. Raises NameTaken."""
-    try:
-        with transaction(_NameTaken, Conflict, Conflict) as parts:
-            parts.save(_name(job), JobName.JobId.does_not_exist())
-            parts.save(job, Job.JobId.does_not_exist())
-            note(parts, entry)
-    except _NameTaken:
-        raise NameTaken(job.Name) from None
+    with transaction() as parts:
+        _take_name(parts, job)
+        parts.save(job, Job.JobId.does_not_exist())
+        note(parts, entry)
 
 
 @until_settled
@@ -57,16 +50,12 @@ def edit_job(job_id: str, edit: Callable[[Job], AuditEntry]) -> Job:
     entry = edit(job)
     job.Revision = revision + 1
     renamed = (old.AppName, old.Name) != (job.AppName, job.Name)
-    failures = [Conflict, _NameTaken] if renamed else []
-    try:
-        with transaction(*failures, Conflict, Conflict) as parts:
-            if renamed:
-                parts.delete(old, JobName.JobId == job_id)
-                parts.save(_name(job), JobName.JobId.does_not_exist())
-            note(parts, entry)
-            parts.update(job, _command_of(job), Job.Revision == revision)
-    except _NameTaken:
-        raise NameTaken(job.Name) from None
+    with transaction() as parts:
+        if renamed:
+            parts.delete(old, JobName.JobId == job_id)
+            _take_name(parts, job)
+        note(parts, entry)
+        parts.update(job, _command_of(job), Job.Revision == revision)
     return job
 
 
@@ -90,10 +79,14 @@ def delete_job(job_id: str, describe: Callable[[Job], AuditEntry]) -> None:
     """
     job = get_job(job_id)
     entry = describe(job)
-    with transaction(Conflict, Conflict, Conflict) as parts:
+    with transaction() as parts:
         parts.delete(_name(job), JobName.JobId == job_id)
         parts.delete(job, Job.Revision == job.Revision)
         note(parts, entry)
+
+
+def _take_name(parts: Parts, job: Job) -> None:
+    parts.save(_name(job), JobName.JobId.does_not_exist(), otherwise=NameTaken(job.Name))
 
 
 def _name(job: Job) -> JobName:

@@ -3,12 +3,12 @@
 import time
 from typing import Any
 
-from pynamodb.exceptions import DoesNotExist, PutError
+from pynamodb.exceptions import DoesNotExist
 from pynamodb.expressions.condition import Condition
 
 from chalicelib.domain.states import Reason, Status, repeated_message, sources
 from chalicelib.store.models import Result
-from chalicelib.store.transactions import CONDITION_FAILED
+from chalicelib.store.transactions import try_write
 
 
 def result_key(job_id: str, executor_id: str) -> str:
@@ -78,10 +78,4 @@ def _is_same(result: Result) -> Any:
 
 
 def _put(result: Result, condition: Condition) -> bool:
-    try:
-        result.save(condition)
-    except PutError as error:
-        if error.cause_response_code == CONDITION_FAILED:
-            return False
-        raise
-    return True
+    return try_write(lambda: result.save(condition))

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pynamodb.exceptions import DoesNotExist
 
 from chalicelib.store.models import AuditEntry, Token
-from chalicelib.store.transactions import Conflict, note, transaction, until_settled
+from chalicelib.store.transactions import note, transaction, until_settled
 
 
 class _Gone(Exception):
@@ -15,7 +15,7 @@ class _Gone(Exception):
 @until_settled
 def add_token(token: Token, entry: AuditEntry) -> None:
     """Stores a new token."""
-    with transaction(Conflict, Conflict) as parts:
+    with transaction() as parts:
         parts.save(token, Token.Hash.does_not_exist())
         note(parts, entry)
 
@@ -38,8 +38,8 @@ def list_tokens() -> list[Token]:
 @until_settled
 def delete_token(token: Token, entry: AuditEntry) -> None:
     """Removes a token; where another did before, that one's entry says so."""
-    with suppress(_Gone), transaction(_Gone, Conflict) as parts:
-        parts.delete(token, Token.Hash.exists())
+    with suppress(_Gone), transaction() as parts:
+        parts.delete(token, Token.Hash.exists(), otherwise=_Gone())
         note(parts, entry)
 
 

@@ -1,12 +1,15 @@
-"""DynamoDB's transactions: what their failures mean, and trying again where others were faster."""
+"""Conditional writes and transactions: what their failures mean, and another try if others won."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import NoReturn
 
 from pynamodb.connection import Connection
-from pynamodb.exceptions import TransactWriteError
+from pynamodb.exceptions import PynamoDBException, TransactWriteError
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+from pynamodb.models import Model
 from pynamodb.transactions import TransactWrite
 from tenacity import (
     RetryCallState,
@@ -53,28 +56,79 @@ def _connection() -> Connection:
     )
 
 
-@contextmanager
-def transaction(*failures: type[Exception]) -> Iterator[TransactWrite]:
-    """A transaction that raises `failures[i]` where the condition of its i-th part does not hold.
+class Parts:
+    """The parts of a transaction: a condition each, and what is raised if it does not hold."""
 
-    DynamoDB counts the parts as PynamoDB sends them: deletions, then puts, then updates.
+    def __init__(self, write: TransactWrite) -> None:
+        self._write = write
+        self._deletions: list[Exception | None] = []
+        self._puts: list[Exception | None] = []
+        self._updates: list[Exception | None] = []
+
+    def delete(self, item: Model, condition: Condition, otherwise: Exception | None = None) -> None:
+        """Deletes the item; `otherwise` is raised if the condition does not hold, Conflict if None."""
+        self._write.delete(item, condition)
+        self._deletions.append(otherwise)
+
+    def save(self, item: Model, condition: Condition, otherwise: Exception | None = None) -> None:
+        """Stores the item as a whole; the rest as in `delete`."""
+        self._write.save(item, condition)
+        self._puts.append(otherwise)
+
+    def update(
+        self,
+        item: Model,
+        actions: list[Action],
+        condition: Condition,
+        otherwise: Exception | None = None,
+    ) -> None:
+        """Does these actions to the stored item; the rest as in `delete`."""
+        self._write.update(item, actions, condition)
+        self._updates.append(otherwise)
+
+    @property
+    def failures(self) -> list[Exception | None]:
+        """What each part raises, in the order in which PynamoDB sends the parts."""
+        return [*self._deletions, *self._puts, *self._updates]
+
+
+@contextmanager
+def transaction() -> Iterator[Parts]:
+    """Sends its parts at the end of the block. If a condition does not hold, nothing is written.
+
+    Raises the `otherwise` of the first such part, Conflict if it has none. Deletions come first, then puts:
+    a rename that another did before has lost its old name too, and must read again.
     """
     try:
-        with TransactWrite(connection=_connection()) as parts:
+        with TransactWrite(connection=_connection()) as write:
+            parts = Parts(write)
             yield parts
     except TransactWriteError as error:
         codes = [reason.code if reason else _NO_REASON for reason in error.cancellation_reasons]
         if not codes:
             raise
-        for code, failure in zip(codes, failures, strict=True):
-            if code == _CONDITION:
-                raise failure() from None
-        raise Conflict(codes) from error
+        failed = (
+            failure or Conflict(codes)
+            for code, failure in zip(codes, parts.failures, strict=True)
+            if code == _CONDITION
+        )
+        raise next(failed, Conflict(codes)) from error
 
 
-def note(parts: TransactWrite, entry: AuditEntry) -> None:
-    """Makes an audit entry one more put of a transaction: no change without its entry, and vice versa.
+def note(parts: Parts, entry: AuditEntry) -> None:
+    """Makes an audit entry one more part of a transaction: no change without its entry, and vice versa.
 
     Entries are only ever added.
     """
     parts.save(entry, AuditEntry.At.does_not_exist())
+
+
+def try_write(write: Callable[[], object]) -> bool:
+    """Does a single conditional write; False if its condition does not hold."""
+    try:
+        write()
+    except PynamoDBException as error:
+        if error.cause_response_code == CONDITION_FAILED:
+            return False
+        raise
+    return True

@@ -281,6 +281,20 @@ def test_two_renames_to_one_name_have_one_winner() -> None:
     assert {owner.Name: owner.JobId for owner in JobName.scan()} == {"one": "j1", "new": "j2"}
 
 
+def test_a_rename_that_another_did_before_is_no_clash_of_names() -> None:
+    create(job("j1", "old"))
+    renames = []
+
+    def rename(stored: Job) -> None:
+        if not renames:
+            renames.append(edit("j1", lambda other: setattr(other, "Name", "new")))
+        stored.Name = "new"
+
+    edit("j1", rename)
+    assert store.jobs.get_job("j1").Revision == 3
+    assert {owner.Name: owner.JobId for owner in JobName.scan()} == {"new": "j1"}
+
+
 @pytest.mark.parametrize("act", [lambda gone: delete(gone), lambda gone: edit(gone, print)])
 def test_what_is_not_there_is_neither_deleted_nor_edited(act: Any) -> None:
     with pytest.raises(JobNotFound):
