@@ -96,7 +96,7 @@ class Parts:
 def transaction() -> Iterator[Parts]:
     """Sends its parts at the end of the block. If a condition does not hold, nothing is written.
 
-    Raises the `otherwise` of the first such part, Conflict if it has none. Deletions come first, then puts:
+    Raises the `otherwise` of the first such part, or Conflict if it has none. Deletions come before puts:
     a rename that another did before has lost its old name too, and must read again.
     """
     try:
