@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from unittest.mock import create_autospec
 
 import pytest
 
@@ -36,11 +35,7 @@ from tests.swarm.conftest import (
     upkeep,
     wait_until,
 )
-from worker.engine.client import Engine
-from worker.engine.exits import Exits
-from worker.output.spool import SpoolDirectory
-from worker.target.command import Commands
-from worker.target.run import Runner
+from worker.target.watch import why_lost
 
 KILLS = int(os.environ.get("N") or 30)
 # A target is adopted a minute after its worker's death, and that one may have been killed as well.
@@ -192,16 +187,7 @@ def system(cluster: Cluster, tmp_path: Path) -> Iterator[Cluster]:
 def test_only_what_nobody_could_know_is_excused(
     came_up: int, code: int, prints: bool, excused: bool
 ) -> None:
-    exits = create_autospec(Exits, instance=True)
-    exits.since = datetime.fromtimestamp(came_up, UTC).isoformat()
-    runner = Runner(
-        create_autospec(Engine),
-        exits,
-        "n1",
-        Commands(),
-        create_autospec(SpoolDirectory, instance=True),
-        True,
-    )
+    since = datetime.fromtimestamp(came_up, UTC).isoformat()
     start = Start("m", code, prints, "j1", "1", [])
     result = {
         "ContainerId": "c1",
@@ -209,7 +195,7 @@ def test_only_what_nobody_could_know_is_excused(
         "Status": "RUNNING_FAILED",
         "Reason": "lost",
         "EndTime": 1060,
-        "E": runner._why_lost(None),
+        "E": why_lost(None, since),
     }
     judge = Judge({"e1": End(code, 1000, 1030)}, defaultdict(lambda: Counter({"m": 1})))
     judge.hear(start, result)

@@ -37,17 +37,15 @@ from worker import patience
 from worker.engine.client import (
     AlreadyStarted,
     Frame,
-    NotStarted,
     Refusal,
     UnknownExec,
     Unreachable,
 )
 from worker.engine.exits import Exits
 from worker.output.spool import SpoolDirectory
-from worker.target import ending
-from worker.target import run as life
+from worker.target import adopt, attachment, claim, ending, run, watch
 from worker.target.command import Commands
-from worker.target.run import Runner
+from worker.target.run import Runner, StartUnheard
 
 # One container, as three targets spell it; the first is its long id.
 CONTAINERS, NODE = ("c123", "c1", "web"), "n1"
@@ -127,7 +125,7 @@ class Life(RuleBasedStateMachine):
         self.death: tuple[str, str] | None = None
         self.ends: dict[str, tuple[str, ...]] = {}
         self.directory = Path(tempfile.mkdtemp())
-        for module in (life, ending, upkeep, executions):
+        for module in (adopt, attachment, claim, ending, run, watch, upkeep, executions):
             self.patch.setattr(module, "time", self.clock)
         self.patch.setattr("tenacity.time", self.clock)
         for patient in (patience.insist, patience.insist_on_log):
@@ -192,10 +190,12 @@ class Life(RuleBasedStateMachine):
         self.death = death
         spools = SpoolDirectory(self.directory, 10**6, 10**6)
         try:
-            with suppress(Death, NotStarted, Unreachable):
+            with suppress(Death, StartUnheard, Unreachable):
                 # No command of the model prints after its reader is gone: nobody asks for events.
                 exits = create_autospec(Exits, instance=True)
-                Runner(self.engine, exits, NODE, Commands(), spools, True).run(  # type: ignore[arg-type]
+                commands = Commands()
+                commands.hold(target)
+                Runner(self.engine, exits, NODE, commands, spools, True).run(  # type: ignore[arg-type]
                     Received(target, uuid4().hex, "r", first)
                 )
         finally:

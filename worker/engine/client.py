@@ -49,10 +49,6 @@ class UnknownExec(Exception):
     """The engine does not know this exec: it, or its container, is gone from its memory."""
 
 
-class NotStarted(Exception):
-    """The exec is there and was never started: whoever adopts it may start it."""
-
-
 class AlreadyStarted(Exception):
     """The exec was started before; its output cannot be had a second time."""
 

@@ -1,9 +1,8 @@
 """What an execution runs, its secrets opened; and how they are kept out of what is stored."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -70,15 +69,6 @@ class Commands:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[tuple[str, str], _Held] = {}
-
-    @contextmanager
-    def held(self, target: TargetMessage) -> Iterator[None]:
-        """Until the block's end what was read of its execution stays in memory."""
-        self.hold(target)
-        try:
-            yield
-        finally:
-            self.release(target)
 
     def hold(self, target: TargetMessage) -> None:
         """Counts one target more of the execution."""

@@ -1,76 +1,55 @@
-"""How a target's end is stored: its log first, with patience, and whatever the services say meanwhile."""
+"""How a target's end is stored: first its log, then its result. Both are tried again and again."""
 
 import time
-from typing import Any
 
 import structlog
 
 from chalicelib import store
-from chalicelib.clients import logs
-from chalicelib.clients.queues import TargetMessage
-from chalicelib.domain.states import TERMINAL, Reason, Status
+from chalicelib.domain.states import Status
 from chalicelib.store.models import Result
 from worker import metrics
-from worker.engine.client import Refusal
 from worker.output.spool import Spool
 from worker.patience import insist, insist_on_log
 from worker.target.command import Command
+from worker.target.outcome import Ended, Failure, Inspect, LoggedOutput
 
 log = structlog.stdlib.get_logger(__name__)
 
-# Between two looks for the end that a living owner stores.
-_LOOK = 2.0
 
-# How a command ended: the engine's inspect, or why there is none.
-End = dict[str, Any] | Refusal
-
-
-def complete_log(spool: Spool, result: Result) -> None:
-    """Brings the log to its end in S3; where S3 refuses for too long, the result says so."""
+def complete_log(spool: Spool, exec_id: str) -> LoggedOutput:
+    """Brings the log to its end in S3. If S3 refuses for too long, the log stays incomplete."""
     try:
         insist_on_log(spool.flush)
-        if dropped := spool.dropped:
-            result.OutputDropped, result.OutputIncomplete = dropped, True
-    except Exception:  # whatever S3 says, how the command ended must not be lost with it
-        log.exception("log given up", exec_id=result.ID)
-        result.OutputIncomplete = True
-    result.OutputSize, result.Output = spool.stored, spool.tail
+    except Exception:  # whatever S3 says, how the command ended must not be lost with the log
+        log.exception("log given up", exec_id=exec_id)
+        return LoggedOutput(spool.stored, spool.tail, incomplete=True)
+    dropped = spool.dropped
+    return LoggedOutput(spool.stored, spool.tail, dropped, incomplete=dropped is not None)
 
 
-def take_stored_output(target: TargetMessage, command_: Command, result: Result) -> None:
-    """The output of an adopted target: what its former worker had brought into the log."""
-    key = logs.log_key(*target.ids)
-    try:
-        size = insist_on_log(lambda: logs.known(key))
-        if size:
-            result.Output = insist_on_log(lambda: logs.stored_end(key, command_.tail))
-        result.OutputSize = size
-    except Exception:  # whatever S3 says, how the command ended must not be lost with it
-        log.exception("log not read", exec_id=result.ID)
-
-
-def ended_meanwhile(target: TargetMessage, seconds: float) -> bool:
-    """Whether the target's owner stores its end within so many seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        result = insist(lambda: store.results.get_result(*target.ids))
-        if result is None or result.Status in TERMINAL:
-            return True
-        time.sleep(_LOOK)
-    return False
-
-
-def conclude(command_: Command, result: Result, end: End) -> None:
-    """Puts into the result how the command ended, without secrets."""
-    if isinstance(end, Refusal):
-        fail(result, Status.RUNNING_FAILED, end.reason, command_.scrub(str(end)))
+def store_end(command: Command, result: Result, ended: Ended, output: LoggedOutput) -> None:
+    """Stores how a command ended, without its secrets. Its log is complete in S3 by then."""
+    if isinstance(ended.end, Failure):
+        end: Inspect | Failure = Failure(ended.end.reason, command.scrub(ended.end.message))
     else:
-        result.Inspect = command_.mask(end)
+        end = command.mask(ended.end)
+    _store(result, Ended(end, ended.output_incomplete), output)
+
+
+def store_failure(result: Result, failure: Failure, output_incomplete: bool = False) -> None:
+    """Stores a failure whose message is our own: nothing of the command can be in it."""
+    _store(result, Ended(failure, output_incomplete), LoggedOutput())
+
+
+def _store(result: Result, ended: Ended, output: LoggedOutput) -> None:
+    result.OutputSize, result.Output = output.size, output.end
+    result.OutputDropped = output.dropped
+    result.OutputIncomplete = ended.output_incomplete or output.incomplete or None
+    if isinstance(ended.end, Failure):
+        fail(result, Status.RUNNING_FAILED, ended.end)
+    else:
+        result.Inspect = ended.end
         result.Status, result.EndTime = Status.FINISHED, time.time()
-
-
-def store_end(result: Result) -> None:
-    """Stores how a target ended. Its log is complete in S3 by then."""
     if insist(lambda: store.results.move_result(result)):
         metrics.FINISHED.labels(_outcome(result)).inc()
     else:
@@ -83,7 +62,7 @@ def _outcome(result: Result) -> str:
     return "succeeded" if result.Inspect["ExitCode"] == 0 else "exit_code"
 
 
-def fail(result: Result, status: Status, reason: Reason, message: str) -> None:
-    """Puts into the result that its target failed, and why."""
-    result.Status, result.Reason, result.E = status, reason, message
+def fail(result: Result, status: Status, failure: Failure) -> None:
+    """Writes into the result that its target failed, and why."""
+    result.Status, result.Reason, result.E = status, failure.reason, failure.message
     result.EndTime = time.time()

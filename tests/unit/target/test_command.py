@@ -10,9 +10,10 @@ import pytest
 from chalicelib import store
 from chalicelib.clients import secrets
 from chalicelib.clients.aws import client
-from chalicelib.clients.queues import TargetMessage
+from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.domain.errors import SecretsUnreadable
 from chalicelib.store.models import Execution
+from tests.unit.target.life import NOW, in_hand
 from worker.target.command import Command, Commands
 
 pytestmark = pytest.mark.usefixtures("aws")
@@ -70,14 +71,14 @@ def test_plain_secrets_leave_memory_with_the_last_target(requests: Any) -> None:
     commands = Commands()
     first, second = TARGETS[:2]
     commands.hold(first)
-    with commands.held(second):
+    with in_hand(commands, second):
         commands.load(second)
     commands.load(first)
     assert requests == {"GetItem": 1, "Decrypt": 2}
     commands.release(first)
     gc.collect()
     assert not any(isinstance(thing, Command) for thing in gc.get_objects())
-    with commands.held(first):
+    with in_hand(commands, first):
         commands.load(first)
     assert requests == {"GetItem": 2, "Decrypt": 4}
 
@@ -87,7 +88,7 @@ def test_a_failed_read_fails_for_all_who_waited_and_the_next_one_reads_anew(
     requests: Any, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     commands = Commands()
-    with monkeypatch.context() as patch, commands.held(TARGETS[0]):
+    with monkeypatch.context() as patch, in_hand(commands, TARGETS[0]):
         patch.setattr(
             store.executions, "get_execution", lambda *ids: (_ for _ in ()).throw(error("gone"))
         )
@@ -95,3 +96,46 @@ def test_a_failed_read_fails_for_all_who_waited_and_the_next_one_reads_anew(
             commands.load(TARGETS[0])
         patch.undo()
         assert commands.load(TARGETS[0]).secrets == ["first", "second"]
+
+
+def test_each_of_many_targets_keeps_a_shorter_end_of_its_output(message: Received) -> None:
+    found = store.executions.get_execution("j1", message.target.executor_id)
+    found.Target = [{"ContainerId": f"c{number}", "NodeId": "n1"} for number in range(1000)]
+    found.save()
+    commands = Commands()
+    with in_hand(commands, message.target):
+        assert commands.load(message.target).tail == 4 * 1024**2 // 1000
+
+
+def with_secrets(*secrets_: str) -> Command:
+    return Command(
+        line="echo",
+        secrets=list(secrets_),
+        env=[],
+        user="",
+        privileged=False,
+        may_run_as_root=False,
+        app_name="a",
+        service_name="",
+        own_containers_only=False,
+        created=NOW,
+        expires=0,
+        tail=1,
+    )
+
+
+@pytest.mark.parametrize("secrets_", [(), ("",), ("a", "", "b b")])
+def test_only_the_secrets_among_the_arguments_are_masked(secrets_: tuple[str, ...]) -> None:
+    given = {"ProcessConfig": {"entrypoint": "echo", "arguments": ["a", *secrets_]}, "Pid": 1}
+    masked = with_secrets(*secrets_).mask(given)
+    assert masked["ProcessConfig"]["arguments"] == ["a", *("*" * len(text) for text in secrets_)]
+    assert (masked["Pid"], masked["ProcessConfig"]["entrypoint"]) == (1, "echo")
+    assert given["ProcessConfig"]["arguments"] == ["a", *secrets_]  # type: ignore[index]
+
+
+def test_an_empty_secret_scrubs_nothing() -> None:
+    assert with_secrets("").scrub("all right") == "all right"
+
+
+def test_a_secret_that_holds_another_is_scrubbed_whole() -> None:
+    assert "word" not in with_secrets("pass", "password").scrub("no password here")

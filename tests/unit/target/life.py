@@ -1,0 +1,118 @@
+"""What the tests of a target's life share: an execution, its message, and what is stored of it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from chalicelib import store
+from chalicelib.clients import secrets
+from chalicelib.clients.queues import Received, TargetMessage
+from chalicelib.domain.states import Status
+from chalicelib.store.models import Execution, Result
+from worker.engine.client import Frame
+from worker.output.spool import SpoolDirectory
+from worker.target.command import Commands
+from worker.target.run import Runner
+
+NOW = 1_800_000_000.0
+SECRET = "s3cret value"
+# What an engine says of an exec that is over.
+OVER = {
+    "ID": "e1",
+    "Running": False,
+    "ExitCode": 0,
+    "Pid": 7,
+    "ProcessConfig": {"entrypoint": "echo", "arguments": ["hi", SECRET]},
+}
+
+
+@contextmanager
+def in_hand(commands: Commands, target: TargetMessage) -> Iterator[None]:
+    """As a consumer does: holds the execution while one of its targets is in hand."""
+    commands.hold(target)
+    try:
+        yield
+    finally:
+        commands.release(target)
+
+
+class HeldRunner:
+    """A runner whose messages are in hand."""
+
+    def __init__(self, engine: Any, exits: Any, folder: Path, redact: bool = True) -> None:
+        self._commands = Commands()
+        spools = SpoolDirectory(folder, 10**6, 10**6)
+        self._runner = Runner(engine, exits, "n1", self._commands, spools, redact)
+
+    def run(self, message: Received) -> None:
+        with in_hand(self._commands, message.target):
+            self._runner.run(message)
+
+
+def printing(*frames: Frame) -> Callable[[str], Iterator[Frame]]:
+    """What an engine does at a start: it gives the output, a generator that can be closed."""
+    return lambda exec_id: (frame for frame in frames)
+
+
+def container(id: str, **host: Any) -> dict[str, Any]:
+    """What an engine says of an ordinary container."""
+    return {"Id": id, "Config": {"User": ""}, "HostConfig": host, "Mounts": []}
+
+
+def accepted(when: float, **fields: Any) -> Received:
+    """An execution that was stored then, and its message."""
+    executor_id = f"{when:.6f}"
+    Execution(
+        "j1",
+        executor_id,
+        AppName="a",
+        ServiceName="",
+        Name="n",
+        User="u",
+        Env=["A=b"],
+        Sealed=secrets.pack([secrets.seal("j1", SECRET)]),
+        ExpiresAt=int(when) + 1000,
+        **{
+            "Cmd": "echo hi",
+            "Privileged": True,
+            "MayRunAsRoot": True,
+            "UnknownNodes": [],
+            "Target": [{"ContainerId": "c1", "NodeId": "n1"}],
+            **fields,
+        },
+    ).save()
+    return Received(TargetMessage("j1", executor_id, "c1"), "m1", "receipt", first=True)
+
+
+def again(message: Received) -> Received:
+    return Received(message.target, "m1", "receipt 2", first=False)
+
+
+def stored(message: Received) -> Result:
+    found = store.results.get_result("j1", message.target.executor_id, "c1")
+    assert found
+    return found
+
+
+def claimed(message: Received, status: Status = Status.CREATED) -> None:
+    """Another worker claimed it with the exec e1."""
+    key = store.results.result_key("j1", message.target.executor_id)
+    Result(key, "c1", NodeId="n1", Status=status, ID="e1", ExpiresAt=1).save()
+
+
+def claimed_during_the_create(engine: Any, message: Received) -> None:
+    """Another worker claims it while the engine makes our exec, e2."""
+
+    def create(*arguments: Any) -> str:
+        claimed(message, Status.RUNNING)
+        return "e2"
+
+    engine.create.side_effect = create
+
+
+def make_unreadable(message: Received) -> None:
+    """Its secret was sealed for another job."""
+    found = store.executions.get_execution("j1", message.target.executor_id)
+    found.Sealed = secrets.pack([secrets.seal("j2", SECRET)])
+    found.save()

@@ -1,0 +1,289 @@
+"""How a target goes on that another worker took up: it is never started twice, and always ends."""
+
+from typing import Any
+
+import pytest
+
+from chalicelib import store
+from chalicelib.clients import logs, secrets
+from chalicelib.clients.queues import Received
+from chalicelib.config import settings
+from chalicelib.domain.states import Reason, Status
+from chalicelib.store.models import Result
+from tests.unit.target.life import (
+    NOW,
+    OVER,
+    SECRET,
+    HeldRunner,
+    accepted,
+    again,
+    claimed,
+    claimed_during_the_create,
+    make_unreadable,
+    printing,
+    stored,
+)
+from worker.engine.client import (
+    AlreadyStarted,
+    UnknownExec,
+    Unreachable,
+)
+from worker.target import adopt, run, watch
+from worker.target.run import StartUnheard
+
+pytestmark = pytest.mark.usefixtures("aws", "clock")
+
+
+def test_an_exec_that_was_never_started_is_started(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    claimed(message)
+    engine.inspect.side_effect = [{**OVER, "ExitCode": None}, OVER]
+    runner.run(again(message))
+    engine.start.assert_called_once_with("e1")
+    assert (stored(message).Status, stored(message).Output) == (Status.FINISHED, b"hi\n")
+
+
+@pytest.mark.parametrize("status", [Status.CREATED, Status.RUNNING])
+def test_an_exec_that_runs_is_awaited_and_not_started(
+    runner: HeldRunner, engine: Any, message: Received, status: Status
+) -> None:
+    claimed(message, status)
+    running = {**OVER, "Running": True, "ExitCode": None}
+    engine.inspect.side_effect = [running, running, {**OVER, "ExitCode": 5}]
+    runner.run(again(message))
+    engine.start.assert_not_called()
+    result = stored(message)
+    assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 5)
+    assert result.OutputIncomplete is True
+
+
+@pytest.mark.parametrize(
+    ("told", "reason", "says"),
+    [
+        (7, None, None),
+        (None, Reason.LOST, "2027-01-15T08:00:00"),
+        # The engine had given it up: that is no exit code of the command's.
+        (127, Reason.LOST, "127"),
+    ],
+)
+def test_126_of_a_command_that_lost_its_reader_is_not_believed(
+    runner: HeldRunner,
+    engine: Any,
+    exits: Any,
+    message: Received,
+    told: int | None,
+    reason: Reason | None,
+    says: str | None,
+) -> None:
+    claimed(message, Status.RUNNING)
+    engine.inspect.return_value = {**OVER, "ExitCode": 126}
+    exits.told.return_value = told
+    runner.run(again(message))
+    result = stored(message)
+    assert result.Reason == reason
+    assert says in result.E if says else result.Inspect["ExitCode"] == told
+
+
+def test_127_of_a_process_is_believed(runner: HeldRunner, engine: Any, message: Received) -> None:
+    claimed(message, Status.RUNNING)
+    engine.inspect.return_value = {**OVER, "ExitCode": 127}
+    runner.run(again(message))
+    assert stored(message).Inspect["ExitCode"] == 127
+
+
+def test_126_of_a_command_that_still_runs_is_not_its_end(
+    runner: HeldRunner, engine: Any, exits: Any, message: Received
+) -> None:
+    """The engine says so of a command that printed to both of its streams without a reader."""
+    claimed(message, Status.RUNNING)
+    engine.inspect.return_value = {**OVER, "ExitCode": 126}
+    engine.is_alive.side_effect = [True, True, False]
+    exits.told.return_value = 7
+    runner.run(again(message))
+    assert stored(message).Inspect["ExitCode"] == 7
+    engine.is_alive.assert_called_with("c1", 7)
+
+
+def test_a_start_costs_three_engine_calls_also_when_adopted(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    never = {**OVER, "Running": False, "ExitCode": None, "Pid": 0}
+    runner.run(message)
+    assert calls(engine) == ["create", "start", "inspect"]
+    engine.reset_mock()
+    late = accepted(NOW - 1)
+    claimed(late)
+    engine.inspect.side_effect = [never, dict(OVER)]
+    runner.run(again(late))
+    assert calls(engine) == ["inspect", "start", "inspect"]
+
+
+def calls(engine: Any) -> list[str]:
+    """What was asked of the engine about the exec: all but whether the container is one to run in."""
+    about = ("create", "start", "inspect", "is_alive", "ends")
+    return [name for name, _, _ in engine.method_calls if name in about]
+
+
+def test_an_engine_that_is_gone_for_good_ends_its_targets(
+    runner: HeldRunner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_ENGINE_GONE_SECONDS", 60)
+    claimed(message, Status.RUNNING)
+    engine.inspect.side_effect = [{**OVER, "Running": True}, *[Unreachable] * 100]
+    runner.run(again(message))
+    result = stored(message)
+    assert (result.Status, result.Reason) == (Status.RUNNING_FAILED, Reason.LOST)
+    assert engine.inspect.call_count < 50
+
+
+def test_loser_of_the_claim_adopts_if_it_holds_the_only_message(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    """Another worker took the target up by the same message, which it could not hold."""
+    claimed_during_the_create(engine, message)
+    engine.inspect.return_value = {**OVER, "ExitCode": 5}
+    runner.run(again(message))
+    result = stored(message)
+    assert (result.ID, result.Status, result.Inspect["ExitCode"]) == ("e1", Status.FINISHED, 5)
+    engine.start.assert_not_called()
+
+
+@pytest.mark.parametrize(("looks", "patience"), [(0, 0), (8, adopt._DOUBTFUL_OWNER_SECONDS)])
+def test_an_end_that_comes_under_watch_is_first_left_to_its_owner(
+    runner: HeldRunner, engine: Any, message: Received, clock: Any, looks: int, patience: float
+) -> None:
+    claimed(message, Status.RUNNING)
+    engine.inspect.side_effect = [*[{**OVER, "Running": True}] * looks, OVER]
+    runner.run(again(message))
+    assert stored(message).Status == Status.FINISHED
+    pauses = [
+        min(watch._FIRST_PAUSE_SECONDS * 2**look, watch._LONGEST_PAUSE_SECONDS)
+        for look in range(looks)
+    ]
+    assert patience <= clock.seconds - sum(pauses) <= patience + adopt._LOOK_SECONDS
+
+
+@pytest.mark.parametrize(("code", "told"), [(None, "how it ended is lost"), (7, "ended with 7")])
+def test_an_exec_that_the_engine_forgot_is_lost(
+    runner: HeldRunner, engine: Any, exits: Any, message: Received, code: int | None, told: str
+) -> None:
+    claimed(message, Status.RUNNING)
+    engine.inspect.side_effect = UnknownExec
+    exits.known.return_value = code
+    runner.run(again(message))
+    assert (stored(message).Status, stored(message).Reason) == (Status.RUNNING_FAILED, Reason.LOST)
+    assert told in stored(message).E
+    engine.start.assert_not_called()
+
+
+def test_a_worker_that_starts_second_waits_for_the_first(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    engine.start.side_effect = AlreadyStarted
+    runner.run(message)
+    assert stored(message).Status == Status.FINISHED
+    assert stored(message).OutputIncomplete is True
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_claimed_exec_is_not_started_long_after_the_deadline(
+    runner: HeldRunner, engine: Any, late: bool
+) -> None:
+    old = accepted(NOW - settings.delivery_deadline - run._START_GRACE_SECONDS - late)
+    claimed(old)
+    never_started = {**OVER, "ExitCode": None}
+    engine.inspect.side_effect = [never_started, OVER]
+    runner.run(again(old))
+    assert engine.start.called is not late
+    assert stored(old).Reason == (Reason.EXPIRED if late else None)
+    assert stored(old).Status == (Status.RUNNING_FAILED if late else Status.FINISHED)
+
+
+def test_a_living_owner_stores_the_end_itself(
+    runner: HeldRunner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch, clock: Any
+) -> None:
+    """Who comes by a second message waits for it, since the owner has all of the output."""
+    claimed(message, Status.RUNNING)
+    get = store.results.get_result
+    asked = []
+
+    def ends_meanwhile(*key: str) -> Result | None:
+        asked.append(clock.seconds)
+        if len(asked) == 4:
+            owned = get(*key)
+            assert owned
+            owned.Status, owned.Output = Status.FINISHED, b"whole"
+            store.results.move_result(owned)
+        return get(*key)
+
+    monkeypatch.setattr(store.results, "get_result", ends_meanwhile)
+    runner.run(message)
+    assert (stored(message).Output, stored(message).OutputIncomplete) == (b"whole", None)
+
+
+def test_an_owner_that_stores_no_end_in_time_is_taken_for_dead(
+    runner: HeldRunner, message: Received, clock: Any
+) -> None:
+    claimed(message, Status.RUNNING)
+    runner.run(message)
+    assert (stored(message).Status, stored(message).OutputIncomplete) == (Status.FINISHED, True)
+    assert clock.seconds >= adopt._LIVING_OWNER_SECONDS
+
+
+def test_an_adopted_end_is_stored_through_an_outage_of_kms(
+    runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed(message, Status.RUNNING)
+    unseal, failures = secrets.unseal, iter([True, True])
+
+    def stumbling(job_id: str, sealed: secrets.Sealed) -> str:
+        if next(failures, False):
+            raise ConnectionError
+        return unseal(job_id, sealed)
+
+    monkeypatch.setattr(secrets, "unseal", stumbling)
+    runner.run(again(message))
+    assert stored(message).Inspect["ProcessConfig"]["arguments"] == ["hi", "*" * len(SECRET)]
+
+
+def test_an_adopted_exec_that_is_over_has_its_code_and_stored_output(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    claimed(message, Status.RUNNING)
+    logs.GrowingObject(logs.log_key("j1", message.target.executor_id, "c1")).write(b"so far")
+    engine.inspect.return_value = {**OVER, "ExitCode": 3}
+    runner.run(again(message))
+    engine.start.assert_not_called()
+    result = stored(message)
+    assert (result.Status, result.Inspect["ExitCode"], result.Output) == ("FINISHED", 3, b"so far")
+    assert (result.OutputSize, result.OutputIncomplete) == (6, True)
+    assert result.Inspect["ProcessConfig"]["arguments"] == ["hi", "*" * len(SECRET)]
+
+
+@pytest.mark.parametrize("code", [0, None])
+def test_an_adopted_exec_with_unreadable_secrets_shows_nothing(
+    runner: HeldRunner, engine: Any, message: Received, code: int | None
+) -> None:
+    make_unreadable(message)
+    claimed(message, Status.RUNNING)
+    engine.inspect.return_value = {**OVER, "ExitCode": code}
+    runner.run(again(message))
+    result = stored(message)
+    assert (result.Status, result.Reason) == (Status.RUNNING_FAILED, Reason.SECRETS_UNREADABLE)
+    assert result.Inspect is None
+
+
+def test_a_start_the_engine_never_heard_is_made_at_the_next_delivery(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    engine.start.side_effect = Unreachable("connection refused")
+    engine.inspect.return_value = {**OVER, "ExitCode": None}
+    with pytest.raises(StartUnheard):
+        runner.run(message)
+    engine.start.side_effect = printing((1, b"hi\n"))
+    engine.inspect.side_effect = [{**OVER, "ExitCode": None}, OVER]
+    runner.run(again(message))
+    assert (stored(message).Status, stored(message).Output) == (Status.FINISHED, b"hi\n")
+    assert stored(message).OutputIncomplete is None
+    engine.create.assert_called_once()

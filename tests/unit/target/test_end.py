@@ -1,0 +1,386 @@
+"""How a target's end is found and stored: exit codes, output, and the order of the steps."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chalicelib import store
+from chalicelib.clients import logs
+from chalicelib.clients.queues import Received
+from chalicelib.domain.states import MEANINGS, Reason, Status
+from chalicelib.store.models import Result
+from tests.unit.target.life import (
+    NOW,
+    OVER,
+    SECRET,
+    HeldRunner,
+    accepted,
+    again,
+    claimed,
+    printing,
+    stored,
+)
+from worker import patience
+from worker.engine.client import (
+    Frame,
+    OutputCut,
+    Refusal,
+    UnknownExec,
+    Unreachable,
+)
+from worker.output.spool import LAST_BYTES, Spool
+from worker.target import attachment, watch
+
+pytestmark = pytest.mark.usefixtures("aws", "clock")
+
+
+def test_a_target_runs_and_its_secrets_are_masked(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    runner.run(message)
+    engine.create.assert_called_once_with("c1", ["echo", "hi", SECRET], ["A=b"], "u", True)
+    result = stored(message)
+    assert (result.Status, result.Output, result.OutputSize) == (Status.FINISHED, b"hi\n", 3)
+    assert result.Inspect["ProcessConfig"]["arguments"] == ["hi", "*" * len(SECRET)]
+    assert result.OutputIncomplete is None
+
+
+@pytest.mark.parametrize("code", [126, 127])
+@pytest.mark.parametrize("adopted", [False, True])
+def test_the_code_of_a_command_that_could_not_start_is_its_own(
+    runner: HeldRunner, engine: Any, exits: Any, message: Received, code: int, adopted: bool
+) -> None:
+    """It never had a process; so it had no output whose reader could have gone."""
+    if adopted:
+        claimed(message)
+    engine.inspect.return_value = {**OVER, "ExitCode": code, "Pid": 0}
+    runner.run(again(message) if adopted else message)
+    assert stored(message).Inspect["ExitCode"] == code
+    exits.told.assert_not_called()
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "cut"), [(None, 126, None), (126, 126, None), (7, 7, True)]
+)
+def test_126_with_a_reader_is_believed_unless_the_event_says_otherwise(
+    runner: HeldRunner,
+    engine: Any,
+    exits: Any,
+    message: Received,
+    told: int | None,
+    code: int,
+    cut: bool | None,
+) -> None:
+    engine.inspect.return_value = {**OVER, "ExitCode": 126}
+    exits.known.return_value = exits.told.return_value = told
+    runner.run(message)
+    result = stored(message)
+    assert (result.Inspect["ExitCode"], result.OutputIncomplete) == (code, cut)
+
+
+def test_an_end_while_the_engine_was_away_may_have_cut_the_output(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    engine.inspect.side_effect = [Unreachable, OVER]
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.OutputIncomplete) == (Status.FINISHED, True)
+
+
+def test_a_connection_whose_output_cannot_be_kept_is_closed(
+    runner: HeldRunner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that goes on printing would wait for its reader for ever."""
+    hung_up = threading.Event()
+
+    def start(exec_id: str) -> Iterator[Frame]:
+        try:
+            while True:
+                yield 1, b"more"
+        finally:
+            hung_up.set()
+
+    def full(spool: Spool, chunk: bytes) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Spool, "write", full)
+    engine.start.side_effect = start
+    ended = iter([{**OVER, "Running": True}] * 3)
+    engine.inspect.side_effect = lambda exec_id: OVER if hung_up.is_set() else next(ended)
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.OutputIncomplete) == (Status.FINISHED, True)
+
+
+def test_the_log_is_complete_before_the_end_is_stored(
+    runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = logs.log_key("j1", message.target.executor_id, "c1")
+    seen = []
+    move = store.results.move_result
+
+    def watched(result: Result) -> bool:
+        seen.append((result.Status, logs.stored(key)))
+        return move(result)
+
+    monkeypatch.setattr(store.results, "move_result", watched)
+    runner.run(message)
+    assert seen == [(Status.FINISHED, 3)]
+
+
+def test_a_command_that_takes_its_time_shows_as_running(
+    runner: HeldRunner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+    move = store.results.move_result
+    moves = []
+
+    def watched(result: Result) -> bool:
+        moves.append((result.Status, result.ID))
+        moved = move(result)
+        told.set()
+        return moved
+
+    def start(exec_id: str) -> Iterator[Frame]:
+        assert told.wait(30)
+        yield 1, b"late"
+
+    monkeypatch.setattr(attachment, "_RUNNING_AFTER_SECONDS", 0)
+    monkeypatch.setattr(store.results, "move_result", watched)
+    engine.start.side_effect = start
+    runner.run(message)
+    assert moves == [(Status.RUNNING, "e1"), (Status.FINISHED, "e1")]
+    assert stored(message).Output == b"late"
+
+
+def test_the_open_output_of_a_forgotten_exec_is_not_waited_for(
+    runner: HeldRunner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, freed = threading.Event(), threading.Event()
+
+    def start(exec_id: str) -> Iterator[Frame]:
+        yield 1, b"before"
+        taken.set()
+        freed.wait(30)
+
+    def inspect(exec_id: str) -> Any:
+        assert taken.wait(30)
+        return answer(next(looks, UnknownExec()))
+
+    looks = iter([Unreachable("away"), Refusal(Reason.ENGINE_ERROR, "no"), dict(OVER)])
+    for name in ("_RUNNING_AFTER_SECONDS", "_UPLOAD_SECONDS", "_PAUSE_PER_UPLOAD"):
+        monkeypatch.setattr(attachment, name, 0)
+    monkeypatch.setattr(watch, "_KNOWN_SECONDS", 0)
+    engine.start.side_effect = start
+    engine.inspect.side_effect = inspect
+    try:
+        runner.run(message)
+    finally:
+        freed.set()
+    result = stored(message)
+    assert (result.Status, result.Reason) == (Status.RUNNING_FAILED, Reason.LOST)
+    assert (result.Output, result.OutputIncomplete) == (b"before", True)
+
+
+def answer(what: Any) -> Any:
+    if isinstance(what, Exception):
+        raise what
+    return what
+
+
+def test_a_refused_start_is_a_failure_without_secrets(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    engine.start.side_effect = Refusal(Reason.CONTAINER_GONE, f"exec failed: {SECRET}")
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Reason) == (Status.RUNNING_FAILED, Reason.CONTAINER_GONE)
+    assert result.E == "exec failed: ***"
+    assert (result.EndTime, result.OutputIncomplete) == (NOW, None)
+
+
+def test_an_output_that_broke_off_is_incomplete_but_has_an_exit_code(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    def start(exec_id: str) -> Iterator[Frame]:
+        yield 1, b"half"
+        raise OutputCut("gone")
+
+    engine.start.side_effect = start
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Output, result.OutputIncomplete) == ("FINISHED", b"half", True)
+
+
+@pytest.mark.parametrize("failing", ["move_result", "flush"])
+def test_the_end_is_stored_through_an_outage(
+    runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    owner, name = (store.results, failing) if failing == "move_result" else (Spool, failing)
+    real = getattr(owner, name)
+    failures = iter([True, True, False])
+
+    def stumbling(*arguments: Any) -> Any:
+        if next(failures, False):
+            raise ConnectionError
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, stumbling)
+    runner.run(message)
+    assert (stored(message).Status, stored(message).Output) == (Status.FINISHED, b"hi\n")
+
+
+@pytest.mark.parametrize("redact", [True, False])
+def test_secrets_are_removed_from_each_stream_of_the_output(
+    engine: Any, exits: Any, message: Received, tmp_path: Path, redact: bool
+) -> None:
+    half = len(SECRET) // 2
+    frames = [(1, b"<" + SECRET[:half].encode()), (2, b"!"), (1, SECRET[half:].encode() + b">s3")]
+    engine.start.side_effect = printing(*frames)
+    HeldRunner(engine, exits, tmp_path, redact).run(message)
+    raw = f"<{SECRET[:half]}!{SECRET[half:]}>s3".encode()
+    assert stored(message).Output == (b"<!***>s3" if redact else raw)
+
+
+def test_bytes_held_back_by_redaction_survive_a_broken_output(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    def start(exec_id: str) -> Iterator[Frame]:
+        yield 1, b"half of it: s3cr"
+        raise OutputCut("gone")
+
+    engine.start.side_effect = start
+    runner.run(message)
+    assert stored(message).Output == b"half of it: s3cr"
+
+
+def test_the_end_gives_the_disk_space_back(
+    runner: HeldRunner, message: Received, tmp_path: Path
+) -> None:
+    runner.run(message)
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"lock"}
+
+
+def test_a_log_that_s3_keeps_refusing_does_not_cost_the_exit_code(
+    runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch, clock: Any
+) -> None:
+    def refuse(spool: Any) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(Spool, "flush", refuse)
+    monkeypatch.setattr("tenacity.time", clock)
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 0)
+    assert (result.OutputIncomplete, result.OutputSize, result.Output) == (True, 0, b"hi\n")
+    assert patience.LOG_SECONDS <= clock.seconds < 2 * patience.LOG_SECONDS
+
+
+def test_the_engine_is_asked_for_the_end_before_the_log_is_completed(
+    runner: HeldRunner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    flush = Spool.flush
+
+    def watched(spool: Any) -> None:
+        steps.append("flush")
+        flush(spool)
+
+    monkeypatch.setattr(Spool, "flush", watched)
+    engine.inspect.side_effect = lambda exec_id: steps.append("inspect") or dict(OVER)
+    runner.run(message)
+    assert steps == ["inspect", "flush"]
+
+
+def test_an_exec_that_outlives_its_output_was_cut_off(
+    runner: HeldRunner, engine: Any, exits: Any, message: Received
+) -> None:
+    running = {**OVER, "Running": True, "ExitCode": None}
+    engine.inspect.side_effect = [*[running] * 9, {**OVER, "ExitCode": 126}]
+    exits.told.return_value = 4
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 4)
+    assert (result.OutputIncomplete, result.Output) == (True, b"hi\n")
+
+
+def test_an_end_that_shows_a_moment_after_the_outputs_end_is_complete(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    running = {**OVER, "Running": True, "ExitCode": None}
+    engine.inspect.side_effect = [running, running, {**OVER, "ExitCode": 126}]
+    runner.run(message)
+    result = stored(message)
+    assert (result.Inspect["ExitCode"], result.OutputIncomplete) == (126, None)
+
+
+def test_a_start_that_failed_halfway_but_runs_is_brought_to_its_end(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    engine.start.side_effect = Refusal(Reason.ENGINE_ERROR, "500")
+    running = {**OVER, "Running": True, "ExitCode": None}
+    engine.inspect.side_effect = [running, running, {**OVER, "ExitCode": 3}]
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 3)
+    assert result.OutputIncomplete is True
+
+
+def test_an_engine_that_is_away_for_a_while_is_waited_for(
+    runner: HeldRunner, engine: Any, message: Received, clock: Any
+) -> None:
+    paused = Refusal(Reason.CONTAINER_PAUSED, "paused")
+    engine.inspect.side_effect = [Unreachable("away"), paused, OVER]
+    runner.run(message)
+    assert stored(message).Status == Status.FINISHED
+    assert clock.slept == 2
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_command_is_over_if_its_container_is_away(
+    runner: HeldRunner, engine: Any, message: Received, clock: Any, reason: Reason
+) -> None:
+    engine.inspect.side_effect = [Refusal(reason, "no"), OVER]
+    runner.run(message)
+    is_away = MEANINGS[reason].container_is_away
+    assert stored(message).Status == (Status.RUNNING_FAILED if is_away else Status.FINISHED)
+
+
+def test_a_container_removed_under_its_command_says_container_gone(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    engine.inspect.side_effect = Refusal(Reason.CONTAINER_NOT_RUNNING, "not running")
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Reason) == (Status.RUNNING_FAILED, Reason.CONTAINER_GONE)
+    assert result.Output == b"hi\n"
+
+
+def test_a_log_that_becomes_too_long_says_what_is_missing(runner: HeldRunner, engine: Any) -> None:
+    message = accepted(NOW, LogBytes=10)
+    engine.start.side_effect = printing((1, b"0123456789-----" + b"x" * LAST_BYTES))
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.OutputIncomplete) == (Status.FINISHED, True)
+    assert result.OutputDropped == {"Bytes": 5, "After": 10}
+    assert result.OutputSize == 10 + LAST_BYTES
+    assert logs.stored_end(logs.log_key(*message.target.ids), LAST_BYTES + 20) == (
+        b"0123456789" + b"x" * LAST_BYTES
+    )
+
+
+def test_a_log_that_s3_refuses_does_not_say_what_is_missing(
+    runner: HeldRunner, engine: Any, monkeypatch: pytest.MonkeyPatch, clock: Any
+) -> None:
+    def refuse(spool: Any) -> None:
+        raise ConnectionError
+
+    message = accepted(NOW, LogBytes=10)
+    engine.start.side_effect = printing((1, b"0123456789-----" + b"x" * LAST_BYTES))
+    monkeypatch.setattr(Spool, "flush", refuse)
+    monkeypatch.setattr("tenacity.time", clock)
+    runner.run(message)
+    assert (stored(message).OutputIncomplete, stored(message).OutputDropped) == (True, None)

@@ -1,0 +1,108 @@
+"""Adoption: goes on with a target that another worker, or this one before its restart, took up.
+
+An exec that was started is never started again: only its end is waited for.
+"""
+
+import time
+from enum import Enum
+
+import structlog
+
+from chalicelib import store
+from chalicelib.clients import logs
+from chalicelib.clients.queues import TargetMessage
+from chalicelib.domain.errors import SecretsUnreadable
+from chalicelib.domain.states import TERMINAL
+from chalicelib.store.models import Result
+from worker import metrics
+from worker.engine.client import Engine
+from worker.engine.exits import Exits
+from worker.patience import insist, insist_on_log
+from worker.target import ending
+from worker.target.attachment import NoAttachment
+from worker.target.command import Command, Commands
+from worker.target.outcome import Failure, LoggedOutput, NotStarted
+from worker.target.watch import CUT_AFTER_SECONDS, Watch
+
+log = structlog.stdlib.get_logger(__name__)
+
+# If the first worker may be alive, it gets so long to store the end itself: it has all of the output.
+_LIVING_OWNER_SECONDS = 30
+# The same for a worker that is most likely dead.
+_DOUBTFUL_OWNER_SECONDS = 5
+# Between two looks for the end that the first worker stores.
+_LOOK_SECONDS = 2.0
+
+
+class Owner(Enum):
+    """What our message says of the worker that took the target up before us."""
+
+    # Ours is another message of the same target: nothing says that the owner of the first one died.
+    HOLDS_ANOTHER_MESSAGE = "holds another message"
+    # Ours came again: its owner is dead, or could not hold it while SQS was away.
+    LOST_THIS_MESSAGE = "lost this message"
+
+
+class Adopter:
+    """Adopts targets on one engine."""
+
+    def __init__(self, engine: Engine, exits: Exits, commands: Commands) -> None:
+        self._engine = engine
+        self._exits = exits
+        self._commands = commands
+
+    def adopt(self, target: TargetMessage, result: Result, owner: Owner) -> bool:
+        """Waits for the end of the target's exec and stores it, unless its owner does.
+
+        False if the exec was never started: we may start it.
+        """
+        log.info("adopting", exec_id=result.ID, status=result.Status)
+        metrics.ADOPTED.inc()
+        began = time.monotonic()
+        ended = Watch(self._engine, self._exits, result, NoAttachment()).until_end()
+        if isinstance(ended, NotStarted):
+            return False
+        was_watched = time.monotonic() - began > CUT_AFTER_SECONDS
+        if _is_stored_within(_owner_seconds(owner, was_watched), target):
+            return True
+        try:
+            command = insist(lambda: self._commands.load(target))
+        except SecretsUnreadable as error:
+            # Nothing of it can be shown: we could not tell its secrets from the rest.
+            ending.store_failure(result, Failure.of(error), ended.output_incomplete)
+        else:
+            ending.store_end(command, result, ended, _read_log(target, command, result.ID))
+        return True
+
+
+def _owner_seconds(owner: Owner, was_watched: bool) -> float:
+    """How long to wait for the owner to store the end.
+
+    An end that was there before our first look is one that a lost owner did not store, and will not.
+    """
+    if owner is Owner.HOLDS_ANOTHER_MESSAGE:
+        return _LIVING_OWNER_SECONDS
+    return _DOUBTFUL_OWNER_SECONDS if was_watched else 0
+
+
+def _is_stored_within(seconds: float, target: TargetMessage) -> bool:
+    """Whether the target's owner stores its end within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        result = insist(lambda: store.results.get_result(*target.ids))
+        if result is None or result.Status in TERMINAL:
+            return True
+        time.sleep(_LOOK_SECONDS)
+    return False
+
+
+def _read_log(target: TargetMessage, command: Command, exec_id: str) -> LoggedOutput:
+    """What the former worker had brought into the log."""
+    key = logs.log_key(*target.ids)
+    try:
+        size = insist_on_log(lambda: logs.known(key))
+        end = insist_on_log(lambda: logs.stored_end(key, command.tail)) if size else None
+    except Exception:  # whatever S3 says, how the command ended must not be lost with the log
+        log.exception("log not read", exec_id=exec_id)
+        return LoggedOutput()
+    return LoggedOutput(size, end)

@@ -1,0 +1,113 @@
+"""Stays with a command while its output is open: says `RUNNING`, and keeps its log up to date."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from chalicelib import store
+from chalicelib.domain.states import Status
+from chalicelib.store.models import Result
+from worker import metrics
+from worker.output.spool import Spool
+
+log = structlog.stdlib.get_logger(__name__)
+
+# A command that ends sooner never shows as RUNNING: that saves one write per target.
+_RUNNING_AFTER_SECONDS = 0.25
+# How old the log in S3 may get while a command runs.
+_UPLOAD_SECONDS = 3.0
+# After an upload, a pause of this many times its length: uploads take at most a third of the time.
+_PAUSE_PER_UPLOAD = 2
+
+
+class Attachment:
+    """To a command that this worker starts, from its start to the end of its output."""
+
+    def __init__(self, start_and_read: Callable[[], None], spool: Spool, result: Result) -> None:
+        """`start_and_read` starts the command and returns when its output has ended."""
+        self._start_and_read = start_and_read
+        self._spool = spool
+        self._result = result
+        name = f"read {result.ID[:12]}"
+        self._reader = threading.Thread(target=self._read, name=name, daemon=True)
+        self._pause_seconds = _UPLOAD_SECONDS
+        self._said_running = False
+        # Why the output ended before its end, if it did.
+        self.error: Exception | None = None
+
+    def begin(self) -> None:
+        """Starts the command; says that it runs if it does not end at once."""
+        self._reader.start()
+        self._reader.join(_RUNNING_AFTER_SECONDS)
+        if not self.is_over:
+            self._result.Status = Status.RUNNING
+            self._say_running()
+
+    def _read(self) -> None:
+        try:
+            self._start_and_read()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the target still needs its end
+            self.error = error
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes of the output."""
+        return not self._reader.is_alive()
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether the reader may be waiting for room in the spool: then it has more output."""
+        return bool(self._spool.waiting)
+
+    @property
+    def output_incomplete(self) -> bool:
+        """Whether some of the output may never have reached us."""
+        return self.error is not None or self._spool.end_in_doubt
+
+    def stay(self) -> None:
+        """Waits some seconds for the end of the output. If more may come, brings the log up to date."""
+        self._reader.join(self._pause_seconds)
+        # How a command ended is asked before the rest is uploaded: the engine forgets that in minutes.
+        if not self.is_over:
+            self._pause_seconds = self.upload()
+            if not self._said_running:
+                self._say_running()
+
+    def upload(self) -> float:
+        """Uploads a piece of the log; returns how many seconds to wait before the next one."""
+        began = time.monotonic()
+        try:
+            if self._spool.flush_some():
+                return 0
+        except Exception:  # the output waits in the spool for the next upload
+            log.warning("log not stored for now", exc_info=True)
+            metrics.RETRIES.labels("log").inc()
+        return max(_UPLOAD_SECONDS, _PAUSE_PER_UPLOAD * (time.monotonic() - began))
+
+    def _say_running(self) -> None:
+        """Stores a status that is only news: whether that works or not, the command runs."""
+        try:
+            store.results.move_result(self._result)
+        except Exception:  # the end of the command is stored with more patience
+            log.warning("status not stored", status=self._result.Status, exc_info=True)
+        else:
+            self._said_running = True
+
+
+class NoAttachment:
+    """To an adopted command: an engine lets nobody attach again to an exec that was started."""
+
+    error = None
+    is_over = True
+    waits_for_room = False
+    # The log has only what its former worker uploaded.
+    output_incomplete = True
+
+    def stay(self) -> None:
+        """There is nothing to wait for."""
+
+    def upload(self) -> float:
+        """There is nothing to upload."""
+        return 0

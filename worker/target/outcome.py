@@ -1,0 +1,53 @@
+"""How a target can end, as values: one module finds out, another one stores it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from chalicelib.domain.errors import SecretsUnreadable
+from chalicelib.domain.states import Reason
+from worker.engine.client import Refusal
+
+# What the engine says of an exec.
+Inspect = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a target has no exit code."""
+
+    reason: Reason
+    message: str
+
+    @classmethod
+    def of(cls, error: Refusal | SecretsUnreadable) -> "Failure":
+        """The failure that the error means for its target."""
+        if isinstance(error, SecretsUnreadable):
+            return cls(Reason.SECRETS_UNREADABLE, error.message)
+        return cls(error.reason, str(error))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: what the engine says of its exec, or why there is no exit code."""
+
+    end: Inspect | Failure
+    # Whether some of its output may never have reached us.
+    output_incomplete: bool
+
+
+@dataclass(frozen=True)
+class NotStarted:
+    """The exec was made and never started: a worker that adopts it may start it."""
+
+
+@dataclass(frozen=True)
+class LoggedOutput:
+    """What is kept of an output: its log in S3, and its end for the result."""
+
+    # Bytes of the output in the log; None if nobody knows.
+    size: int | None = None
+    end: bytes | None = None
+    # What a log that became too long lacks; None if it lacks nothing.
+    dropped: dict[str, int] | None = None
+    # Whether the log lacks some of what reached us.
+    incomplete: bool = False
