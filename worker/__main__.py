@@ -82,7 +82,7 @@ def main() -> int:
         Consumer(url, worker, lease, heartbeat, health, commands, spools) for url in worker.engines
     ]
     health.serve(worker.health_port)
-    followers = [consumer.exits for consumer in consumers]
+    followers = [consumer.exit_codes for consumer in consumers]
     # Before they wait for AWS: the engines forget.
     for loop in (*followers, *consumers):
         loop.start()

@@ -10,8 +10,8 @@ from chalicelib.clients.queues import BATCH, Received, TargetMessage
 from worker import metrics
 from worker.config import WorkerSettings
 from worker.engine.client import Engine
+from worker.engine.events import ExitCodes
 from worker.engine.exit_file import ExitFile
-from worker.engine.exits import Exits
 from worker.health import Health
 from worker.heartbeat import Heartbeat, ServedNode
 from worker.lease import Lease
@@ -55,7 +55,7 @@ class Consumer(threading.Thread):
         # Each command keeps one connection open for its output and needs another for its calls.
         self._engine = Engine(url, pool=2 * settings.max_running)
         file = ExitFile(settings.spool_dir, url)
-        self.exits = Exits(self._engine, file, health.pulse(f"events {url}"))
+        self.exit_codes = ExitCodes(self._engine, file, health.pulse(f"events {url}"))
         self._turns = Turns(settings.max_commands, settings.max_running)
         self._draining = threading.Event()
         self._polled = time.time()
@@ -74,7 +74,7 @@ class Consumer(threading.Thread):
     def _serve(self, node: ServedNode) -> None:
         runner = Runner(
             self._engine,
-            self.exits,
+            self.exit_codes,
             node.node_id,
             self._commands,
             self._spools,

@@ -24,8 +24,8 @@ from dev.swarm_node import Node
 from dev.tokens import bearer
 from tests.conftest import admin_token, local_api
 from worker.engine.client import Engine
+from worker.engine.events import ExitCodes
 from worker.engine.exit_file import ExitFile
-from worker.engine.exits import Exits
 from worker.health import Pulse
 
 END_SECONDS = 60
@@ -179,19 +179,19 @@ def wait_until(look: Callable[[], Any], seconds: float, tell: Callable[[], str])
     pytest.fail(f"not within {seconds} s: {tell()}")
 
 
-class _Followed(Exits):
+class _Followed(ExitCodes):
     def run(self) -> None:
         with suppress(SystemExit):
             super().run()
 
 
 @contextmanager
-def followed(engine: Engine, folder: Path) -> Iterator[Exits]:
+def followed(engine: Engine, folder: Path) -> Iterator[ExitCodes]:
     """Follows the engine's events; after the block the thread ends with its next call of the engine."""
-    exits = _Followed(engine, ExitFile(folder, engine.url), Pulse())
-    exits.start()
+    exit_codes = _Followed(engine, ExitFile(folder, engine.url), Pulse())
+    exit_codes.start()
     try:
-        yield exits
+        yield exit_codes
     finally:
         for name in ("connect", "ends"):
             setattr(engine, name, _end_thread)

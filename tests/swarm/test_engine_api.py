@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.swarm.conftest import followed, wait_until
-from worker.engine.client import Engine, Refusal, Unreachable
+from worker.engine.client import Engine
+from worker.engine.errors import Refusal, Unreachable
 
 EXEC = {"ID": "e1", "Running": False, "ExitCode": 3, "Pid": 7}
 ANSWERS: dict[str, tuple[int, Any]] = {
@@ -154,8 +155,8 @@ def test_an_engine_that_is_replaced_by_a_newer_one_is_served_on(tmp_path: Path) 
     engine = Engine(f"unix://{tmp_path}/engine.sock", pool=3)
     with serving(tmp_path / "engine.sock") as server:
         server.least, server.newest = "1.24", "1.41"
-        with followed(engine, tmp_path) as exits:
-            wait_until(lambda: exits.known("e2") == 127, 10, lambda: "no event")
+        with followed(engine, tmp_path) as exit_codes:
+            wait_until(lambda: exit_codes.find("e2") == 127, 10, lambda: "no event")
             assert engine.create("c1", ["true"], [], "", False) == "e1"
             server.least, server.newest = "1.44", "1.52"
             with pytest.raises(Refusal, match="too old"):

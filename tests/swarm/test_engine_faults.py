@@ -117,7 +117,7 @@ def test_a_killed_engines_commands_are_lost_and_say_so(
     node = cluster.swarm.nodes[1]
     target = container(node)
     engine = Engine(node.docker_host, pool=2)
-    with followed(engine, tmp_path) as exits:
+    with followed(engine, tmp_path) as exit_codes:
         job_id, executor_id = started(cluster, target, "sleep 300")
         log = (job_id, executor_id, target["ContainerId"])
         wait_until(lambda: cluster.log(*log).text == "begun\n", 20, lambda: "no log")
@@ -139,7 +139,7 @@ def test_a_killed_engines_commands_are_lost_and_say_so(
         # And who follows its events does so too.
         exec_id = engine.create(node.containers()[0], ["sh", "-c", "exit 9"], [], "", False)
         assert list(engine.start(exec_id)) == []
-        wait_until(lambda: exits.known(exec_id) == 9, 30, lambda: "its end was not told")
+        wait_until(lambda: exit_codes.find(exec_id) == 9, 30, lambda: "its end was not told")
 
 
 def test_a_worker_serves_its_other_engines_while_one_hangs(

@@ -15,7 +15,8 @@ from dev.engine import docker
 from dev.swarm_node import Node
 from tests.conftest import ENGINE_KEYS
 from tests.swarm.conftest import SERVING, Cluster, wait_until
-from worker.engine.client import AlreadyStarted, Engine
+from worker.engine.client import Engine
+from worker.engine.errors import AlreadyStarted
 
 # awk prints numbered lines fast: 300 MB in some seconds.
 NUMBERED = """awk 'BEGIN { for (i = 0; i < %d; i++) printf "%%099d\\n", i }'"""

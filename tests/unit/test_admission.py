@@ -6,7 +6,8 @@ from unittest.mock import create_autospec
 import pytest
 
 from chalicelib.domain.states import Reason
-from worker.engine.client import Engine, Refusal
+from worker.engine.client import Engine
+from worker.engine.errors import Refusal
 from worker.engine.paths import EnginePaths
 from worker.target.admission import admit
 from worker.target.command import Command

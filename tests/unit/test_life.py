@@ -34,14 +34,9 @@ from chalicelib.domain.states import TERMINAL, Reason, Status
 from chalicelib.services import executions, upkeep
 from chalicelib.store.models import OPEN, Execution, Node, Result
 from worker import patience
-from worker.engine.client import (
-    AlreadyStarted,
-    Frame,
-    Refusal,
-    UnknownExec,
-    Unreachable,
-)
-from worker.engine.exits import Exits
+from worker.engine.errors import AlreadyStarted, Refusal, UnknownExec, Unreachable
+from worker.engine.events import ExitCodes
+from worker.engine.stream import Frame
 from worker.output.spool import SpoolDirectory
 from worker.target import adopt, attachment, claim, ending, run, watch
 from worker.target.command import Commands
@@ -192,10 +187,10 @@ class Life(RuleBasedStateMachine):
         try:
             with suppress(Death, StartUnheard, Unreachable):
                 # No command of the model prints after its reader is gone: nobody asks for events.
-                exits = create_autospec(Exits, instance=True)
+                exit_codes = create_autospec(ExitCodes, instance=True)
                 commands = Commands()
                 commands.hold(target)
-                Runner(self.engine, exits, NODE, commands, spools, True).run(  # type: ignore[arg-type]
+                Runner(self.engine, exit_codes, NODE, commands, spools, True).run(  # type: ignore[arg-type]
                     Received(target, uuid4().hex, "r", first)
                 )
         finally:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from worker import metrics
-from worker.engine.client import Frame
+from worker.engine.stream import Frame
 from worker.output.redact import Needles, Redactor
 from worker.output.spool import Spool
 

@@ -3,7 +3,8 @@
 import re
 
 from chalicelib.domain.states import Reason
-from worker.engine.client import Engine, Refusal
+from worker.engine.client import Engine
+from worker.engine.errors import Refusal
 from worker.target import rights
 from worker.target.command import Command
 from worker.target.rights import Inspect, Mounted

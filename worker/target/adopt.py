@@ -16,7 +16,7 @@ from chalicelib.domain.states import TERMINAL
 from chalicelib.store.models import Result
 from worker import metrics
 from worker.engine.client import Engine
-from worker.engine.exits import Exits
+from worker.engine.events import ExitCodes
 from worker.patience import insist, insist_on_log
 from worker.target import ending
 from worker.target.attachment import NoAttachment
@@ -46,9 +46,9 @@ class Owner(Enum):
 class Adopter:
     """Adopts targets on one engine."""
 
-    def __init__(self, engine: Engine, exits: Exits, commands: Commands) -> None:
+    def __init__(self, engine: Engine, exit_codes: ExitCodes, commands: Commands) -> None:
         self._engine = engine
-        self._exits = exits
+        self._exit_codes = exit_codes
         self._commands = commands
 
     def adopt(self, target: TargetMessage, result: Result, owner: Owner) -> bool:
@@ -59,7 +59,7 @@ class Adopter:
         log.info("adopting", exec_id=result.ID, status=result.Status)
         metrics.ADOPTED.inc()
         began = time.monotonic()
-        ended = Watch(self._engine, self._exits, result, NoAttachment()).until_end()
+        ended = Watch(self._engine, self._exit_codes, result, NoAttachment()).until_end()
         if isinstance(ended, NotStarted):
             return False
         was_watched = time.monotonic() - began > CUT_AFTER_SECONDS

@@ -9,7 +9,8 @@ from chalicelib.domain.errors import SecretsUnreadable
 from chalicelib.domain.states import Reason, Status, expired_message, repeated_message
 from chalicelib.store.models import Result
 from worker import metrics
-from worker.engine.client import Engine, Refusal
+from worker.engine.client import Engine
+from worker.engine.errors import Refusal
 from worker.target.admission import admit
 from worker.target.command import Command, Commands
 from worker.target.ending import fail

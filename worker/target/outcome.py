@@ -5,7 +5,7 @@ from typing import Any
 
 from chalicelib.domain.errors import SecretsUnreadable
 from chalicelib.domain.states import Reason
-from worker.engine.client import Refusal
+from worker.engine.errors import Refusal
 
 # What the engine says of an exec.
 Inspect = dict[str, Any]

@@ -18,8 +18,9 @@ from chalicelib.config import settings
 from chalicelib.domain.errors import ExecutionNotFound, SecretsUnreadable
 from chalicelib.domain.states import TERMINAL, Reason, Status
 from chalicelib.store.models import Result
-from worker.engine.client import AlreadyStarted, Engine
-from worker.engine.exits import Exits
+from worker.engine.client import Engine
+from worker.engine.errors import AlreadyStarted
+from worker.engine.events import ExitCodes
 from worker.output.reader import read
 from worker.output.redact import Needles
 from worker.output.spool import Spool, SpoolDirectory
@@ -51,19 +52,19 @@ class Runner:
     def __init__(
         self,
         engine: Engine,
-        exits: Exits,
+        exit_codes: ExitCodes,
         node_id: str,
         commands: Commands,
         spools: SpoolDirectory,
         redact: bool,
     ) -> None:
         self._engine = engine
-        self._exits = exits
+        self._exit_codes = exit_codes
         self._node_id = node_id
         self._commands = commands
         self._spools = spools
         self._redact = redact
-        self._adopter = Adopter(engine, exits, commands)
+        self._adopter = Adopter(engine, exit_codes, commands)
 
     def run(self, message: Received, give_place_back: Callable[[], None] = lambda: None) -> None:
         """Brings the message's target to its end; returns when the message may be deleted.
@@ -123,7 +124,7 @@ class Runner:
         spool = self._spools.open(result.ID, log_object, command.tail, command.log_bytes)
         with closing(spool):
             attachment = self._attach(command, result, spool)
-            ended = Watch(self._engine, self._exits, result, attachment).until_end()
+            ended = Watch(self._engine, self._exit_codes, result, attachment).until_end()
             if isinstance(ended, NotStarted):
                 raise StartUnheard(
                     "the start did not reach the engine; the next delivery starts it"

@@ -12,8 +12,9 @@ import structlog
 from chalicelib.domain.states import MEANINGS, Reason
 from chalicelib.store.models import Result
 from worker import metrics
-from worker.engine.client import AlreadyStarted, Engine, Refusal, UnknownExec, Unreachable
-from worker.engine.exits import Exits
+from worker.engine.client import Engine
+from worker.engine.errors import AlreadyStarted, Refusal, UnknownExec, Unreachable
+from worker.engine.events import ExitCodes
 from worker.target.attachment import Attachment, NoAttachment
 from worker.target.outcome import Ended, Failure, Inspect, NotStarted
 
@@ -55,12 +56,12 @@ class Watch:
     def __init__(
         self,
         engine: Engine,
-        exits: Exits,
+        exit_codes: ExitCodes,
         result: Result,
         attachment: Attachment | NoAttachment,
     ) -> None:
         self._engine = engine
-        self._exits = exits
+        self._exit_codes = exit_codes
         self._exec_id, self._container_id = result.ID, result.ContainerId
         self._attachment = attachment
         self._output_open = True
@@ -181,12 +182,12 @@ class Watch:
         both of its streams, the engine does so even before it ends. The event of its end has the true
         code, unless the engine lost sight of it.
         """
-        code = self._exits.known(self._exec_id)
+        code = self._exit_codes.find(self._exec_id)
         if code is None and self._is_alive(inspect["Pid"]):
             return _Look(None, output_cut=True)
-        code = self._exits.told(self._exec_id)
+        code = self._exit_codes.wait_for(self._exec_id)
         if code in (None, _LOST_SIGHT_CODE) and self._output_incomplete:
-            return _Look(Failure(Reason.LOST, why_lost(code, self._exits.since)))
+            return _Look(Failure(Reason.LOST, why_lost(code, self._exit_codes.since)))
         if code in (None, _LOST_SIGHT_CODE, _READER_GONE_CODE):
             return _Look(inspect)
         return _Look({**inspect, "ExitCode": code}, output_cut=True)
@@ -199,7 +200,7 @@ class Watch:
             return False
 
     def _why_unknown(self) -> str:
-        code = self._exits.known(self._exec_id)
+        code = self._exit_codes.find(self._exec_id)
         known = "how it ended is lost" if code is None else f"by its events it ended with {code}"
         return f"the engine does not know this exec any more; {known}"
 

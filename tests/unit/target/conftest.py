@@ -12,7 +12,7 @@ from chalicelib.clients.queues import Received
 from tests.unit.target.life import NOW, OVER, HeldRunner, accepted, container, printing
 from worker import patience
 from worker.engine.client import Engine
-from worker.engine.exits import Exits
+from worker.engine.events import ExitCodes
 from worker.engine.paths import EnginePaths
 from worker.target import adopt, attachment, claim, ending, run, watch
 
@@ -55,9 +55,9 @@ def engine() -> Any:
 
 
 @pytest.fixture
-def exits() -> Any:
-    fake = create_autospec(Exits, instance=True)
-    fake.known.return_value = fake.told.return_value = None
+def exit_codes() -> Any:
+    fake = create_autospec(ExitCodes, instance=True)
+    fake.find.return_value = fake.wait_for.return_value = None
     fake.since = "2027-01-15T08:00:00+00:00"
     return fake
 
@@ -68,5 +68,5 @@ def message() -> Received:
 
 
 @pytest.fixture
-def runner(engine: Any, exits: Any, tmp_path: Path) -> HeldRunner:
-    return HeldRunner(engine, exits, tmp_path)
+def runner(engine: Any, exit_codes: Any, tmp_path: Path) -> HeldRunner:
+    return HeldRunner(engine, exit_codes, tmp_path)

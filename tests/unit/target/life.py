@@ -10,7 +10,7 @@ from chalicelib.clients import secrets
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.domain.states import Status
 from chalicelib.store.models import Execution, Result
-from worker.engine.client import Frame
+from worker.engine.stream import Frame
 from worker.output.spool import SpoolDirectory
 from worker.target.command import Commands
 from worker.target.run import Runner
@@ -40,10 +40,10 @@ def in_hand(commands: Commands, target: TargetMessage) -> Iterator[None]:
 class HeldRunner:
     """A runner whose messages are in hand."""
 
-    def __init__(self, engine: Any, exits: Any, folder: Path, redact: bool = True) -> None:
+    def __init__(self, engine: Any, exit_codes: Any, folder: Path, redact: bool = True) -> None:
         self._commands = Commands()
         spools = SpoolDirectory(folder, 10**6, 10**6)
-        self._runner = Runner(engine, exits, "n1", self._commands, spools, redact)
+        self._runner = Runner(engine, exit_codes, "n1", self._commands, spools, redact)
 
     def run(self, message: Received) -> None:
         with in_hand(self._commands, message.target):

@@ -23,11 +23,7 @@ from tests.unit.target.life import (
     printing,
     stored,
 )
-from worker.engine.client import (
-    AlreadyStarted,
-    UnknownExec,
-    Unreachable,
-)
+from worker.engine.errors import AlreadyStarted, UnknownExec, Unreachable
 from worker.target import adopt, run, watch
 from worker.target.run import StartUnheard
 
@@ -70,7 +66,7 @@ def test_an_exec_that_runs_is_awaited_and_not_started(
 def test_126_of_a_command_that_lost_its_reader_is_not_believed(
     runner: HeldRunner,
     engine: Any,
-    exits: Any,
+    exit_codes: Any,
     message: Received,
     told: int | None,
     reason: Reason | None,
@@ -78,7 +74,7 @@ def test_126_of_a_command_that_lost_its_reader_is_not_believed(
 ) -> None:
     claimed(message, Status.RUNNING)
     engine.inspect.return_value = {**OVER, "ExitCode": 126}
-    exits.told.return_value = told
+    exit_codes.wait_for.return_value = told
     runner.run(again(message))
     result = stored(message)
     assert result.Reason == reason
@@ -93,13 +89,13 @@ def test_127_of_a_process_is_believed(runner: HeldRunner, engine: Any, message: 
 
 
 def test_126_of_a_command_that_still_runs_is_not_its_end(
-    runner: HeldRunner, engine: Any, exits: Any, message: Received
+    runner: HeldRunner, engine: Any, exit_codes: Any, message: Received
 ) -> None:
     """The engine says so of a command that printed to both of its streams without a reader."""
     claimed(message, Status.RUNNING)
     engine.inspect.return_value = {**OVER, "ExitCode": 126}
     engine.is_alive.side_effect = [True, True, False]
-    exits.told.return_value = 7
+    exit_codes.wait_for.return_value = 7
     runner.run(again(message))
     assert stored(message).Inspect["ExitCode"] == 7
     engine.is_alive.assert_called_with("c1", 7)
@@ -166,11 +162,11 @@ def test_an_end_that_comes_under_watch_is_first_left_to_its_owner(
 
 @pytest.mark.parametrize(("code", "told"), [(None, "how it ended is lost"), (7, "ended with 7")])
 def test_an_exec_that_the_engine_forgot_is_lost(
-    runner: HeldRunner, engine: Any, exits: Any, message: Received, code: int | None, told: str
+    runner: HeldRunner, engine: Any, exit_codes: Any, message: Received, code: int | None, told: str
 ) -> None:
     claimed(message, Status.RUNNING)
     engine.inspect.side_effect = UnknownExec
-    exits.known.return_value = code
+    exit_codes.find.return_value = code
     runner.run(again(message))
     assert (stored(message).Status, stored(message).Reason) == (Status.RUNNING_FAILED, Reason.LOST)
     assert told in stored(message).E

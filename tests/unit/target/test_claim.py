@@ -22,11 +22,8 @@ from tests.unit.target.life import (
     make_unreadable,
     stored,
 )
-from worker.engine.client import (
-    Frame,
-    Refusal,
-    Unreachable,
-)
+from worker.engine.errors import Refusal, Unreachable
+from worker.engine.stream import Frame
 
 pytestmark = pytest.mark.usefixtures("aws", "clock")
 

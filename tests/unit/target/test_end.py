@@ -24,13 +24,8 @@ from tests.unit.target.life import (
     stored,
 )
 from worker import patience
-from worker.engine.client import (
-    Frame,
-    OutputCut,
-    Refusal,
-    UnknownExec,
-    Unreachable,
-)
+from worker.engine.errors import OutputCut, Refusal, UnknownExec, Unreachable
+from worker.engine.stream import Frame
 from worker.output.spool import LAST_BYTES, Spool
 from worker.target import attachment, watch
 
@@ -51,7 +46,7 @@ def test_a_target_runs_and_its_secrets_are_masked(
 @pytest.mark.parametrize("code", [126, 127])
 @pytest.mark.parametrize("adopted", [False, True])
 def test_the_code_of_a_command_that_could_not_start_is_its_own(
-    runner: HeldRunner, engine: Any, exits: Any, message: Received, code: int, adopted: bool
+    runner: HeldRunner, engine: Any, exit_codes: Any, message: Received, code: int, adopted: bool
 ) -> None:
     """It never had a process; so it had no output whose reader could have gone."""
     if adopted:
@@ -59,7 +54,7 @@ def test_the_code_of_a_command_that_could_not_start_is_its_own(
     engine.inspect.return_value = {**OVER, "ExitCode": code, "Pid": 0}
     runner.run(again(message) if adopted else message)
     assert stored(message).Inspect["ExitCode"] == code
-    exits.told.assert_not_called()
+    exit_codes.wait_for.assert_not_called()
 
 
 @pytest.mark.parametrize(
@@ -68,14 +63,14 @@ def test_the_code_of_a_command_that_could_not_start_is_its_own(
 def test_126_with_a_reader_is_believed_unless_the_event_says_otherwise(
     runner: HeldRunner,
     engine: Any,
-    exits: Any,
+    exit_codes: Any,
     message: Received,
     told: int | None,
     code: int,
     cut: bool | None,
 ) -> None:
     engine.inspect.return_value = {**OVER, "ExitCode": 126}
-    exits.known.return_value = exits.told.return_value = told
+    exit_codes.find.return_value = exit_codes.wait_for.return_value = told
     runner.run(message)
     result = stored(message)
     assert (result.Inspect["ExitCode"], result.OutputIncomplete) == (code, cut)
@@ -235,12 +230,12 @@ def test_the_end_is_stored_through_an_outage(
 
 @pytest.mark.parametrize("redact", [True, False])
 def test_secrets_are_removed_from_each_stream_of_the_output(
-    engine: Any, exits: Any, message: Received, tmp_path: Path, redact: bool
+    engine: Any, exit_codes: Any, message: Received, tmp_path: Path, redact: bool
 ) -> None:
     half = len(SECRET) // 2
     frames = [(1, b"<" + SECRET[:half].encode()), (2, b"!"), (1, SECRET[half:].encode() + b">s3")]
     engine.start.side_effect = printing(*frames)
-    HeldRunner(engine, exits, tmp_path, redact).run(message)
+    HeldRunner(engine, exit_codes, tmp_path, redact).run(message)
     raw = f"<{SECRET[:half]}!{SECRET[half:]}>s3".encode()
     assert stored(message).Output == (b"<!***>s3" if redact else raw)
 
@@ -296,11 +291,11 @@ def test_the_engine_is_asked_for_the_end_before_the_log_is_completed(
 
 
 def test_an_exec_that_outlives_its_output_was_cut_off(
-    runner: HeldRunner, engine: Any, exits: Any, message: Received
+    runner: HeldRunner, engine: Any, exit_codes: Any, message: Received
 ) -> None:
     running = {**OVER, "Running": True, "ExitCode": None}
     engine.inspect.side_effect = [*[running] * 9, {**OVER, "ExitCode": 126}]
-    exits.told.return_value = 4
+    exit_codes.wait_for.return_value = 4
     runner.run(message)
     result = stored(message)
     assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 4)
