@@ -26,7 +26,7 @@ class Settings:
     # How long entries of the audit are kept, in days.
     audit_retention_days: int = 365
     # A target that no worker took up within this many seconds never runs.
-    delivery_deadline: int = 600
+    delivery_deadline_seconds: int = 600
     # Whether jobs run in containers of their own application only, whoever starts them.
     own_containers_only: bool = False
     # Web pages of these origins may call the API; `*` for any.
@@ -40,12 +40,12 @@ class Settings:
         return f"alias/{self.prefix}"
 
     @property
-    def retention(self) -> int:
+    def retention_seconds(self) -> int:
         """The retention period in seconds."""
         return self.retention_days * 86_400
 
     @property
-    def audit_retention(self) -> int:
+    def audit_retention_seconds(self) -> int:
         """The audit's retention period in seconds."""
         return self.audit_retention_days * 86_400
 
@@ -64,7 +64,9 @@ def load(environ: Mapping[str, str]) -> Settings:
         audit_retention_days=whole_number(
             environ, "AUDIT_RETENTION_DAYS", default.audit_retention_days
         ),
-        delivery_deadline=whole_number(environ, "DELIVERY_DEADLINE", default.delivery_deadline),
+        delivery_deadline_seconds=whole_number(
+            environ, "DELIVERY_DEADLINE", default.delivery_deadline_seconds
+        ),
         own_containers_only=switch(environ, "OWN_CONTAINERS_ONLY", default.own_containers_only),
         cors_origins=words(environ.get("CORS_ORIGINS", "")),
         log_level=environ.get("LOG_LEVEL") or default.log_level,

@@ -151,5 +151,5 @@ class Turns:
     def _may_run(self, app: str, running: int) -> bool:
         """What is too late to run is soon over: it is never held up."""
         created = float(self._waiting[app][0].target.executor_id)
-        late = time.time() > created + settings.delivery_deadline
+        late = time.time() > created + settings.delivery_deadline_seconds
         return late or running < self._most - len(self._running)

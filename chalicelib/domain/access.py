@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from chalicelib.domain.errors import Forbidden
+from chalicelib.domain.errors import Forbidden, JobNotFound
 
 
 class Permission(StrEnum):
@@ -54,6 +54,11 @@ class Caller(Struct, frozen=True, kw_only=True):
     def sees(self, app_name: str) -> bool:
         """Whether the application's jobs exist for this caller."""
         return not self.apps or composed(app_name) in map(composed, self.apps)
+
+    def require_visible(self, job_id: str, app_name: str) -> None:
+        """Raises JobNotFound if the job, which is in this application, does not exist for this caller."""
+        if not self.sees(app_name):
+            raise JobNotFound(job_id)
 
     def require_app(self, app_name: str) -> None:
         """Raises Forbidden where a job must not be put into this application."""

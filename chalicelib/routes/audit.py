@@ -17,4 +17,4 @@ routes = Blueprint(__name__)
 def read_audit(caller: Caller) -> Response:
     """Who did what, the newest first, in pages."""
     request = parse_query(routes.current_request.query_params or {}, AuditRequest)
-    return json(audit.page(caller, request))
+    return json(audit.read_page(caller, request))

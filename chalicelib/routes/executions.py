@@ -7,7 +7,7 @@ from chalicelib.domain.errors import InvalidRequest
 from chalicelib.routes.access import needs
 from chalicelib.routes.http import answers_errors, body, download, json
 from chalicelib.schemas import StartRequest, parse
-from chalicelib.services import executions
+from chalicelib.services import inspection, starts
 
 routes = Blueprint(__name__)
 
@@ -18,7 +18,7 @@ routes = Blueprint(__name__)
 def start(caller: Caller, job_id: str) -> Response:
     """Starts a job on a list of containers."""
     request = parse(body(routes.current_request), StartRequest)
-    return json(executions.start(caller, job_id, request))
+    return json(starts.start_job(caller, job_id, request))
 
 
 @routes.route("/api/jobs/{job_id}/inspect/{executor_id}", methods=["GET"])
@@ -26,7 +26,7 @@ def start(caller: Caller, job_id: str) -> Response:
 @needs(Permission.READ, routes)
 def inspect(caller: Caller, job_id: str, executor_id: str) -> Response:
     """What became of each target."""
-    return json(executions.inspect(caller, job_id, executor_id))
+    return json(inspection.inspect_execution(caller, job_id, executor_id))
 
 
 @routes.route("/api/jobs/{job_id}/log/{executor_id}", methods=["GET"])
@@ -37,7 +37,7 @@ def log(caller: Caller, job_id: str, executor_id: str) -> Response:
     container_id = (routes.current_request.query_params or {}).get("ContainerId")
     if not container_id:
         raise InvalidRequest("ContainerId is missing; ask for the log as ?ContainerId=<id>")
-    found = executions.log(caller, job_id, executor_id, container_id)
+    found = inspection.read_log(caller, job_id, executor_id, container_id)
     headers = {
         "Content-Type": "text/plain; charset=utf-8",
         "Content-Disposition": f'attachment; filename="{found.filename}"',

@@ -48,7 +48,7 @@ class Action(StrEnum):
     REVOKE_TOKEN = "token.revoke"
 
 
-def of_job(caller: Caller, action: Action, job: Job, **more: Any) -> AuditEntry:
+def describe_job(caller: Caller, action: Action, job: Job, **more: Any) -> AuditEntry:
     """The entry that the caller does this to the job."""
     return _entry(
         Action=action,
@@ -63,7 +63,7 @@ def of_job(caller: Caller, action: Action, job: Job, **more: Any) -> AuditEntry:
     )
 
 
-def of_token(actor: str, action: Action, token: Token, token_id: str) -> AuditEntry:
+def describe_token(actor: str, action: Action, token: Token, token_id: str) -> AuditEntry:
     """The entry that someone does this to the token, on the command line."""
     rights = {
         "Id": token_id,
@@ -77,10 +77,10 @@ def of_token(actor: str, action: Action, token: Token, token_id: str) -> AuditEn
 def _entry(**what: Any) -> AuditEntry:
     now = time.time()
     day, at = store.audit.key(now)
-    return AuditEntry(day, at, ExpiresAt=int(now + settings.audit_retention), **what)
+    return AuditEntry(day, at, ExpiresAt=int(now + settings.audit_retention_seconds), **what)
 
 
-def page(caller: Caller, request: AuditRequest) -> AuditPage:
+def read_page(caller: Caller, request: AuditRequest) -> AuditPage:
     """The newest entries that the caller may see and the request asks for.
 
     A page may hold fewer than there are, also none: there are more as long as it has a Next.
@@ -106,7 +106,7 @@ def _span(request: AuditRequest) -> tuple[str, str]:
     until = newest if request.Until is None else min(request.Until, newest)
     since = until - _SEARCHED if request.Since is None else request.Since
     before = store.audit.moment(max(until, 0))
-    oldest = store.audit.moment(max(since, now - settings.audit_retention))
+    oldest = store.audit.moment(max(since, now - settings.audit_retention_seconds))
     return oldest, min(request.Next or before, before)
 
 

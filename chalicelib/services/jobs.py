@@ -11,7 +11,7 @@ from chalicelib.clients import secrets
 from chalicelib.config import settings
 from chalicelib.domain import labels
 from chalicelib.domain.access import Caller
-from chalicelib.domain.errors import JobNotFound
+from chalicelib.domain.ids import parse_job_id
 from chalicelib.schemas import JobAnswer, JobRequest
 from chalicelib.services import audit
 from chalicelib.services.audit import Action
@@ -24,16 +24,21 @@ _MOVES = 100
 def list_jobs(caller: Caller, app_name: str | None) -> list[JobAnswer]:
     """All jobs that the caller sees, or those of one application, by AppName, then Name."""
     if app_name is None and not caller.apps:
-        return [show(caller, job) for job in store.jobs.list_jobs(None)]
+        return [show_job(caller, job) for job in store.jobs.list_jobs(None)]
     apps = sorted(caller.apps) if app_name is None else [labels.normal(app_name.strip())]
     return [
-        show(caller, job) for app in apps if caller.sees(app) for job in store.jobs.list_jobs(app)
+        show_job(caller, job)
+        for app in apps
+        if caller.sees(app)
+        for job in store.jobs.list_jobs(app)
     ]
 
 
 def get_job(caller: Caller, job_id: str) -> JobAnswer:
     """One job. Raises JobNotFound."""
-    return show(caller, seen(caller, store.jobs.get_job(checked(job_id))))
+    job = store.jobs.get_job(parse_job_id(job_id))
+    caller.require_visible(job_id, job.AppName)
+    return show_job(caller, job)
 
 
 def create_job(caller: Caller, request: JobRequest) -> JobAnswer:
@@ -42,8 +47,8 @@ def create_job(caller: Caller, request: JobRequest) -> JobAnswer:
     job = Job(str(uuid.uuid4()), Revision=1, Executors=[])
     plain = request.SecretArgs or []
     _apply(request, job, [secrets.seal(job.JobId, secret) for secret in plain])
-    store.jobs.create_job(job, audit.of_job(caller, Action.CREATE_JOB, job))
-    return show(caller, job)
+    store.jobs.create_job(job, audit.describe_job(caller, Action.CREATE_JOB, job))
+    return show_job(caller, job)
 
 
 def edit_job(caller: Caller, job_id: str, request: JobRequest) -> JobAnswer:
@@ -53,7 +58,7 @@ def edit_job(caller: Caller, job_id: str, request: JobRequest) -> JobAnswer:
     """
 
     def edit(job: Job) -> AuditEntry:
-        seen(caller, job)
+        caller.require_visible(job_id, job.AppName)
         _allow(caller, request)
         stored = sealed = secrets.unpack(job.Sealed)
         if not isinstance(request.SecretArgs, UnsetType):
@@ -62,23 +67,19 @@ def edit_job(caller: Caller, job_id: str, request: JobRequest) -> JobAnswer:
         if request.AppName != job.AppName:
             job.Moves = _moves(job)
         _apply(request, job, sealed)
-        return audit.of_job(caller, Action.EDIT_JOB, job, **changes)
+        return audit.describe_job(caller, Action.EDIT_JOB, job, **changes)
 
-    return show(caller, store.jobs.edit_job(checked(job_id), edit))
+    return show_job(caller, store.jobs.edit_job(parse_job_id(job_id), edit))
 
 
 def delete_job(caller: Caller, job_id: str) -> None:
     """Deletes a job; what it started goes on. Raises JobNotFound."""
-    store.jobs.delete_job(
-        checked(job_id), lambda job: audit.of_job(caller, Action.DELETE_JOB, seen(caller, job))
-    )
 
+    def describe(job: Job) -> AuditEntry:
+        caller.require_visible(job_id, job.AppName)
+        return audit.describe_job(caller, Action.DELETE_JOB, job)
 
-def seen(caller: Caller, job: Job) -> Job:
-    """The job, if it exists for the caller; raises JobNotFound if not."""
-    if not caller.sees(job.AppName):
-        raise JobNotFound(job.JobId)
-    return job
+    store.jobs.delete_job(parse_job_id(job_id), describe)
 
 
 def _allow(caller: Caller, request: JobRequest) -> None:
@@ -86,20 +87,9 @@ def _allow(caller: Caller, request: JobRequest) -> None:
     caller.require_root(request.Privileged, request.User)
 
 
-def checked(job_id: str) -> str:
-    """The id, if it can be one; raises JobNotFound without a request if not."""
-    try:
-        is_canonical = str(uuid.UUID(job_id)) == job_id
-    except ValueError:
-        is_canonical = False
-    if not is_canonical:
-        raise JobNotFound(job_id)
-    return job_id
-
-
-def show(caller: Caller, job: Job) -> JobAnswer:
+def show_job(caller: Caller, job: Job) -> JobAnswer:
     """The job as answers show it, with those of its executions that the caller may inspect."""
-    oldest = time.time() - settings.retention
+    oldest = time.time() - settings.retention_seconds
     return JobAnswer(
         JobId=job.JobId,
         **{name: getattr(job, name) for name in FIELDS},

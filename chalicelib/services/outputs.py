@@ -14,10 +14,10 @@ _LONGEST_ERROR = 400
 _LONGEST_NAME = 100
 
 
-def fit(answer: ExecutionAnswer) -> None:
+def shorten(answer: ExecutionAnswer) -> None:
     """Shortens the outputs to their ends, all to the same size at the most, so that the answer fits.
 
-    Where it is too long even without any output (a thousand long commands or errors), errors are cut,
+    If it is too long even without any output (a thousand long commands or errors), errors are cut,
     and the arguments that the engine repeats in each result go too: `ArgumentsTruncated` says so.
     """
     excess = _size(answer) - MAX_ANSWER
@@ -46,12 +46,16 @@ def _limit(sizes: list[int], budget: int) -> int:
 
 
 def _end(text: str, limit: int) -> str:
-    """The longest end of the text whose size is within the limit."""
-    shortest, longest = 0, len(text)
+    """The longest end of the text whose size is within the limit.
+
+    Sizes add up, so each step of the bisection encodes only what it would add: half of the step before.
+    """
+    shortest, longest, left = 0, len(text), limit - _size("")
     while shortest < longest:
         middle = (shortest + longest + 1) // 2
-        if _size(text[len(text) - middle :]) <= limit:
-            shortest = middle
+        size = _size(text[len(text) - middle : len(text) - shortest]) - _size("")
+        if size <= left:
+            shortest, left = middle, left - size
         else:
             longest = middle - 1
     return text[len(text) - shortest :]

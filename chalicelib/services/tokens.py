@@ -86,7 +86,7 @@ def revoke(actor: str, token: Token) -> None:
 
 
 def _entry(actor: str, action: Action, token: Token) -> AuditEntry:
-    return audit.of_token(actor, action, token, id_of(token))
+    return audit.describe_token(actor, action, token, id_of(token))
 
 
 def caller_of(header: str) -> Caller:

@@ -12,8 +12,9 @@ import structlog
 from chalicelib import store
 from chalicelib.clients import queues
 from chalicelib.config import settings
+from chalicelib.domain.results import has_succeeded
 from chalicelib.domain.states import TERMINAL, Reason, Status
-from chalicelib.services import executions
+from chalicelib.services import dispatch, outcomes
 from chalicelib.store.models import Execution, Node, Result
 
 log = structlog.stdlib.get_logger(__name__)
@@ -54,7 +55,7 @@ def _failed_to_look_after(key: tuple[str, str]) -> bool:
 
 
 def _look_after(execution: Execution) -> None:
-    results = executions.results_of(execution)
+    results = outcomes.list_results(execution)
     settled = [_fail_expired(result) for result in results if result.Reason == Reason.EXPIRED]
     open_ones = [result for result in results if result.Status not in TERMINAL]
     if open_ones:
@@ -84,7 +85,7 @@ def _bring_on(execution: Execution, results: list[Result]) -> None:
     lost = [result for result in due if result.NodeId in idle]
     if lost:
         log.info("sending again", job_id=execution.JobId, executor_id=execution.ExecutorId)
-        executions.send(execution, map(_target, lost), nodes)
+        dispatch.send_messages(execution, map(_target, lost), nodes)
         store.executions.note_resent(execution, time.time())
 
 
@@ -99,7 +100,9 @@ def _taken_up(result: Result) -> bool:
 def _is_due(execution: Execution, result: Result) -> bool:
     """Whether the target's message may have got lost. A second one beside the first does no harm."""
     sent = execution.ResentTime or float(execution.ExecutorId)
-    patience = _TAKEN_UP_RESEND if _taken_up(result) else settings.delivery_deadline / _RESENDS
+    patience = (
+        _TAKEN_UP_RESEND if _taken_up(result) else settings.delivery_deadline_seconds / _RESENDS
+    )
     return result.Status not in TERMINAL and time.time() > sent + patience
 
 
@@ -121,7 +124,7 @@ def _fail_lost(result: Result, message: str) -> None:
 
 
 def _close(execution: Execution, results: list[Result]) -> None:
-    succeeded = sum(map(executions.succeeded, results))
+    succeeded = sum(has_succeeded(result.Status, result.Inspect) for result in results)
     # A target that never ran has no end of its own.
     ended = max(float(result.EndTime or execution.ExecutorId) for result in results)
     if store.executions.close_execution(execution, succeeded, len(results) - succeeded, ended):

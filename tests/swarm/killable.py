@@ -21,7 +21,7 @@ from chalicelib import store
 from chalicelib.clients import queues
 from chalicelib.clients.logs import GrowingObject
 from chalicelib.domain.states import Status
-from chalicelib.services import executions
+from chalicelib.services import dispatch
 from dev import gateway, upkeep
 from worker import __main__ as worker
 from worker.output.spool import Spool
@@ -58,7 +58,7 @@ class Point:
 
 
 POINTS = {
-    "send": Point(executions, "send"),
+    "send": Point(dispatch, "send_messages"),
     "create": Point(docker.APIClient, "exec_create"),
     "take": Point(store.results, "take_container"),
     "claim": Point(store.results, "add_result"),
@@ -69,7 +69,7 @@ POINTS = {
     "finish": Point(store.results, "move_result", Status.FINISHED),
     "delete": Point(queues, "delete"),
     # The same function: upkeep sends again.
-    "resend": Point(executions, "send"),
+    "resend": Point(dispatch, "send_messages"),
     "note": Point(store.executions, "note_resent"),
     "close": Point(store.executions, "close_execution"),
 }

@@ -12,7 +12,7 @@ from chalicelib.clients import queues
 from chalicelib.domain.access import GRANTS, Caller, Permission, Role, is_root
 from chalicelib.domain.errors import ExecutionNotFound, Forbidden, JobNotFound
 from chalicelib.schemas import JobRequest, StartRequest, Target
-from chalicelib.services import executions, jobs
+from chalicelib.services import inspection, jobs, starts
 from chalicelib.store.models import Job, Node
 from tests.unit.callers import ADMIN, caller
 
@@ -114,20 +114,20 @@ def test_a_moved_job_lists_what_its_reader_can_inspect(job_id: str) -> None:
     both = caller(apps=("a", "b"))
     started = []
     for name in ("b", "a", "b"):
-        started.append(executions.start(ADMIN, job_id, START).Executors[-1])
+        started.append(starts.start_job(ADMIN, job_id, START).Executors[-1])
         jobs.edit_job(ADMIN, job_id, request(AppName=name))
-    started.append(executions.start(ADMIN, job_id, START).Executors[-1])
+    started.append(starts.start_job(ADMIN, job_id, START).Executors[-1])
     in_a, in_b = [started[0], started[2]], [started[1], started[3]]
     for who, seen in ((ADMIN, started), (both, started), (OF_B, in_b)):
         assert jobs.get_job(who, job_id).Executors == seen
         assert jobs.list_jobs(who, "b")[0].Executors == seen
         for executor_id in started:
             if executor_id in seen:
-                executions.inspect(who, job_id, executor_id)
+                inspection.inspect_execution(who, job_id, executor_id)
             else:
                 with pytest.raises(JobNotFound):
-                    executions.inspect(who, job_id, executor_id)
-    answer = executions.start(OF_B, job_id, START)
+                    inspection.inspect_execution(who, job_id, executor_id)
+    answer = starts.start_job(OF_B, job_id, START)
     assert answer.Executors[:-1] == in_b
     jobs.edit_job(ADMIN, job_id, request(AppName="a"))
     assert jobs.get_job(OF_A, job_id).Executors == in_a
@@ -139,22 +139,22 @@ def test_a_start_after_a_move_belongs_to_the_new_application(
     """Also where the clock of who moved it was ahead."""
     monkeypatch.setattr(jobs, "time", SimpleNamespace(time=lambda: time.time() + 60))
     jobs.edit_job(ADMIN, job_id, request(AppName="b"))
-    executor_id = executions.start(OF_B, job_id, START).Executors[-1]
+    executor_id = starts.start_job(OF_B, job_id, START).Executors[-1]
     assert jobs.get_job(OF_B, job_id).Executors == [executor_id]
-    assert executions.start(OF_B, job_id, START).Executors[0] == executor_id
+    assert starts.start_job(OF_B, job_id, START).Executors[0] == executor_id
 
 
 def test_a_foreign_job_is_not_there(job_id: str) -> None:
-    executor_id = executions.start(ADMIN, job_id, START).Executors[-1]
+    executor_id = starts.start_job(ADMIN, job_id, START).Executors[-1]
     for attempt in (
         lambda: jobs.get_job(OF_B, job_id),
         lambda: jobs.edit_job(OF_B, job_id, request(AppName="b")),
         lambda: jobs.delete_job(OF_B, job_id),
-        lambda: executions.start(OF_B, job_id, START),
-        lambda: executions.inspect(OF_B, job_id, executor_id),
-        lambda: executions.inspect(OF_B, job_id, "1.000000"),
-        lambda: executions.inspect(OF_B, job_id, "no execution"),
-        lambda: executions.log(OF_B, job_id, executor_id, "c1"),
+        lambda: starts.start_job(OF_B, job_id, START),
+        lambda: inspection.inspect_execution(OF_B, job_id, executor_id),
+        lambda: inspection.inspect_execution(OF_B, job_id, "1.000000"),
+        lambda: inspection.inspect_execution(OF_B, job_id, "no execution"),
+        lambda: inspection.read_log(OF_B, job_id, executor_id, "c1"),
     ):
         with pytest.raises(JobNotFound) as refusal:
             attempt()
@@ -165,17 +165,17 @@ def test_a_foreign_job_is_not_there(job_id: str) -> None:
 def test_ones_own_job_says_when_an_execution_is_missing(job_id: str) -> None:
     for executor_id in ("1.000000", "no execution"):
         with pytest.raises(ExecutionNotFound):
-            executions.inspect(OF_A, job_id, executor_id)
+            inspection.inspect_execution(OF_A, job_id, executor_id)
 
 
 def test_an_execution_stays_with_the_application_that_it_ran_for(job_id: str) -> None:
-    executor_id = executions.start(ADMIN, job_id, START).Executors[-1]
+    executor_id = starts.start_job(ADMIN, job_id, START).Executors[-1]
     jobs.edit_job(ADMIN, job_id, request(AppName="b"))
-    assert executions.inspect(OF_A, job_id, executor_id).ExecutorId == executor_id
+    assert inspection.inspect_execution(OF_A, job_id, executor_id).ExecutorId == executor_id
     with pytest.raises(JobNotFound):
-        executions.inspect(OF_B, job_id, executor_id)
+        inspection.inspect_execution(OF_B, job_id, executor_id)
     jobs.delete_job(ADMIN, job_id)
-    assert executions.inspect(OF_A, job_id, executor_id).ExecutorId == executor_id
+    assert inspection.inspect_execution(OF_A, job_id, executor_id).ExecutorId == executor_id
 
 
 def test_no_job_gets_into_a_foreign_application(job_id: str) -> None:
@@ -195,10 +195,10 @@ def test_a_job_as_root_needs_the_right(job_id: str, as_root: dict[str, object]) 
         jobs.edit_job(NO_ROOT, job_id, request(**as_root))
     jobs.edit_job(ADMIN, job_id, request(**as_root))
     with pytest.raises(Forbidden, match="--root"):
-        executions.start(NO_ROOT, job_id, START)
+        starts.start_job(NO_ROOT, job_id, START)
     assert jobs.get_job(ADMIN, job_id).Executors == []
     jobs.edit_job(NO_ROOT, job_id, request(User="app"))
-    assert len(executions.start(NO_ROOT, job_id, START).Executors) == 1
+    assert len(starts.start_job(NO_ROOT, job_id, START).Executors) == 1
 
 
 def test_what_a_start_needs_is_checked_on_the_job_that_it_runs(
@@ -216,7 +216,7 @@ def test_what_a_start_needs_is_checked_on_the_job_that_it_runs(
 
     monkeypatch.setattr(store.jobs, "get_job", read_then_edited)
     with pytest.raises(Forbidden, match="--root"):
-        executions.start(NO_ROOT, job_id, START)
+        starts.start_job(NO_ROOT, job_id, START)
 
 
 def test_an_application_is_known_however_its_letters_are_composed() -> None:
@@ -231,7 +231,7 @@ def test_an_application_is_known_however_its_letters_are_composed() -> None:
 def test_a_start_remembers_that_it_is_for_its_own_containers_alone(
     job_id: str, monkeypatch: pytest.MonkeyPatch, who: Caller, rule: bool, own_only: bool
 ) -> None:
-    changed = dataclasses.replace(executions.settings, own_containers_only=rule)
-    monkeypatch.setattr(executions, "settings", changed)
-    started = executions.start(who, job_id, START).Executors[-1]
+    changed = dataclasses.replace(starts.settings, own_containers_only=rule)
+    monkeypatch.setattr(starts, "settings", changed)
+    started = starts.start_job(who, job_id, START).Executors[-1]
     assert store.executions.get_execution(job_id, started).OwnContainersOnly is own_only

@@ -17,7 +17,7 @@ from chalicelib.schemas import (
     Target,
     parse_query,
 )
-from chalicelib.services import audit, executions, jobs
+from chalicelib.services import audit, jobs, starts
 from chalicelib.store.models import AuditEntry, Node
 from tests.unit.callers import ADMIN, caller
 
@@ -39,7 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return float(clock.now)
 
     clock.time = time
-    for module in ("audit", "executions", "jobs"):
+    for module in ("audit", "jobs", "starts"):
         monkeypatch.setattr(f"chalicelib.services.{module}.time", clock)
     return clock
 
@@ -50,7 +50,7 @@ def request(**changes: Any) -> JobRequest:
 
 
 def entries(**wanted: Any) -> list[AuditAnswer]:
-    return audit.page(ADMIN, AuditRequest(**wanted)).Entries
+    return audit.read_page(ADMIN, AuditRequest(**wanted)).Entries
 
 
 def add(number: int, app: str = "a", day: int = 0) -> None:
@@ -78,7 +78,7 @@ def test_each_action_is_noted_newest_first() -> None:
     job_id = jobs.create_job(CALLER, request()).JobId
     jobs.edit_job(CALLER, job_id, request(User="app"))
     start = StartRequest([Target("c1", "n1"), Target("c2", "n1")])
-    executor_id = executions.start(CALLER, job_id, start).Executors[-1]
+    executor_id = starts.start_job(CALLER, job_id, start).Executors[-1]
     jobs.delete_job(CALLER, job_id)
     deleted, started, edited, created = entries(JobId=job_id)
     assert (created.Action, edited.Action) == ("job.create", "job.edit")
@@ -122,9 +122,9 @@ def test_a_move_is_seen_from_both_applications() -> None:
     for app in ("a", "b"):
         moved = entries(AppName=app)[0]
         assert (moved.AppName, moved.MovedFrom) == ("b", "a")
-        assert audit.page(caller(apps=(app,)), AuditRequest()).Entries[0] == moved
+        assert audit.read_page(caller(apps=(app,)), AuditRequest()).Entries[0] == moved
     assert len(entries(AppName="b")) == 1
-    assert audit.page(caller(apps=("c",)), AuditRequest()).Entries == []
+    assert audit.read_page(caller(apps=("c",)), AuditRequest()).Entries == []
 
 
 def test_who_is_bound_to_applications_reads_of_no_tokens() -> None:
@@ -132,7 +132,7 @@ def test_who_is_bound_to_applications_reads_of_no_tokens() -> None:
         *store.audit.key(NOW), Action="token.create", Actor="x", Name="t", ExpiresAt=1
     ).save()
     assert [entry.Action for entry in entries()] == ["token.create"]
-    assert audit.page(caller(apps=("a",)), AuditRequest()).Entries == []
+    assert audit.read_page(caller(apps=("a",)), AuditRequest()).Entries == []
 
 
 def test_pages_go_on_where_the_one_before_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_pages_go_on_where_the_one_before_ended(monkeypatch: pytest.MonkeyPatch)
         add(number + 10, day=5)
     pages, following = [], ""
     while following is not None:
-        page = audit.page(ADMIN, AuditRequest(Next=following or None))
+        page = audit.read_page(ADMIN, AuditRequest(Next=following or None))
         pages.append([entry.Name for entry in page.Entries])
         following = page.Next
     assert pages == [["0", "1", "2"], ["3", "10", "11"], ["12", "13"]]
@@ -155,9 +155,9 @@ def test_a_page_reads_only_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(6):
         add(number, app="b")
     add(6, app="a")
-    first = audit.page(ADMIN, AuditRequest(AppName="a"))
+    first = audit.read_page(ADMIN, AuditRequest(AppName="a"))
     assert first.Entries == []
-    second = audit.page(ADMIN, AuditRequest(AppName="a", Next=first.Next))
+    second = audit.read_page(ADMIN, AuditRequest(AppName="a", Next=first.Next))
     assert [entry.Name for entry in second.Entries] == ["6"]
     assert second.Next is None
 
@@ -176,7 +176,7 @@ def test_a_page_reads_only_so_many_days(monkeypatch: pytest.MonkeyPatch) -> None
     found, pages, next_ = [], 0, None
     while pages == 0 or next_:
         before = len(queried)
-        page = audit.page(ADMIN, AuditRequest(Since=0, Next=next_))
+        page = audit.read_page(ADMIN, AuditRequest(Since=0, Next=next_))
         assert len(queried) - before <= audit.MAX_DAYS + 1
         found += [int(entry.Name) for entry in page.Entries]
         pages, next_ = pages + 1, page.Next
@@ -254,7 +254,7 @@ def test_spans_without_a_moment(wanted: dict[str, Any]) -> None:
 def test_entries_expire_after_the_audits_own_retention() -> None:
     jobs.create_job(CALLER, request())
     (entry,) = AuditEntry.scan()
-    assert entry.ExpiresAt - NOW == pytest.approx(settings.audit_retention, abs=60)
+    assert entry.ExpiresAt - NOW == pytest.approx(settings.audit_retention_seconds, abs=60)
 
 
 @pytest.mark.parametrize(

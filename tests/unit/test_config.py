@@ -35,7 +35,7 @@ def test_every_variable_is_read() -> None:
     assert loaded == config.Settings(
         "p", "b", "arn:q", 2, 3, 30, True, ("https://a", "https://b"), "debug"
     )
-    assert (loaded.retention, loaded.kms_key) == (2 * 86_400, "alias/p")
+    assert (loaded.retention_seconds, loaded.kms_key) == (2 * 86_400, "alias/p")
     unread = [one.name for one in fields(loaded) if getattr(loaded, one.name) == one.default]
     assert unread == [], "each has a line in `load`, and one in this test"
 

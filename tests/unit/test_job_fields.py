@@ -10,7 +10,7 @@ import pytest
 from chalicelib import store
 from chalicelib.domain.errors import InvalidRequest
 from chalicelib.schemas import AuditRequest, JobAnswer, JobRequest, StartRequest, Target, parse
-from chalicelib.services import audit, executions, jobs
+from chalicelib.services import audit, jobs, starts
 from chalicelib.store.models import FIELDS as STORED
 from tests.support.job_fields import (
     ADDITIONS,
@@ -88,12 +88,12 @@ def test_an_edit_stores_a_field_and_the_audit_names_it(job_id: str, name: str) -
     expected = {**SHOWN, name: ["***"] if name == SECRET else changed}
     assert shown(answer) == expected
     assert shown(jobs.get_job(ADMIN, job_id)) == expected
-    assert audit.page(ADMIN, AuditRequest(JobId=job_id)).Entries[0].Fields == [name]
+    assert audit.read_page(ADMIN, AuditRequest(JobId=job_id)).Entries[0].Fields == [name]
 
 
 def test_an_edit_without_a_change_names_no_field(job_id: str) -> None:
     assert shown(jobs.edit_job(ADMIN, job_id, request(KEPT))) == SHOWN
-    assert audit.page(ADMIN, AuditRequest(JobId=job_id)).Entries[0].Fields == []
+    assert audit.read_page(ADMIN, AuditRequest(JobId=job_id)).Entries[0].Fields == []
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -112,7 +112,7 @@ def test_an_edit_without_an_addition_keeps_it(job_id: str, name: str) -> None:
 
 def test_an_execution_has_all_of_its_job(job_id: str) -> None:
     start = StartRequest([Target("c1", "n1")])
-    executor_id = executions.start(ADMIN, job_id, start).Executors[-1]
+    executor_id = starts.start_job(ADMIN, job_id, start).Executors[-1]
     execution = store.executions.get_execution(job_id, executor_id)
     job = store.jobs.get_job(job_id)
     for name in FIELDS.keys() - {SECRET} | {"Sealed"}:

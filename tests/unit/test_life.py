@@ -31,7 +31,7 @@ from chalicelib.clients import queues
 from chalicelib.clients.logs import GrowingObject
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.domain.states import TERMINAL, Reason, Status
-from chalicelib.services import executions, upkeep
+from chalicelib.services import outcomes, upkeep
 from chalicelib.store.models import OPEN, Execution, Node, Result
 from worker import patience
 from worker.engine.errors import AlreadyStarted, Refusal, UnknownExec, Unreachable
@@ -120,7 +120,7 @@ class Life(RuleBasedStateMachine):
         self.death: tuple[str, str] | None = None
         self.ends: dict[str, tuple[str, ...]] = {}
         self.directory = Path(tempfile.mkdtemp())
-        for module in (adopt, attachment, claim, ending, run, watch, upkeep, executions):
+        for module in (adopt, attachment, claim, ending, run, watch, upkeep, outcomes):
             self.patch.setattr(module, "time", self.clock)
         self.patch.setattr("tenacity.time", self.clock)
         for patient in (patience.insist, patience.insist_on_log):

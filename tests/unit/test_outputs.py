@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chalicelib.schemas import ExecutionAnswer
 from chalicelib.services import outputs as room
-from chalicelib.services.outputs import MAX_ANSWER, fit
+from chalicelib.services.outputs import MAX_ANSWER, shorten
 
 
 def answer(outputs: list[str], argument: str = "") -> ExecutionAnswer:
@@ -30,14 +30,14 @@ def size(of: ExecutionAnswer) -> int:
 
 def test_what_fits_stays_as_it_is() -> None:
     whole = answer(["x" * 1000] * 10)
-    fit(whole)
+    shorten(whole)
     assert whole == answer(["x" * 1000] * 10)
 
 
 @pytest.mark.parametrize("character", ["x", "\n", "\0", '"', "\ufffd", "😀"])
 def test_long_outputs_are_cut_to_their_ends_evenly(character: str) -> None:
     long = answer([character * 30_000 + "end"] * 999 + ["short"])
-    fit(long)
+    shorten(long)
     assert MAX_ANSWER * 0.95 < size(long) <= MAX_ANSWER
     *cut, short = long.Result
     assert len({len(result["Output"]) for result in cut}) == 1
@@ -48,7 +48,7 @@ def test_long_outputs_are_cut_to_their_ends_evenly(character: str) -> None:
 
 def test_arguments_go_where_they_alone_are_too_long() -> None:
     long = answer(["x"] * 1000, argument="\1" * 4000)
-    fit(long)
+    shorten(long)
     assert size(long) <= MAX_ANSWER
     assert all(result["ArgumentsTruncated"] for result in long.Result)
 
@@ -59,7 +59,7 @@ def test_outputs_are_cut_from_the_front_no_more_than_needed(texts: list[str], li
     bare = size(answer([""] * len(texts)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "MAX_ANSWER", bare + limit)
-        fit(cut)
+        shorten(cut)
     assert size(cut) <= bare + limit or not any(result["Output"] for result in cut.Result)
     for before, after in zip(whole.Result, cut.Result, strict=True):
         assert before["Output"].endswith(after["Output"])
@@ -79,8 +79,8 @@ def test_shares_are_even_and_use_what_there_is(sizes: list[int], budget: int) ->
 def test_an_answer_at_the_limit_is_untouched_and_one_byte_more_is_not() -> None:
     free = MAX_ANSWER - size(answer([""]))
     exact, over = answer(["x" * free]), answer(["x" * (free + 1)])
-    fit(exact)
-    fit(over)
+    shorten(exact)
+    shorten(over)
     assert exact == answer(["x" * free])
     assert over.Result[0]["OutputTruncated"]
 
@@ -89,5 +89,5 @@ def test_long_errors_on_a_thousand_targets_fit_too() -> None:
     long = answer([""] * 1000)
     for result in long.Result:
         result["E"] = "密" * 2000
-    fit(long)
+    shorten(long)
     assert len(msgspec.json.encode(long)) < 5_000_000

@@ -10,7 +10,7 @@ from chalicelib import store
 from chalicelib.clients import queues
 from chalicelib.config import settings
 from chalicelib.domain.states import Reason, Status
-from chalicelib.services import executions, upkeep
+from chalicelib.services import dispatch, upkeep
 from chalicelib.store.models import OPEN, Execution, Node, Result
 
 NOW = 1_800_000_000.0
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("aws")
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     clock = type("Clock", (), {"now": NOW, "time": lambda self: self.now})()
-    for module in ("executions", "upkeep"):
+    for module in ("outcomes", "upkeep"):
         monkeypatch.setattr(f"chalicelib.services.{module}.time", clock)
     return clock
 
@@ -108,7 +108,7 @@ def test_what_is_under_way_on_a_live_node_stays_open(status: Status, clock: Any)
 
 def test_a_target_that_nobody_took_up_stays_until_its_deadline_and_then_expires(clock: Any) -> None:
     execution = accepted("c1")
-    clock.now += settings.delivery_deadline
+    clock.now += settings.delivery_deadline_seconds
     upkeep.turn()
     assert counters(execution) is None
     clock.now += 121
@@ -176,7 +176,7 @@ def test_a_start_that_died_before_its_messages_is_sent_later(clock: Any) -> None
     finished(execution, "c1", 0)
     upkeep.turn()
     assert sent(url) == []
-    clock.now += settings.delivery_deadline / 5 + 1
+    clock.now += settings.delivery_deadline_seconds / 5 + 1
     upkeep.turn()
     assert sent(url) == ["c2", "c3"]
 
@@ -185,7 +185,7 @@ def test_what_was_sent_again_waits_as_long_until_the_next_time(clock: Any) -> No
     url = heartbeat(NOW)
     accepted("c1")
     counts = []
-    for _ in range(0, int(settings.delivery_deadline), 10):
+    for _ in range(0, int(settings.delivery_deadline_seconds), 10):
         clock.now += 10
         upkeep.turn()
         counts += sent(url)
@@ -206,8 +206,8 @@ def test_what_was_taken_up_is_sent_again_each_hour(clock: Any, status: Status) -
 def test_what_waits_in_a_backlog_is_not_sent_again(clock: Any) -> None:
     url = heartbeat(NOW)
     execution = accepted("c1", "c2")
-    executions.send(execution, execution.Target, {"n1": Node.get("n1")})
-    clock.now += settings.delivery_deadline / 5 + 1
+    dispatch.send_messages(execution, execution.Target, {"n1": Node.get("n1")})
+    clock.now += settings.delivery_deadline_seconds / 5 + 1
     upkeep.turn()
     assert sent(url) == ["c1", "c2"]
     # Both are off the queue now, and nobody took them up.
@@ -220,7 +220,7 @@ def test_an_execution_whose_messages_cannot_be_sent_fails_the_turn(
 ) -> None:
     url = heartbeat(NOW)
     accepted("c1")
-    clock.now += settings.delivery_deadline / 5 + 1
+    clock.now += settings.delivery_deadline_seconds / 5 + 1
     with monkeypatch.context() as patch:
         patch.setattr(queues, "send", lambda messages: 1 / 0)
         with pytest.raises(upkeep.UpkeepFailed):

@@ -27,7 +27,7 @@ def claim(engine: Engine, node_id: str, commands: Commands, target: TargetMessag
         target.container_id,
         NodeId=node_id,
         Status=Status.CREATED,
-        ExpiresAt=int(time.time() + settings.retention),
+        ExpiresAt=int(time.time() + settings.retention_seconds),
     )
     made = _make_exec(engine, commands, target, result)
     if isinstance(made, Failure):
@@ -50,7 +50,7 @@ def _make_exec(
     except SecretsUnreadable as error:
         return Failure.of(error)
     result.ExpiresAt = command.expires
-    deadline = settings.delivery_deadline
+    deadline = settings.delivery_deadline_seconds
     if time.time() > command.created + deadline:
         return Failure(Reason.EXPIRED, expired_message(deadline))
     try:

@@ -109,7 +109,10 @@ class Runner:
         except SecretsUnreadable as error:
             ending.store_failure(result, Failure.of(error))
             return
-        if time.time() > command.created + settings.delivery_deadline + _START_GRACE_SECONDS:
+        if (
+            time.time()
+            > command.created + settings.delivery_deadline_seconds + _START_GRACE_SECONDS
+        ):
             ending.store_failure(result, _TOO_LATE)
             return
         try:

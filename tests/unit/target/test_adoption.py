@@ -186,7 +186,7 @@ def test_a_worker_that_starts_second_waits_for_the_first(
 def test_a_claimed_exec_is_not_started_long_after_the_deadline(
     runner: HeldRunner, engine: Any, late: bool
 ) -> None:
-    old = accepted(NOW - settings.delivery_deadline - run._START_GRACE_SECONDS - late)
+    old = accepted(NOW - settings.delivery_deadline_seconds - run._START_GRACE_SECONDS - late)
     claimed(old)
     never_started = {**OVER, "ExitCode": None}
     engine.inspect.side_effect = [never_started, OVER]

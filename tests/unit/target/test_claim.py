@@ -186,7 +186,7 @@ def test_a_message_that_comes_again_before_any_claim_runs(
 
 
 def test_a_target_at_its_deadline_still_runs(runner: HeldRunner, engine: Any) -> None:
-    just = accepted(NOW - settings.delivery_deadline)
+    just = accepted(NOW - settings.delivery_deadline_seconds)
     runner.run(just)
     assert stored(just).Status == Status.FINISHED
 

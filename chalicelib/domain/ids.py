@@ -1,0 +1,37 @@
+"""The ids of jobs and executions: which texts can be one, and the next one. Pure."""
+
+import re
+import uuid
+from collections.abc import Iterable
+
+from chalicelib.domain.errors import ExecutionNotFound, JobNotFound
+
+# Seconds since 1970 with six decimals.
+EXECUTOR_ID = r"[0-9]{1,12}\.[0-9]{6}"
+_EXECUTOR_ID = re.compile(EXECUTOR_ID)
+_MICROSECONDS = 1_000_000  # in a second
+
+
+def parse_job_id(text: str) -> str:
+    """The id, if it can be one. Raises JobNotFound, so that nobody needs to look for it."""
+    try:
+        is_canonical = str(uuid.UUID(text)) == text
+    except ValueError:
+        is_canonical = False
+    if not is_canonical:
+        raise JobNotFound(text)
+    return text
+
+
+def parse_executor_id(text: str) -> str:
+    """The id, if it can be one. Raises ExecutionNotFound."""
+    if not _EXECUTOR_ID.fullmatch(text):
+        raise ExecutionNotFound(text)
+    return text
+
+
+def next_executor_id(known: Iterable[str], now: float) -> str:
+    """Now, but after every id that is known, whatever the clocks of others said."""
+    latest = max((int(executor_id.replace(".", "")) for executor_id in known), default=0)
+    microseconds = max(int(now * _MICROSECONDS), latest + 1)
+    return f"{microseconds // _MICROSECONDS}.{microseconds % _MICROSECONDS:06}"

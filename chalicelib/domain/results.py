@@ -1,0 +1,43 @@
+"""What a target's result says, and what follows if there is none. Pure."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from chalicelib.domain.states import TERMINAL, Reason, Status, expired_message
+
+# A worker claims nothing after the deadline. A claim begun just before it, and clocks that differ, may
+# take this many seconds more; after that, a target without a result will never get one.
+EXPIRY_GRACE_SECONDS = 120
+
+
+class Failure(NamedTuple):
+    """Why a target failed: for programs, and for people."""
+
+    reason: Reason
+    message: str
+
+
+def has_succeeded(status: str, inspect: Mapping[str, Any]) -> bool:
+    """Whether the command ended with exit code 0. A finished result has the engine's inspect."""
+    return status == Status.FINISHED and inspect["ExitCode"] == 0
+
+
+def has_failed(status: str, inspect: Mapping[str, Any]) -> bool:
+    """Whether the target is over and did not succeed."""
+    return status in TERMINAL and not has_succeeded(status, inspect)
+
+
+def explain_unknown_node(node_id: str) -> Failure:
+    """Why a target failed whose node no worker had announced when the job was started."""
+    message = (
+        f"no worker has announced node {node_id}; "
+        "check the NodeId, and that a worker runs for this node"
+    )
+    return Failure(Reason.NODE_UNKNOWN, message)
+
+
+def explain_expiry(age_seconds: float, deadline_seconds: int) -> Failure | None:
+    """Why a target without a result failed, by its execution's age; None: it may still be taken up."""
+    if age_seconds <= deadline_seconds + EXPIRY_GRACE_SECONDS:
+        return None
+    return Failure(Reason.EXPIRED, expired_message(deadline_seconds))

@@ -1,0 +1,78 @@
+"""Starts of jobs: what is accepted, and the messages of its targets."""
+
+import time
+from functools import cache
+
+import structlog
+
+from chalicelib import store
+from chalicelib.config import settings
+from chalicelib.domain.access import Caller
+from chalicelib.domain.ids import next_executor_id, parse_job_id
+from chalicelib.schemas import JobAnswer, StartRequest, check_command
+from chalicelib.services import audit, dispatch, jobs
+from chalicelib.services.audit import Action
+from chalicelib.store.models import COMMAND, OPEN, AuditEntry, Execution, Job, Node
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def start_job(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
+    """Accepts a start and sends it to the nodes. Raises JobNotFound, Forbidden, InvalidRequest.
+
+    Targets on nodes that no worker announced are accepted as failed; the others run.
+    """
+    parse_job_id(job_id)
+    oldest = time.time() - settings.retention_seconds
+
+    # Read once, and only for a caller who may start the job.
+    @cache
+    def nodes() -> dict[str, Node]:
+        return store.nodes.get_nodes({target.NodeId for target in request.Target})
+
+    def accept(job: Job) -> tuple[Execution, AuditEntry]:
+        caller.require_visible(job.JobId, job.AppName)
+        caller.require_root(job.Privileged, job.User)
+        check_command(job.Cmd)  # it may have been saved when other rules held
+        execution = _make_execution(caller, job, request, nodes())
+        what = {"ExecutorId": execution.ExecutorId, "Targets": len(execution.Target)}
+        return execution, audit.describe_job(caller, Action.START_JOB, job, **what)
+
+    job, execution = store.executions.start_job(job_id, accept, oldest)
+    try:
+        dispatch.send_messages(execution, execution.Target, nodes())
+    # It is accepted all the same: upkeep sends again. An error would invite a second start.
+    except Exception:
+        log.exception("messages not sent", job_id=job_id, executor_id=execution.ExecutorId)
+    return _show_last(caller, job, execution)
+
+
+def _make_execution(
+    caller: Caller, job: Job, request: StartRequest, nodes: dict[str, Node]
+) -> Execution:
+    targets = [
+        {"ContainerId": target.ContainerId, "NodeId": target.NodeId} for target in request.Target
+    ]
+    now = time.time()
+    # No start may have the id of a start that the job knows, also not of one before a move.
+    known = [*job.Executors, *(last for _, last in job.Moves or [])]
+    execution = Execution(
+        job.JobId,
+        next_executor_id(known, now),
+        Target=targets,
+        UnknownNodes=sorted({target.NodeId for target in request.Target} - nodes.keys()),
+        MayRunAsRoot=caller.may_run_as_root,
+        OwnContainersOnly=bool(caller.apps) or settings.own_containers_only,
+        ExpiresAt=int(now + settings.retention_seconds),
+        Open=OPEN,
+    )
+    for name in COMMAND:
+        setattr(execution, name, getattr(job, name))
+    return execution
+
+
+def _show_last(caller: Caller, job: Job, execution: Execution) -> JobAnswer:
+    """The job's answer to its start: of several starts at once, each is the last of its own answer."""
+    answer = jobs.show_job(caller, job)
+    answer.Executors = [started for started in answer.Executors if started <= execution.ExecutorId]
+    return answer
