@@ -100,3 +100,20 @@ def test_each_metric_of_the_worker_is_explained() -> None:
     assert worker.metrics.FINISHED.describe()[0].name in ours
     named = {name.removesuffix("_total") for name in first_cells(page("operations.md"))}
     assert ours - named == set()
+
+
+def test_the_map_for_contributors_names_each_module() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\w+", text.partition("## Where")[2].partition("\n## ")[0]))
+    # The rooms of use cases and resources have one module for each, and the map says so.
+    told = {ROOT / "chalicelib" / "services", ROOT / "chalicelib" / "routes"}
+    modules = [
+        path for room in ("chalicelib", "worker", "deploy") for path in (ROOT / room).rglob("*.py")
+    ]
+    assert modules
+    missing = [
+        str(path.relative_to(ROOT))
+        for path in modules
+        if path.parent not in told and path.stem not in {*named, "__init__"}
+    ]
+    assert missing == []
