@@ -7,7 +7,8 @@ STAMP := $(VENV)/.stamp
 PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pins run test test-all chaos sleepers check swarm bench fuzz docs deploy settings reclaim
+.PHONY: help setup pins run unit contract test test-all chaos sleepers check format swarm bench fuzz docs deploy \
+	settings reclaim
 # ENGINE=newest or ENGINE=28, on the command line, takes one of Debian's newer engines instead of the machine's.
 ON_ENGINE = $(if $(ENGINE),$(PYTHON) -m dev.engines $(ENGINE))
 
@@ -55,10 +56,17 @@ settings: $(STAMP)  ## Print the worker's environment for a deployed API (STAGE=
 reclaim: $(STAMP)  ## Make a stack of what a deleted one left behind, then deploy (STAGE=prod PARAMETERS=)
 	@$(PYTHON) -m deploy.reclaim $(or $(STAGE),$(error say which stage: make reclaim STAGE=prod)) $(PARAMETERS)
 
+# The longest file first: it takes one process as long as the others take for the rest.
+unit: $(STAMP)  ## Run only the unit tests: no server, no root, a minute (LIFE_EXAMPLES=40)
+	$(PYTHON) -m pytest -n auto --no-loadscope-reorder tests/unit/test_life.py tests/unit
+
+contract: $(STAMP)  ## Run only the contract tests: over HTTP, no engine, no root
+	$(PYTHON) -m pytest -n 2 --no-loadscope-reorder tests/contract
+
 # Tests wait most of the time. So three files run at once, each with servers of its own, the longest ones first.
 TESTS := $(addprefix tests/,deployed localstack swarm newest contract dev unit)
 test: $(STAMP)  ## Run the tests (deployed, localstack, swarm, newest, contract, dev, unit)
-	$(ON_ENGINE) $(PYTHON) -m pytest -n 3 --no-loadscope-reorder --durations 25 $(TESTS)
+	LIFE_EXAMPLES=$(or $(LIFE_EXAMPLES),40) $(ON_ENGINE) $(PYTHON) -m pytest -n 3 --no-loadscope-reorder --durations 25 $(TESTS)
 
 # Tests without an engine run only once.
 test-all: $(STAMP)  ## Run all tests on the machine's engine and on the newest, 100 kills on each (KILLS=100)
@@ -84,8 +92,13 @@ chaos: $(STAMP)  ## Kill workers N times while commands run (N=300 ENGINE=28), a
 sleepers: $(STAMP)  ## Let N commands sleep on one node, and say what that costs its worker (N=1000), as root
 	N=$(or $(N),1000) $(PYTHON) -m pytest tests/swarm/test_sleepers.py -s
 
+# All of them run, also after one has failed.
+CHECKS := "ruff check ." "ruff format --check ." "mypy" "lint-imports"
 check: $(STAMP)  ## Lint, formatting, types, who imports whom
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
-	PYTHONPATH=. $(VENV)/bin/lint-imports
+	@failed=; for tool in $(CHECKS); do \
+		echo "$$tool"; PYTHONPATH=. $(VENV)/bin/$$tool || failed="$$failed, $$tool"; \
+	done; if [ -n "$$failed" ]; then echo "make check: failed: $${failed#, }" >&2; exit 1; fi
+
+format: $(STAMP)  ## Format the code, and mend what ruff can mend
+	$(VENV)/bin/ruff check --fix-only .
+	$(VENV)/bin/ruff format .

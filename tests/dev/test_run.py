@@ -138,4 +138,4 @@ def test_a_database_that_lets_everybody_in_is_not_started(folder: Path, engine: 
     with run(folder, engine, AWS="localstack-pypi") as process:
         process.wait(END_SECONDS)
     assert process.returncode == 1
-    assert "AWS=localstack-pypi is for tests" in printed(folder).read_text()
+    assert "AWS=localstack-pypi is only for tests" in printed(folder).read_text()

@@ -1,11 +1,15 @@
 """AWS played by moto, in this process; nothing here reaches a network or waits."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
 from moto import mock_aws
+from moto.kms.utils import generate_private_key
 
 from chalicelib.clients import aws as clients
 from chalicelib.config import settings
@@ -22,16 +26,17 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_multi_constructor("!", lambda loader, suffix, node: str(node.value))
 
 
-@pytest.fixture(scope="module")
-def fresh_clients() -> Iterator[None]:
-    """No client of another AWS; a file's tests share theirs, since making them is what takes time."""
+@pytest.fixture(scope="session")
+def shared() -> Iterator[None]:
+    """What takes time to make and may be the same for all tests: clients, and a pair of keys."""
     forget()
-    yield
+    with patch("moto.kms.models.generate_private_key", cache(generate_private_key)):
+        yield
     forget()
 
 
 @pytest.fixture
-def aws(fresh_clients: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def aws(shared: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Empty tables as the template has them, a bucket, and the key with its alias."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
@@ -54,11 +59,16 @@ def forget() -> None:
         model._connection = None
 
 
+@cache
+def resources() -> list[dict[str, Any]]:
+    """What the template has that is deployed."""
+    return list(yaml.load(TEMPLATE.read_text(), _Loader)["Resources"].values())
+
+
 def make_tables() -> None:
     """The tables of the template that is deployed."""
-    resources = yaml.load(TEMPLATE.read_text(), _Loader)["Resources"].values()
     dynamodb = clients.client("dynamodb")
-    for resource in resources:
+    for resource in resources():
         if resource["Type"] == "AWS::DynamoDB::Table":
             wanted = resource["Properties"]
             indexes = wanted.get("GlobalSecondaryIndexes")

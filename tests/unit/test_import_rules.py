@@ -74,7 +74,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def broken(tree: Path) -> list[str]:
     """The names of the contracts that the tree breaks."""
     done = subprocess.run(
-        [LINT_IMPORTS, "--no-logo", "--no-cache"],
+        [LINT_IMPORTS, "--no-logo"],
         cwd=tree,
         env={"PYTHONPATH": str(tree), "COLUMNS": "200"},
         capture_output=True,
