@@ -185,7 +185,7 @@ class Consumer(threading.Thread):
             container_id=target.container_id,
         ):
             if turn.has_place or self._runs_already(runner, message):
-                self._handle(runner, node, message)
+                self._run_target(runner, node, message)
             elif not self._turns.put_off(message):
                 self._put_back(node.queue_url, [message])
 
@@ -197,7 +197,7 @@ class Consumer(threading.Thread):
             log.warning("result not read", exc_info=True)
             return False  # its turn comes, and the next look with it
 
-    def _handle(self, runner: Runner, node: ServedNode, message: Received) -> None:
+    def _run_target(self, runner: Runner, node: ServedNode, message: Received) -> None:
         target = message.target
         with metrics.IN_FLIGHT.labels(node.node_id).track_inprogress():
             try:
