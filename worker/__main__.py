@@ -1,9 +1,9 @@
-"""`python -m worker`: wires the worker together and heeds signals.
+"""`python -m worker`: wires the worker together and listens to signals.
 
 The first SIGTERM or SIGINT drains: no new messages, running commands end. The second lets go: messages
 become visible for the next worker to adopt, commands run on. The third exits at once.
 
-The worker also lets go when one of its loops dies of an error: its supervisor starts it anew.
+The worker also lets go when one of its loops dies of an error: then its supervisor starts it again.
 """
 
 import os
@@ -12,8 +12,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import NoReturn
@@ -22,7 +22,7 @@ import structlog
 
 from chalicelib import store, telemetry
 from chalicelib.config import settings
-from worker.config import load
+from worker.config import WorkerSettings, load
 from worker.consumer import Consumer
 from worker.health import Health
 from worker.heartbeat import Heartbeat
@@ -32,17 +32,20 @@ from worker.target.command import Commands
 
 log = structlog.stdlib.get_logger("worker")
 
+# The second signal; one more ends the process.
 _LET_GO = 2
-# Between two looks at the loops, in seconds.
-_LOOK = 1.0
+# Between two looks at the loops.
+_LOOK_SECONDS = 1.0
+# The same while the worker drains, which should not take longer than its last command.
+_DRAIN_LOOK_SECONDS = 0.1
 
 
 class Signals:
-    """Counts the signals; a second one wakes `wait`, a third ends the process."""
+    """Counts the signals. Each one wakes `wait`, the third ends the process."""
 
     def __init__(self) -> None:
         self.count = 0
-        # A handler may interrupt whoever waits: of the ways to wake it, this one is made for that.
+        # A handler may interrupt the thread that waits; a SimpleQueue is made to be filled from one.
         self._wake: SimpleQueue[None] = SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -54,17 +57,61 @@ class Signals:
         self._wake.put(None)
 
     def wait(self, seconds: float) -> None:
-        """Until the next signal, or so many seconds."""
+        """Returns at the next signal, or after so many seconds."""
         with suppress(Empty):
             self._wake.get(timeout=seconds)
+
+
+@dataclass(frozen=True)
+class Loops:
+    """The threads that make up a worker."""
+
+    lease: Lease
+    heartbeat: Heartbeat
+    consumers: list[Consumer]
+
+    @property
+    def _endless(self) -> list[threading.Thread]:
+        return [self.lease, self.heartbeat, *(consumer.exit_codes for consumer in self.consumers)]
+
+    def start(self) -> None:
+        """Starts them. Events are followed before a consumer waits for AWS: the engines forget."""
+        for loop in (*self._endless, *self.consumers):
+            loop.start()
+
+    def serve(self, signals: Signals) -> None:
+        """Serves until the first signal, then drains; lets go if a loop dies, or at the second signal."""
+        while not signals.count:
+            if _any_dead([*self._endless, *self.consumers]):
+                self._let_go()
+            signals.wait(_LOOK_SECONDS)
+        log.info("draining")
+        for consumer in self.consumers:
+            consumer.drain()
+        while any(consumer.is_alive() for consumer in self.consumers):
+            if signals.count >= _LET_GO or _any_dead(self._endless):
+                self._let_go()
+            signals.wait(_DRAIN_LOOK_SECONDS)
+
+    def _let_go(self) -> NoReturn:
+        log.info("letting go")
+        for consumer in self.consumers:
+            consumer.drain()
+        self.lease.release_all()
+        # A poll of ours that is under way may receive the messages; it puts them back.
+        time.sleep(_LOOK_SECONDS)
+        # Threads still wait for their commands, and the interpreter would wait for the threads.
+        os._exit(1)
 
 
 def main() -> int:
     """Runs until drained; returns the exit code."""
     telemetry.configure(settings.log_level)
     try:
-        worker = load(os.environ)
-        spools = SpoolDirectory(worker.spool_dir, worker.spool_bytes, worker.log_bytes)
+        worker_settings = load(os.environ)
+        spools = SpoolDirectory(
+            worker_settings.spool_dir, worker_settings.spool_bytes, worker_settings.log_bytes
+        )
     except (ValueError, UnsafeFolder, OSError) as error:
         log.error("wrong setting", error=str(error))
         return 2
@@ -73,33 +120,24 @@ def main() -> int:
     signals = Signals()
     store.connect()
     health = Health()
-    lease = Lease(health.pulse("lease"))
-    lease.start()
-    heartbeat = Heartbeat(worker.worker_id, health.pulse("heartbeat"))
-    heartbeat.start()
-    commands = Commands()
-    consumers = [
-        Consumer(url, worker, lease, heartbeat, health, commands, spools) for url in worker.engines
-    ]
-    health.serve(worker.health_port)
-    followers = [consumer.exit_codes for consumer in consumers]
-    # Before they wait for AWS: the engines forget.
-    for loop in (*followers, *consumers):
-        loop.start()
-    while not signals.count:
-        if _dead([lease, heartbeat, *followers, *consumers]):
-            _let_go(lease, consumers)
-        signals.wait(_LOOK)
-    log.info("draining")
-    for consumer in consumers:
-        consumer.drain()
-    while any(consumer.is_alive() for consumer in consumers):
-        if signals.count >= _LET_GO or _dead([lease, heartbeat, *followers]):
-            _let_go(lease, consumers)
-        signals.wait(0.1)
+    loops = _wire(worker_settings, health, spools)
+    health.serve(worker_settings.health_port)
+    loops.start()
+    loops.serve(signals)
     spools.close()
     log.info("drained")
     return 0
+
+
+def _wire(worker_settings: WorkerSettings, health: Health, spools: SpoolDirectory) -> Loops:
+    lease = Lease(health.pulse("lease"))
+    heartbeat = Heartbeat(worker_settings.worker_id, health.pulse("heartbeat"))
+    commands = Commands()
+    consumers = [
+        Consumer(url, worker_settings, lease, heartbeat, health, commands, spools)
+        for url in worker_settings.engines
+    ]
+    return Loops(lease, heartbeat, consumers)
 
 
 def _allow_open_files() -> None:
@@ -113,22 +151,11 @@ def _log_death(death: threading.ExceptHookArgs) -> None:
     log.critical("thread died", thread=name, exc_info=death.exc_value)
 
 
-def _dead(loops: Iterable[threading.Thread]) -> list[str]:
-    """The loops that are over though nobody told them to end: without them, a worker only looks alive."""
+def _any_dead(loops: list[threading.Thread]) -> bool:
+    """Whether a loop is over that nobody told to end: without it, a worker only looks alive."""
     if dead := [loop.name for loop in loops if not loop.is_alive()]:
         log.critical("a loop is over before its time", loops=dead)
-    return dead
-
-
-def _let_go(lease: Lease, consumers: Iterable[Consumer]) -> NoReturn:
-    log.info("letting go")
-    for consumer in consumers:
-        consumer.drain()
-    lease.release_all()
-    # A poll of ours that is under way may get them; it puts them back.
-    time.sleep(_LOOK)
-    # Threads still wait for their commands; the interpreter would wait for them.
-    os._exit(1)
+    return bool(dead)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Settings of the worker alone; the ones it shares with the API are chalicelib's."""
+"""Settings that only the worker has; the ones it shares with the API are chalicelib's."""
 
 import os
 import socket
@@ -19,21 +19,23 @@ class WorkerSettings:
     engines: tuple[str, ...]
     # Names this worker in the nodes table and in logs.
     worker_id: str
-    # Commands at once on each engine, of those that began within the last minute.
+    # At most so many commands at once on each engine that began within the last minute.
     max_commands: int
-    # Commands at once on each engine, in all; one application has as many as it leaves free for others.
+    # At most so many commands at once on each engine, in all. One application may have as many of them
+    # as it leaves free for the others.
     max_running: int
-    # How long one poll of an idle queue lasts, in seconds (1–20): also how long an idle drain may take.
+    # How long one poll of an idle queue lasts, in seconds (1–20). An idle drain may take as long.
     poll_seconds: int
     # Output waits here for its upload.
     spool_dir: Path
-    # Bytes of all commands together that may wait there; who prints faster than they go is slowed down.
+    # So many bytes of all commands together may wait there. A command that prints faster than they are
+    # uploaded is slowed down.
     spool_bytes: int
-    # Bytes of a command's output that its log takes, beside the last MiB; a job may lower it.
+    # So many bytes of a command's output go into its log, and the last MiB besides. A job may lower it.
     log_bytes: int
     # `/healthz` and `/metrics` answer on this port of the loopback interface.
     health_port: int
-    # Whether the values of secret arguments are taken out of the output before it is stored.
+    # Whether the values of secret arguments are removed from the output before it is stored.
     redact: bool
 
 
@@ -69,7 +71,7 @@ def _engines(environ: Mapping[str, str]) -> tuple[str, ...]:
     for engine in engines:
         if not engine.startswith(("unix://", "tcp://")):
             raise ValueError(
-                f"an engine must be unix://… or tcp://…, not {engine!r}; where it is reached by ssh, "
+                f"an engine must be unix://… or tcp://…, not {engine!r}. If it is reached by ssh, "
                 "forward its socket: ssh -nNT -o ServerAliveInterval=20 -L /run/engine.sock:"
                 "/var/run/docker.sock HOST"
             )

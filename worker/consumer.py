@@ -1,4 +1,4 @@
-"""One node's consumer: receives ahead, starts a thread for each target in its turn, drains."""
+"""One node's consumer: receives messages ahead, starts a thread for each target in its turn, drains."""
 
 import threading
 import time
@@ -23,16 +23,16 @@ from worker.turns import Turn, Turns
 
 log = structlog.stdlib.get_logger(__name__)
 
-# After a failed poll, in seconds: AWS is out of reach, or the queue was deleted.
-_PAUSE = 5
-# Between two polls when messages have to wait here: as long as some come, and when none came.
-_PACE, _PAUSE_AHEAD = 0.05, 1.0
-# Between two looks at whether somebody's first minute is over.
-_LOOK = 1.0
+# After a failed poll: AWS is out of reach, or the queue was deleted.
+_FAILED_POLL_SECONDS = 5
+# Between two polls while there is no free place: as long as messages come, and when none came.
+_BUSY_PAUSE_SECONDS, _QUIET_PAUSE_SECONDS = 0.05, 1.0
+# Between two looks at whether the first minute of a command is over.
+_LOOK_SECONDS = 1.0
 
 
 class Consumer(threading.Thread):
-    """Serves one engine until it is told to drain; ends when its last command has ended."""
+    """Serves one engine until `drain` is called; ends when its last command has ended."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Consumer(threading.Thread):
         poller.start()
         while not self._draining.is_set():
             self._pulse.beat()
-            if turn := self._turns.take(_LOOK):
+            if turn := self._turns.take(_LOOK_SECONDS):
                 self._start(runner, node, turn)
             if not poller.is_alive() and not self._draining.is_set():
                 raise RuntimeError(f"the {name} is over before its time")
@@ -95,7 +95,7 @@ class Consumer(threading.Thread):
         poller.join()
 
     def _announce(self) -> ServedNode | None:
-        """Reaches the engine, makes its queue and announces its node, however long it takes."""
+        """Reaches the engine, makes its queue and announces its node, however long that takes."""
         while not self._draining.is_set():
             self._pulse.beat()
             try:
@@ -104,7 +104,7 @@ class Consumer(threading.Thread):
                 self._heartbeat.serve(node)
             except Exception as error:  # noqa: BLE001 - engine and AWS may come up after us
                 log.warning("node not announced yet", engine=self._engine.url, error=str(error))
-                self._draining.wait(_PAUSE)
+                self._draining.wait(_FAILED_POLL_SECONDS)
             else:
                 log.info("serving", node_id=node_id, hostname=hostname, engine=self._engine.url)
                 return node
@@ -112,35 +112,40 @@ class Consumer(threading.Thread):
         return None
 
     def _poll_on(self, node: ServedNode, name: str) -> None:
-        """Receives messages until it is told to drain, also some that have to wait for their turn."""
+        """Receives messages until the drain, also messages that have to wait for their turn."""
         pulse = self._health.pulse(name)
-        pause = _PAUSE_AHEAD
+        pause = _QUIET_PAUSE_SECONDS
         while not self._draining.is_set():
             pulse.beat()
             if free := self._turns.free:
                 self._poll(node, min(free, BATCH), self._settings.poll_seconds)
-                pause = _PAUSE_AHEAD
-            elif not self._draining.wait(pause) and (room := self._turns.room(_LOOK)):
-                # Without waiting for more: what comes now is for a worker that has a place.
-                pause = _PACE if self._poll(node, min(room, BATCH), 0) else _PAUSE_AHEAD
+                pause = _QUIET_PAUSE_SECONDS
+            elif not self._draining.wait(pause) and (room := self._turns.room(_LOOK_SECONDS)):
+                # It does not wait for messages: those that come are for a worker that has a place.
+                pause = (
+                    _BUSY_PAUSE_SECONDS
+                    if self._poll(node, min(room, BATCH), 0)
+                    else _QUIET_PAUSE_SECONDS
+                )
         self._health.ended(name)
 
     def _poll(self, node: ServedNode, at_most: int, seconds: int) -> int:
-        """Takes messages in hand that come within so many seconds; returns how many came."""
+        """Takes the messages in hand that come within so many seconds; returns how many came."""
         try:
             messages = queues.receive(node.queue_url, at_most, seconds)
             self._polled = time.time()
             if self._draining.is_set():
-                # What was put back, or let go, comes to our own poll first; we may hold it still.
-                _show(node.queue_url, [message.receipt for message in messages])
+                # Messages that were put back, or let go, come to our own poll first. The lease may still
+                # hold them.
+                _make_visible(node.queue_url, [message.receipt for message in messages])
                 return 0
             for message in messages:
                 self._take_in_hand(node.queue_url, message)
         except Exception:  # whatever it was, the next poll may work
             log.warning("poll failed", exc_info=True)
             metrics.RETRIES.labels("poll").inc()
-            self._draining.wait(_PAUSE)
-            with tolerated("poll"):  # somebody may have deleted the queue
+            self._draining.wait(_FAILED_POLL_SECONDS)
+            with tolerated("poll"):  # the queue may have been deleted
                 queues.ensure_queue(node.node_id)
             return 0
         return len(messages)
@@ -148,15 +153,15 @@ class Consumer(threading.Thread):
     def _take_in_hand(self, queue_url: str, message: Received) -> None:
         if self._lease.hold(queue_url, message):
             self._commands.hold(message.target)
-            if not self._turns.put(message):  # It was told to drain just now.
+            if not self._turns.put(message):  # the drain began just now
                 self._put_back(queue_url, [message])
 
     def _put_back(self, queue_url: str, messages: list[Received]) -> None:
-        """Gives up messages that had no turn: not ours to run."""
+        """Gives up messages whose turn did not come: another worker runs them."""
         receipts = [self._lease.receipt(queue_url, message.target) for message in messages]
         for message in messages:
             self._let_go(queue_url, message.target)
-        _show(queue_url, receipts)
+        _make_visible(queue_url, receipts)
 
     def _let_go(self, queue_url: str, target: TargetMessage) -> None:
         self._lease.release(queue_url, target)
@@ -170,7 +175,7 @@ class Consumer(threading.Thread):
         )
         try:
             thread.start()
-        except RuntimeError:  # no more threads for now: the message comes again
+        except RuntimeError:  # no more threads for now; the message comes again
             log.exception("message not taken up")
             metrics.RETRIES.labels("target").inc()
             self._let_go(node.queue_url, target)
@@ -184,27 +189,27 @@ class Consumer(threading.Thread):
             executor_id=target.executor_id,
             container_id=target.container_id,
         ):
-            if turn.has_place or self._runs_already(runner, message):
+            if turn.has_place or self._is_taken_up(runner, message):
                 self._run_target(runner, node, message)
             elif not self._turns.put_off(message):
                 self._put_back(node.queue_url, [message])
 
-    def _runs_already(self, runner: Runner, message: Received) -> bool:
-        """Whether a target whose message came again may run, or is over."""
+    def _is_taken_up(self, runner: Runner, message: Received) -> bool:
+        """Whether a target whose message came again may run already, or be over."""
         try:
             return runner.is_taken_up(message.target)
         except Exception:
             log.warning("result not read", exc_info=True)
-            return False  # its turn comes, and the next look with it
+            return False  # its turn comes, and with it the next look
 
     def _run_target(self, runner: Runner, node: ServedNode, message: Received) -> None:
         target = message.target
         with metrics.IN_FLIGHT.labels(node.node_id).track_inprogress():
             try:
-                runner.run(message, lambda: self._turns.rest(message))
+                runner.run(message, lambda: self._turns.give_place_back(message))
                 queues.delete(node.queue_url, self._lease.receipt(node.queue_url, target))
             except Exception:
-                # The message stays on the queue: it comes again and is adopted, or found to be over.
+                # The message stays on the queue. It comes again; then its target is adopted, or over.
                 log.exception("message not brought to its end")
                 metrics.RETRIES.labels("target").inc()
             finally:
@@ -212,8 +217,8 @@ class Consumer(threading.Thread):
                 self._turns.leave(message)
 
 
-def _show(queue_url: str, receipts: list[str]) -> None:
-    """Makes messages visible at once, for other workers; if SQS is away, they are within a minute."""
+def _make_visible(queue_url: str, receipts: list[str]) -> None:
+    """Makes messages visible at once for other workers. If SQS is away, they are so within a minute."""
     with tolerated("hold", queue_url=queue_url):
         for batch in queues.batched(receipts):
             queues.hold(queue_url, batch, 0)

@@ -1,7 +1,7 @@
 """`/healthz` and `/metrics`, on the loopback interface.
 
-Liveness means that our own loops turn: while AWS or an engine is down, a worker that would be restarted
-could do nothing better and would lose the output that it holds.
+A worker is healthy as long as its own loops turn. If AWS or an engine is down, a restart would not help,
+and would lose the output that the worker holds.
 """
 
 import threading
@@ -19,9 +19,9 @@ log = structlog.stdlib.get_logger(__name__)
 _HOST = "127.0.0.1"
 _METRICS: Callable[..., Iterable[bytes]] = make_wsgi_app()
 # The longest turn of a loop while AWS hangs: its calls with all their tries, with room to spare.
-_STALLED = 300
-# A worker that drains may still have our port.
-_BIND_AGAIN = 5
+_STALLED_SECONDS = 300
+# Between two tries to get the port: a worker that drains may still have it.
+_BIND_SECONDS = 5
 
 
 class Pulse:
@@ -40,39 +40,39 @@ class Pulse:
 
 
 class Health:
-    """What the worker's loops say of themselves."""
+    """Which of the worker's loops turn."""
 
     def __init__(self) -> None:
         self._pulses: dict[str, Pulse] = {}
 
     def pulse(self, loop: str) -> Pulse:
-        """The pulse of a loop that turns from now on."""
+        """A pulse for a loop that turns from now on."""
         self._pulses[loop] = Pulse()
         return self._pulses[loop]
 
     def ended(self, loop: str) -> None:
-        """A loop ended as it should."""
+        """Forgets a loop that ended as it should."""
         self._pulses.pop(loop, None)
 
     def stalled(self) -> list[str]:
         """The loops that do not turn any more."""
         pulses = list(self._pulses.items())
-        return [loop for loop, pulse in pulses if pulse.silent_for() > _STALLED]
+        return [loop for loop, pulse in pulses if pulse.silent_for() > _STALLED_SECONDS]
 
     def serve(self, port: int) -> None:
-        """Answers on that port from now on; waits, in a thread of its own, while it is taken."""
+        """Answers on that port from now on. If the port is taken, a thread waits for it."""
         threading.Thread(target=self._serve, args=(port,), name="health", daemon=True).start()
 
     def _serve(self, port: int) -> None:
-        said = False
+        warned = False
         while True:
             try:
                 server = make_server(_HOST, port, self._answer, _Server, _Quiet)
             except OSError as error:
-                if not said:
+                if not warned:
                     log.warning("no health port yet", port=port, error=str(error))
-                said = True
-                time.sleep(_BIND_AGAIN)
+                warned = True
+                time.sleep(_BIND_SECONDS)
             else:
                 server.serve_forever()
 
@@ -97,4 +97,4 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Scrapes are no news."""
+        """Logs nothing: a scrape is not news."""

@@ -1,4 +1,4 @@
-"""Says which nodes are served, again and again. One thread per process."""
+"""Announces the served nodes, again and again. One thread per process."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from worker import metrics
 from worker.health import Pulse
 from worker.patience import tolerated
 
-_INTERVAL = 20
+_INTERVAL_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class ServedNode:
 
 
 class Heartbeat(threading.Thread):
-    """Renews the nodes' heartbeats, and looks at their queues' lengths, every 20 s.
+    """Renews the nodes' heartbeats, and looks how long their queues are, every 20 s.
 
-    Apart from the lease: where DynamoDB hangs, messages must be held all the same.
+    It has a thread apart from the lease's: if DynamoDB hangs, messages must still be held.
     """
 
     def __init__(self, worker_id: str, pulse: Pulse) -> None:
@@ -44,7 +44,7 @@ class Heartbeat(threading.Thread):
 
     def run(self) -> None:
         while True:
-            time.sleep(_INTERVAL)
+            time.sleep(_INTERVAL_SECONDS)
             self._pulse.beat()
             for node in self._served():
                 self._pulse.beat()

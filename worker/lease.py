@@ -1,4 +1,4 @@
-"""Keeps the messages that we work on ours: invisible to others. One thread per process."""
+"""Keeps the messages in hand invisible to other workers. One thread per process."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from worker.patience import tolerated
 
 log = structlog.stdlib.get_logger(__name__)
 
-_INTERVAL = VISIBILITY / 3
+_INTERVAL_SECONDS = VISIBILITY / 3
 
 
 class Lease(threading.Thread):
@@ -28,10 +28,11 @@ class Lease(threading.Thread):
         self._over = False
 
     def hold(self, queue_url: str, message: Received) -> bool:
-        """Takes a message into our hands; False where we hold its target already.
+        """Takes a message in hand; False if we hold its target already.
 
-        A message delivered again has a new receipt, and only the newest one counts. Of two messages
-        for one target the older is deleted: one is enough to bring the target to its next worker.
+        A message that is delivered again has a new receipt, and only the newest receipt counts. Of two
+        messages for one target the older is deleted: one is enough to bring the target to its next
+        worker.
         """
         key = (queue_url, message.target.ids)
         with self._lock:
@@ -48,18 +49,18 @@ class Lease(threading.Thread):
             return self._held[queue_url, target.ids].receipt
 
     def release(self, queue_url: str, target: TargetMessage) -> None:
-        """Holds a message no longer: unless it was deleted, it is visible again within a minute."""
+        """Stops holding a message. Unless it was deleted, it is visible again within a minute."""
         with self._lock:
             del self._held[queue_url, target.ids]
 
     def release_all(self) -> None:
-        """Makes every held message visible at once, for the next worker to adopt, and extends none."""
+        """Makes every held message visible now, for the next worker to adopt; extends none any more."""
         self._over = True
         self._extend(0)
 
     def run(self) -> None:
         while True:
-            time.sleep(_INTERVAL)
+            time.sleep(_INTERVAL_SECONDS)
             if self._over:
                 return
             self._pulse.beat()

@@ -1,4 +1,4 @@
-"""Whose turn it is: the targets in hand that wait, those that run, and the limits between them."""
+"""Whose turn it is: the targets in hand that wait, the targets that run, and the limits on both."""
 
 import threading
 import time
@@ -9,14 +9,14 @@ from typing import NamedTuple
 from chalicelib.clients.queues import Received
 from chalicelib.config import settings
 
-# A command keeps its place for so many seconds; after that it costs a look now and then.
+# A command keeps its place for so long; after that it costs only a look now and then.
 _PLACE_SECONDS = 60
 # Messages that are received before there is a place for them: as many as a start may have targets.
 AHEAD = 1000
 
 
 class Turn(NamedTuple):
-    """A message that may be worked on; without a place, only if its target runs already."""
+    """A message whose turn it is. Without a place, it may only be adopted: if its target runs already."""
 
     message: Received
     has_place: bool
@@ -25,11 +25,11 @@ class Turn(NamedTuple):
 class Turns:
     """The targets of one engine: at most `places` in their first minute, and `most` in all.
 
-    An application that has fewer places is served first; among equals, each in its turn. Of the places
-    for long commands (`most`) an application may have as many as it leaves free for the others.
+    An application that has fewer places is served first; applications with equally many take turns. Of
+    the places for long commands (`most`), an application may have as many as it leaves free for others.
 
-    What comes again may run already. That is looked at before all that is new, and needs no place: the
-    engine forgets in some minutes how a command ended.
+    The target of a message that came again may run already. Such messages come before all new ones and
+    need no place: the engine forgets in some minutes how a command ended.
     """
 
     def __init__(self, places: int, most: int) -> None:
@@ -37,14 +37,15 @@ class Turns:
         self._most = most
         self._changed = threading.Condition()
         self._again: deque[Received] = deque()
-        # By application. It goes to the end when it had its turn.
+        # By application. An application goes to the end when it had its turn.
         self._waiting: dict[str, deque[Received]] = {}
-        # When each got its place. A target's second message may have its turn before the first one left.
+        # When each message got its place. The key is the message and not its target: a target's second
+        # message may have its turn before the first one left.
         self._running: dict[Received, float] = {}
         self._closed = False
 
     def put(self, message: Received) -> bool:
-        """Lets a message wait for its turn; False when no more have any."""
+        """Lets a message wait for its turn; False after `close`."""
         with self._changed:
             if not self._closed:
                 waiting = self._waiting_of(message) if message.first else self._again
@@ -53,7 +54,7 @@ class Turns:
             return not self._closed
 
     def put_off(self, message: Received) -> bool:
-        """Lets a message whose target does not run yet wait for a place; False when no more have any."""
+        """Lets a message whose target does not run yet wait for a place; False after `close`."""
         with self._changed:
             del self._running[message]
             if not self._closed:
@@ -62,7 +63,7 @@ class Turns:
             return not self._closed
 
     def take(self, seconds: float) -> Turn | None:
-        """The message whose turn it is; None when so many seconds brought none."""
+        """The message whose turn it is; None if there is none within so many seconds."""
         with self._changed:
             return self._changed.wait_for(self._take, seconds)
 
@@ -85,20 +86,20 @@ class Turns:
     def _waiting_of(self, message: Received) -> deque[Received]:
         return self._waiting.setdefault(message.target.app_name, deque())
 
-    def rest(self, message: Received) -> None:
-        """Gives the message's place back now: its target only waits for its end."""
+    def give_place_back(self, message: Received) -> None:
+        """Gives the message's place back now: it only waits for the end of its target."""
         with self._changed:
             self._running[message] -= _PLACE_SECONDS
             self._changed.notify_all()
 
     def leave(self, message: Received) -> None:
-        """Counts the message no more."""
+        """Stops counting the message."""
         with self._changed:
             del self._running[message]
             self._changed.notify_all()
 
     def room(self, seconds: float) -> int:
-        """How many messages more may wait; 0 when after so many seconds there is still no room."""
+        """How many more messages may wait; 0 if there is still no room after so many seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self.waiting < AHEAD, seconds)
             return AHEAD - self.waiting
@@ -110,13 +111,13 @@ class Turns:
 
     @property
     def free(self) -> int:
-        """How many messages that come now do not have to wait."""
+        """How many messages could come now and not have to wait."""
         with self._changed:
             left = min(self._places - self._young().total(), self._most - len(self._running))
             return max(left - self.waiting, 0)
 
     def close(self) -> list[Received]:
-        """No more turns from now on; returns those that waited for theirs."""
+        """Gives no more turns from now on; returns the messages that waited for theirs."""
         with self._changed:
             self._closed = True
             waited = [*self._again, *chain.from_iterable(self._waiting.values())]
@@ -126,7 +127,7 @@ class Turns:
             return waited
 
     def wait_for_all(self) -> None:
-        """Until none runs any more."""
+        """Returns when no target runs any more."""
         with self._changed:
             self._changed.wait_for(lambda: not self._running)
 
@@ -149,7 +150,7 @@ class Turns:
         return young.total() < self._places and len(self._running) < self._most
 
     def _may_run(self, app: str, running: int) -> bool:
-        """What is too late to run is soon over: it is never held up."""
+        """Whether the application may have one more. A target that is too late is soon over: it may."""
         created = float(self._waiting[app][0].target.executor_id)
         late = time.time() > created + settings.delivery_deadline_seconds
         return late or running < self._most - len(self._running)

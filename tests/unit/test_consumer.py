@@ -44,7 +44,7 @@ def lease() -> Lease:
 
 @pytest.fixture
 def consumer(lease: Lease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Consumer:
-    monkeypatch.setattr(module, "_PAUSE", 0)
+    monkeypatch.setattr(module, "_FAILED_POLL_SECONDS", 0)
     settings = load({"MAX_COMMANDS": "12", "POLL_SECONDS": "1", "SPOOL_DIR": str(tmp_path)})
     heartbeat = Heartbeat("w", Pulse())
     spools = SpoolDirectory(tmp_path, 100, 10**6)
@@ -208,7 +208,7 @@ def test_without_a_place_only_what_is_there_already_is_received(
     consumer: Consumer, sqs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An idle worker waits for its next message; a busy one must not take it away from that one."""
-    monkeypatch.setattr(module, "_PAUSE_AHEAD", 0)
+    monkeypatch.setattr(module, "_QUIET_PAUSE_SECONDS", 0)
     asked = []
 
     def receive(url: str, at_most: int, seconds: int) -> list[Received]:

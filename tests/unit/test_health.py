@@ -42,7 +42,7 @@ def test_loops_that_turn_are_healthy(clock: SimpleNamespace) -> None:
 def test_a_loop_that_stands_still_is_named(clock: SimpleNamespace) -> None:
     worker = Health()
     lease, poll = worker.pulse("lease"), worker.pulse("poll")
-    clock.now += health._STALLED
+    clock.now += health._STALLED_SECONDS
     lease.beat()
     assert get(worker, "/healthz")[0] == "200 OK"
     clock.now += 1
@@ -55,7 +55,7 @@ def test_a_loop_that_ended_as_it_should_is_no_matter(clock: SimpleNamespace) -> 
     worker = Health()
     worker.pulse("poll")
     worker.ended("poll")
-    clock.now += 10 * health._STALLED
+    clock.now += 10 * health._STALLED_SECONDS
     assert get(worker, "/healthz")[0] == "200 OK"
 
 

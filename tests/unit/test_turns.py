@@ -67,7 +67,7 @@ def test_a_place_is_given_back_after_a_minute(clock: Any) -> None:
 def test_who_only_waits_for_an_end_gives_its_place_back_at_once() -> None:
     turns = filled(Turns(1, 100), a=2)
     assert taken(turns) == ["a0"]
-    turns.rest(message("a", 0))
+    turns.give_place_back(message("a", 0))
     assert taken(turns) == ["a1"]
     turns.leave(message("a", 0))
 
@@ -175,6 +175,6 @@ def test_a_second_message_of_a_target_may_have_its_turn_before_the_first_has_lef
         turns.put(each)
     assert taken(turns) == ["a0", "a0"]
     turns.leave(first)
-    turns.rest(second)
+    turns.give_place_back(second)
     turns.leave(second)
     assert not turns._running

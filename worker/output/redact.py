@@ -1,4 +1,4 @@
-"""Takes the values of a job's secret arguments out of its output, while it streams by."""
+"""Removes the values of a job's secret arguments from its output, while that streams by."""
 
 import re
 from collections import defaultdict
@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator
 from ahocorasick_rs import BytesAhoCorasick
 
 MASK = b"***"
-# Shorter values stand in any text by chance: hiding them would spoil the output and hide nothing.
+# Shorter values are in any text by chance: to hide them would spoil the output and hide nothing.
 SHORTEST = 4
-# The same of one line of a longer value, in characters: `true`, `users:` or `],` is no secret there.
+# The same for one line of a longer value, in characters: `true`, `users:` or `],` is not a secret there.
 SHORTEST_LINE = 8
-# What stands around a key in PEM tells nothing of it.
+# The lines around a key in PEM reveal nothing of it.
 _ARMOR = re.compile(r"-----(BEGIN|END) [^-]+-----")
 
 
 class Needles:
-    """What must not be shown: the secrets, as they are and as a shell may print them."""
+    """What must not be shown: the secrets, as they are, and as a shell may print them."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         needles = sorted({form.encode() for secret in secrets for form in _forms(secret)})
@@ -29,12 +29,12 @@ class Needles:
         self._heads = BytesAhoCorasick(list(self._by_head))
 
     def found(self, data: bytes) -> list[tuple[int, int]]:
-        """Where they stand, (start, end), by their start; they may overlap."""
+        """Where they are, (start, end), in the order of their starts; they may overlap."""
         matches = self._whole.find_matches_as_indexes(data, overlapping=True)
         return sorted((start, end) for _, start, end in matches)
 
     def unfinished(self, data: bytes) -> int:
-        """Where the data's end begins that is a proper beginning of one; the data's length if none is."""
+        """Where the longest end of the data that may become one begins; the data's length if none may."""
         size = len(data)
         first = max(0, size - self._longest + 1)
         for _, start, end in self._heads.find_matches_as_indexes(data[first:], overlapping=True):
@@ -49,48 +49,48 @@ class Needles:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """The value; without its outer blanks; with each run of blanks as one; its longer lines."""
+    """The value; the value without its outer blanks; with each run of blanks as one; its longer lines."""
     for form in (secret, secret.strip(), " ".join(secret.split())):
         if len(form) >= SHORTEST:
             yield form
     for line in map(str.strip, secret.splitlines()):
-        if len(line) >= SHORTEST_LINE and _tells_something(line):
+        if len(line) >= SHORTEST_LINE and _reveals_something(line):
             yield line
 
 
-def _tells_something(line: str) -> bool:
+def _reveals_something(line: str) -> bool:
     return any(map(str.isalnum, line)) and not _ARMOR.fullmatch(line)
 
 
 class Redactor:
-    """Replaces in a stream of bytes what the needles say by MASK, and no other byte.
+    """Replaces the needles in a stream of bytes by MASK, and no other byte.
 
-    Needles that overlap are replaced together, by one MASK. What it makes of the chunks does not depend
-    on where they were cut: it is what replacing in the whole stream at once would give.
+    Needles that overlap are replaced together, by one MASK. The outcome does not depend on how the stream
+    was cut into chunks: it is what replacing in the whole stream at once would give.
 
-    The engine sends stdout and stderr in frames of one stream. A secret on stdout with a piece of stderr
-    in the midst of it is no secret in the merged bytes, so each of the two needs a redactor of its own.
-    What one holds back then comes after what the other stream said meanwhile: at most the beginning of
-    a secret, and the order within each stream stays.
+    The engine sends stdout and stderr in frames of one stream. If a piece of stderr is in the middle of
+    a secret on stdout, the merged bytes do not contain the secret. So each of the two needs its own
+    redactor. The bytes that one redactor holds back then come after what the other stream said meanwhile.
+    They are at most the beginning of a secret, and the order within each stream stays.
     """
 
     def __init__(self, needles: Needles) -> None:
         self._needles = needles
-        # What may yet become a needle; a MASK that was shown stands for its first `_covered` bytes.
+        # What may yet become a needle. A MASK that was shown already replaces its first `_covered` bytes.
         self._held = b""
         self._covered = 0
 
     def feed(self, chunk: bytes) -> bytes:
-        """The output as far as it is settled; what may yet become a secret is held back."""
+        """The output as far as it is settled; bytes that may yet become a secret are held back."""
         data = self._held + chunk
         return self._settle(data, self._needles.unfinished(data))
 
     def flush(self) -> bytes:
-        """What was held back when the stream ended."""
+        """The bytes that were held back when the stream ended."""
         return self._settle(self._held, len(self._held))
 
     def _settle(self, data: bytes, edge: int) -> bytes:
-        """Redacts the data up to its edge, before which no needle begins any more."""
+        """Redacts the data up to its edge: no needle that is still unfinished begins before it."""
         shown: list[bytes] = []
         position = self._covered
         for start, end in self._needles.found(data):
@@ -106,6 +106,6 @@ class Redactor:
 
 
 def redacted(text: str, needles: Needles) -> str:
-    """The text without them."""
+    """The text without the needles."""
     redactor = Redactor(needles)
     return (redactor.feed(text.encode()) + redactor.flush()).decode()

@@ -1,4 +1,4 @@
-"""A command's output: taken at full speed into a spool on disk, from there into the log in S3."""
+"""A command's output: read at full speed into a spool on disk, uploaded from there into the log in S3."""
 
 import fcntl
 import os
@@ -14,28 +14,29 @@ from uuid import uuid4
 
 from chalicelib.clients.logs import MIN_PART, GrowingObject
 
-# The engine drops what is not read two seconds after a command ended. Up to 1.4 MB were seen to wait in
-# its and the socket's buffers then; more than that afterwards, and the command was still there.
-_PATIENCE = 1.5
-_BUFFERED = 2 * 1024**2
+# The engine drops output that is not read two seconds after a command ended. Up to 1.4 MB were seen to
+# wait in its and the socket's buffers then. If more than that comes after a pause, the command was still
+# there.
+_LONG_WRITE_SECONDS = 1.5
+_BUFFERED_BYTES = 2 * 1024**2
 # So many segments, of up to MIN_PART bytes each, may be in memory at once for their upload.
 _UPLOADS = 32
-# Of an output that is too long for its log, this much of the end is kept too.
+# If an output is too long for its log, this much of its end is kept too.
 LAST_BYTES = 1024**2
 
 
 class UnsafeFolder(Exception):
-    """Others than the worker's user could put things into the folder for spools."""
+    """Somebody else than the worker's user could put things into the folder for spools."""
 
 
 class SpoolDirectory:
-    """The worker's place for spools: a directory of this process's own, and limits.
+    """The worker's place for spools: a directory that only this process has, and limits.
 
-    `log_bytes` is how much of its output a command may have in its log, beside the last of it.
+    `log_bytes` is how much of its output a command may have in its log; the end of it comes on top.
 
-    `limit` is for all of them, in bytes that wait for their upload. One command may have as many of them
-    as are left free, so that a fast printer leaves room for the others. Besides, each command has up to
-    MIN_PART bytes on the disk that are uploaded already.
+    `limit` is for all spools together, in bytes that wait for their upload. One command may have as many
+    of them as are left free, so that a fast printer leaves room for the others. Each command also has up
+    to MIN_PART bytes on the disk that are uploaded already.
     """
 
     def __init__(self, parent: Path, limit: int, log_bytes: int) -> None:
@@ -46,7 +47,7 @@ class SpoolDirectory:
             _remove_leftovers(parent)
             # Output is for nobody else on this machine.
             self._path.mkdir(mode=0o700)
-            # Held until this process ends, however it ends: it tells the next one what is left over.
+            # Held until this process ends, however it ends: so the next one finds out what is left over.
             self._lock = _locked(self._path / "lock")
         self._limit = limit
         self._log_bytes = log_bytes
@@ -63,7 +64,7 @@ class SpoolDirectory:
         return Spool(self, self._path / name, log, tail, limit)
 
     def add(self, count: int) -> None:
-        """Counts so many bytes more that wait, or fewer where it is negative."""
+        """Counts so many more bytes that wait, or fewer if it is negative."""
         with self._changed:
             self._waiting += count
             if count < 0:
@@ -88,7 +89,7 @@ class SpoolDirectory:
 def _make_safe(folder: Path) -> None:
     """Makes the folder if it is not there. Raises UnsafeFolder if others could put things into it.
 
-    Whoever can make a link in it could have this process, which may be root, write to any file.
+    A user who can make a link in it could have this process, which may be root, write to any file.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
@@ -115,7 +116,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Removes what processes left behind that are no more: nobody else knows what is in it."""
+    """Removes what dead processes left behind: nobody else knows what is in it."""
     for lock_file in parent.glob("*/lock"):
         # Its owner may remove it at this moment.
         with suppress(BlockingIOError, FileNotFoundError), lock_file.open() as lock:
@@ -129,11 +130,11 @@ class Spool:
     Reading must keep up with the engine, which drops what is left two seconds after a command ended. So
     `write` waits only while too much is not uploaded yet; the command then waits with it.
 
-    On disk it is a row of segment files. One that S3 can copy by itself (MIN_PART) is closed, uploaded
-    and deleted; the last one is uploaded again whenever it has grown.
+    On disk it is a row of segment files. A segment that is long enough for S3 to copy it (MIN_PART) is
+    closed, uploaded and deleted. The last segment is uploaded again whenever it has grown.
 
-    Of more than `limit` bytes the rest is not kept, but for the last LAST_BYTES, which `complete` adds.
-    So neither the disk nor the log grows on, and nobody has to wait: the command goes on at full speed.
+    After `limit` bytes the rest is not kept, except for the last LAST_BYTES, which `complete` adds. So
+    neither the disk nor the log grows any more, and nobody has to wait: the command runs at full speed.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class Spool:
         with self._lock:
             self._write(memoryview(chunk))
         # The disk may have been slow, too.
-        if time.monotonic() - began > _PATIENCE:
+        if time.monotonic() - began > _LONG_WRITE_SECONDS:
             self._held_at = before
 
     def _write(self, left: memoryview) -> None:
@@ -184,21 +185,21 @@ class Spool:
             self._tail += left[:count]
             left = left[count:]
         needed = self._tail_size if self.size <= self._limit else max(self._tail_size, LAST_BYTES)
-        # Seldom, since a cut moves all that stays; but a thousand of them may wait here.
+        # Not each time, since a cut moves all that stays; but not never, since a thousand may wait here.
         if len(self._tail) > 2 * needed:
             del self._tail[:-needed]
 
     def _keep(self, piece: memoryview) -> int:
         """Adds it, or its beginning, to the current file; returns how much of it."""
-        # A disk that is nearly full takes a part and does not complain before the next time.
+        # A disk that is nearly full takes a part, and complains only the next time.
         count = self._file.write(piece)
         self._length += count
         self._kept += count
-        self._wait(count)
+        self._count_waiting(count)
         return count
 
     def complete(self) -> None:
-        """Adds the end of an output that was too long; to be called once, when it is over."""
+        """Adds the end of an output that was too long. Called once, when the output is over."""
         with self._lock:
             missing = min(self.size - self._kept, LAST_BYTES)
             left = memoryview(self._tail[len(self._tail) - missing :])
@@ -207,19 +208,19 @@ class Spool:
 
     @property
     def dropped(self) -> dict[str, int] | None:
-        """What a completed log lacks: so many bytes, after so many that it has; None if nothing."""
+        """What a completed log lacks: how many bytes, and after how many; None if nothing."""
         missing = self.size - self._kept
         return {"Bytes": missing, "After": self._limit} if missing else None
 
-    def _wait(self, count: int) -> None:
-        """So many bytes more wait for their upload, or fewer where it is negative."""
+    def _count_waiting(self, count: int) -> None:
+        """Counts so many more bytes that wait for their upload, or fewer if it is negative."""
         self.waiting += count
         self._room.add(count)
 
     @property
     def end_in_doubt(self) -> bool:
-        """Whether reading stood still so long, so near the end, that the engine may have dropped some."""
-        return self._held_at is not None and self.size - self._held_at < _BUFFERED
+        """Whether reading paused so long, so near the end, that the engine may have dropped some."""
+        return self._held_at is not None and self.size - self._held_at < _BUFFERED_BYTES
 
     @property
     def tail(self) -> bytes:
@@ -233,12 +234,12 @@ class Spool:
         return self._kept - self.waiting
 
     def flush(self) -> None:
-        """Brings the log in S3 up to date, if something came since; safe to repeat after a failure."""
+        """Brings the log in S3 up to date. Safe to repeat after a failure."""
         while self.flush_some():
             pass
 
     def flush_some(self) -> bool:
-        """Uploads a closed segment, or else what the last one has; whether more of it waits."""
+        """Uploads a closed segment, or what the last one has. True if more may wait."""
         self._close_segment()
         if not self._closed:
             self._upload_current()
@@ -251,8 +252,8 @@ class Spool:
             if self._length >= MIN_PART:
                 self._file.close()
                 self._closed.append(self._current)
-                # What was uploaded of it is uploaded once more, with the rest.
-                self._wait(self._uploaded)
+                # The part of it that was uploaded is uploaded once more, with the rest.
+                self._count_waiting(self._uploaded)
                 self._open_segment()
 
     def _upload_closed(self, segment: Path) -> None:
@@ -263,7 +264,7 @@ class Spool:
         self._closed.popleft()
         segment.unlink()
         with self._lock:
-            self._wait(-size)
+            self._count_waiting(-size)
 
     def _upload_current(self) -> None:
         with self._lock:
@@ -273,12 +274,12 @@ class Spool:
         with self._room.uploading, self._current.open("rb") as file:
             self._log.write(file.read(length))
         with self._lock:
-            self._wait(self._uploaded - length)
+            self._count_waiting(self._uploaded - length)
             self._uploaded = length
 
     def close(self) -> None:
-        """Gives the disk space back; what was not flushed is gone."""
+        """Gives the disk space back; output that was not flushed is gone."""
         self._file.close()
         for segment in (self._current, *self._closed):
             segment.unlink(missing_ok=True)
-        self._wait(-self.waiting)
+        self._count_waiting(-self.waiting)

@@ -1,4 +1,4 @@
-"""Whether a command may run in a container, and as whom: asks the engine what `rights` needs to know."""
+"""Whether a command may run in a container, and as which user: asks the engine what `rights` needs."""
 
 import re
 
@@ -10,15 +10,15 @@ from worker.target.command import Command
 from worker.target.rights import Inspect, Mounted
 
 _PASSWD = "/etc/passwd"
-# An engine takes this for a number, whatever names there are.
+# An engine takes these for a number, even if a user has such a name.
 _DIGITS = re.compile(r"[0-9]+")
 _WITH_ROOT = "or start the job with a token that has the right to run as root (made with --root)"
 
 
 def admit(engine: Engine, command: Command, container: Inspect) -> str:
-    """The User to make the exec with: the one that was checked, as a number where it had to be.
+    """The User to make the exec with: the one that was checked, as a number if it had to be looked up.
 
-    Raises Refusal (`forbidden`) where the starter has no right to this; Unreachable.
+    Raises Refusal (`forbidden`) if the starter has no right to this; Unreachable.
     """
     if command.own_containers_only:
         _require_own(command, container)
@@ -49,7 +49,7 @@ def _look_at_mounts(engine: Engine, container: Inspect) -> Mounted:
     names = {mount["Name"] for mount in mounts if mount["Type"] == "volume"}
     volumes = {name: engine.volume(name) for name in names}
     shown = [mount["Destination"] for mount in mounts if rights.sources(mount, volumes)]
-    # A link on the node, of whatever name, may lead to a socket or to its folder.
+    # A link on the node may lead to a socket or to its folder, whatever the link's name is.
     sockets = (place for place in shown if engine.holds_socket(container["Id"], place))
     return Mounted(volumes, frozenset(sockets))
 

@@ -1,4 +1,4 @@
-"""What an execution runs, its secrets opened; and how they are kept out of what is stored."""
+"""What an execution runs, its secrets opened, and how they are kept out of what is stored."""
 
 import threading
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from chalicelib.store.models import Execution
 from worker.output.redact import Needles, redacted
 
 _T = TypeVar("_T")
-# The end of the output in the result: this much, and this much for all results of an execution.
-_TAIL, _ALL_TAILS = 32 * 1024, 4 * 1024**2
-_MESSAGE = 2000
+# How much of the end of its output a result has, and all results of an execution together.
+_TAIL_BYTES, _ALL_TAILS_BYTES = 32 * 1024, 4 * 1024**2
+_MESSAGE_CHARACTERS = 2000
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        """What is executed, without the secrets. Raises ValueError where the line does not split."""
+        """What is executed, without the secrets. Raises ValueError if the line does not split."""
         return split(self.line)
 
     @cached_property
@@ -60,24 +60,24 @@ class Command:
 
     def scrub(self, message: str) -> str:
         """An error's text without secrets, and not too long to be stored a thousand times."""
-        return redacted(message, self.needles)[:_MESSAGE]
+        return redacted(message, self.needles)[:_MESSAGE_CHARACTERS]
 
 
 class Commands:
-    """The executions in this worker's hands, each read and opened once for all its targets."""
+    """The executions in this worker's hands. Each is read and opened once for all its targets."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[tuple[str, str], _Held] = {}
 
     def hold(self, target: TargetMessage) -> None:
-        """Counts one target more of the execution."""
+        """Counts one more target of the execution as in hand."""
         key = (target.job_id, target.executor_id)
         with self._lock:
             self._held.setdefault(key, _Held(*key)).targets += 1
 
     def release(self, target: TargetMessage) -> None:
-        """Counts one target less; the last one takes the plain secrets with it."""
+        """Counts one target less. With the last one, the plain secrets leave memory."""
         key = (target.job_id, target.executor_id)
         with self._lock:
             self._held[key].targets -= 1
@@ -85,7 +85,7 @@ class Commands:
                 del self._held[key]
 
     def is_target(self, target: TargetMessage, node_id: str) -> bool:
-        """Whether the execution was accepted for this container on this node, which was known then.
+        """Whether the execution was accepted for this container on this node, and knew the node then.
 
         Raises ExecutionNotFound.
         """
@@ -94,7 +94,7 @@ class Commands:
         return named in execution.Target and node_id not in execution.UnknownNodes
 
     def load(self, target: TargetMessage) -> Command:
-        """What the target, which is held, runs. Raises ExecutionNotFound, SecretsUnreadable."""
+        """What a held target runs. Raises ExecutionNotFound, SecretsUnreadable."""
         return self._of(target).command.get()
 
     def _of(self, target: TargetMessage) -> "_Held":
@@ -103,7 +103,7 @@ class Commands:
 
 
 class _Once(Generic[_T]):
-    """What the first who asks makes, while the others wait; they share its failure, too."""
+    """A value that the first thread that asks makes while the others wait. They share a failure, too."""
 
     def __init__(self, make: Callable[[], _T]) -> None:
         self._make = make
@@ -117,8 +117,8 @@ class _Once(Generic[_T]):
         if makes:
             try:
                 made.set_result(self._make())
-            except BaseException as error:  # noqa: BLE001 - it is raised below, here and in who waits
-                self._made = None  # who asks from now on tries again
+            except BaseException as error:  # noqa: BLE001 - it is raised below, here and in all that wait
+                self._made = None  # the next to ask tries again
                 made.set_exception(error)
         return made.result()
 
@@ -147,5 +147,5 @@ def _open(execution: Execution) -> Command:
         created=float(execution.ExecutorId),
         expires=int(execution.ExpiresAt),
         log_bytes=int(execution.LogBytes) or None,
-        tail=min(_TAIL, _ALL_TAILS // len(execution.Target)),
+        tail=min(_TAIL_BYTES, _ALL_TAILS_BYTES // len(execution.Target)),
     )

@@ -1,4 +1,4 @@
-"""Which containers a command may run in, and as whom. Pure: it judges what the engine answered."""
+"""Which containers a command may run in, and as which user. Pure: judges what the engine answered."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,10 +32,10 @@ _CAPABILITIES = frozenset(
         "SYS_TIME",
     }
 )
-# The node's namespaces, by the field that asks for them. Left out: `CgroupnsMode`, which is the node's on
-# every engine with cgroup version 1, and `UTSMode`, which shows the node's name and no more.
+# The node's namespaces, by the field that asks for them. Two are left out: `CgroupnsMode` is the node's
+# on every engine with cgroup version 1, and `UTSMode` shows only the node's name.
 _NAMESPACES = {"PidMode": "pid", "IpcMode": "ipc", "NetworkMode": "network", "UsernsMode": "user"}
-# Who may speak to one of these is root on the node.
+# A process that may speak to one of these is root on the node.
 _SOCKETS = (
     "/run/docker.sock",
     "/run/containerd/containerd.sock",
@@ -44,9 +44,9 @@ _SOCKETS = (
     "/run/podman/podman.sock",
     "/run/systemd/private",
 )
-# Mounting one of these, or what is above it, gives the node away.
+# A mount of one of these, or of a folder above it, gives the node away.
 _FOLDERS = ("/bin", "/etc", "/home", "/lib", "/lib64", "/run", "/sbin", "/usr", "/var/run")
-# And these with all that is below them.
+# So does a mount of one of these, or of anything below it.
 _DEEP_FOLDERS = (
     "/boot",
     "/dev",
@@ -69,13 +69,13 @@ _DEEP_FOLDERS = (
     "/var/lib/kubelet",
     "/var/spool/cron",
 )
-# Devices that every container has, or that any program of the node may write to.
+# Devices that every container has, or that any program on the node may write to.
 _HARMLESS = frozenset(
     f"/dev/{name}" for name in ("log", "null", "random", "shm", "urandom", "zero")
 )
-# The file types that a remote volume has: its `device` is a path on another machine.
+# The file types of a remote volume: its `device` is a path on another machine.
 _REMOTE = re.compile(r"(nfs|cifs|smb|ceph|gluster)", re.IGNORECASE)
-# The file types that show a node's kernel, and where the node has the same; their `device` is any word.
+# The file types that show the node's kernel, and where the node has the same. Their `device` is any word.
 _KERNEL = {
     "proc": "/proc",
     "devpts": "/dev",
@@ -84,18 +84,18 @@ _KERNEL = {
     **dict.fromkeys(("pstore", "securityfs", "sysfs", "tracefs"), "/sys"),
 }
 
-# A user's number. An engine reads all else in passwd as 0, and begins anew after 32 bits.
+# A user's number. An engine reads anything else in passwd as 0, and begins again at 0 after 32 bits.
 _UID = re.compile(rb"[0-9]{1,10}")
 _MAX_UID = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Mounted:
-    """What a container's inspect does not tell of its mounts."""
+    """What a container's inspect does not say of its mounts."""
 
-    # The engine's inspect of each volume, by name; None where the engine has none.
+    # The engine's inspect of each volume, by name; None if the engine has no such volume.
     volumes: Mapping[str, Inspect | None] = field(default_factory=dict)
-    # Where in the container a socket of the node lies, whatever its path there is.
+    # The mounts' destinations in the container that are, or hold, a socket of the node.
     sockets: frozenset[str] = frozenset()
 
 
@@ -126,7 +126,7 @@ def _ways_of_namespaces(container: Inspect) -> Iterator[str]:
     host = container["HostConfig"]
     networks = container.get("NetworkSettings", {}).get("Networks") or {}
     for key, name in _NAMESPACES.items():
-        # A task of a Swarm service has the node's network in its list of networks alone.
+        # A task of a Swarm service has the node's network only in its list of networks.
         if host.get(key) == "host" or (key == "NetworkMode" and "host" in networks):
             yield f"shares the node's {name} namespace"
 
@@ -149,7 +149,7 @@ def _is_docker_socket(path: str) -> bool:
 
 
 def sources(mount: Inspect, volumes: Mapping[str, Inspect | None]) -> list[str]:
-    """The paths of the node that the mount shows; none for a volume that is the engine's own folder."""
+    """The paths of the node that the mount shows; none for a volume that is a folder of the engine."""
     if mount["Type"] == "bind":
         return [_plain(mount["Source"])]
     if mount["Type"] != "volume":
@@ -164,8 +164,8 @@ def _paths_of(options: Mapping[str, str]) -> Iterator[str]:
     """The paths of the node in a volume's options: `device`, a driver's own, and those within `o`."""
     kind = options.get("type", "")
     if {"bind", "rbind"}.intersection(options.get("o", "").split(",")):
-        # The kernel does not look at the type then. What is no absolute path begins in the engine's
-        # working directory, most often `/`.
+        # The kernel does not look at the type then. A relative path begins in the engine's working
+        # directory, which is most often `/`.
         yield f"/{options.get('device', '')}"
     elif kind in _KERNEL:
         yield _KERNEL[kind]
@@ -173,12 +173,12 @@ def _paths_of(options: Mapping[str, str]) -> Iterator[str]:
         return
     for name, value in options.items():
         texts = re.split(r"[,:=]", value) if name == "o" else [value]
-        # `//server/share` is another machine's.
+        # `//server/share` is on another machine.
         yield from (text for text in texts if text.startswith("/") and not text.startswith("//"))
 
 
 def _plain(path: str) -> str:
-    """The path without `..` and the like, and with `/run` for the `/var/run` that leads there."""
+    """The path without `..` and the like, and with `/run` for `/var/run`, which leads there."""
     parts: list[str] = []
     for part in PurePosixPath(path).parts[1:]:
         parts = parts[:-1] if part == ".." else [*parts, part]
@@ -206,7 +206,7 @@ def _what_it_gives_away(path: str, engine: EnginePaths) -> str | None:
 def belongs(container: Inspect, app_name: str, service_name: str) -> bool:
     """Whether the container is one of the application's, and of its service if one is named.
 
-    Its stack has the application's name; where it has no stack, its service or its Compose project has.
+    Its stack has the application's name. If it has no stack, its service or its Compose project has.
     """
     labels: Mapping[str, str] = container["Config"].get("Labels") or {}
     stack = labels.get("com.docker.stack.namespace")
@@ -224,7 +224,7 @@ def _is_among(name: str, names: Iterable[str | None]) -> bool:
 
 
 def number(user: str) -> int | None:
-    """The number that the user is written as; None if it is a name, or no number that an engine keeps."""
+    """The number that the user is written as; None for a name, or for a number that no engine keeps."""
     return _number(user.encode())
 
 
