@@ -74,3 +74,9 @@ class SecretsUnreadable(AppjobsError):
 
 class TryAgain(AppjobsError):
     """Others changed the same items at the same time, more often than we were willing to retry."""
+
+
+def require(holds: bool, message: str) -> None:
+    """Raises InvalidRequest with the message unless it holds."""
+    if not holds:
+        raise InvalidRequest(message)

@@ -23,16 +23,11 @@ from chalicelib.domain.errors import (
     NameTaken,
 )
 from chalicelib.openapi.examples import EXAMPLES
-from chalicelib.schemas import (
-    RESULTS,
-    AuditPage,
-    ErrorAnswer,
-    ExecutionAnswer,
-    JobAnswer,
-    JobRequest,
-    StartRequest,
-    Target,
-)
+from chalicelib.schemas.audit import AuditPage
+from chalicelib.schemas.errors import ErrorAnswer
+from chalicelib.schemas.executions import ExecutionAnswer, StartRequest, Target
+from chalicelib.schemas.jobs import JobAnswer, JobRequest
+from chalicelib.schemas.results import RESULTS
 
 Json = dict[str, Any]
 
@@ -249,7 +244,8 @@ def _schemas() -> Json:
     shapes = (JobAnswer, ExecutionAnswer, AuditPage, ErrorAnswer, Target, *RESULTS)
     requests = {operation.request for operation in OPERATIONS if operation.request}
     _, schemas = msgspec.json.schema_components(
-        (*shapes, *sorted(requests, key=str)), ref_template="#/components/schemas/{name}"
+        (*shapes, *sorted(requests, key=lambda shape: shape.__name__)),
+        ref_template="#/components/schemas/{name}",
     )
     for shape in requests:
         _allow_nulls(schemas[shape.__name__])

@@ -3,16 +3,14 @@
 from typing import Any
 
 from chalicelib.domain.states import Reason
-from chalicelib.schemas import (
+from chalicelib.schemas.errors import ErrorAnswer
+from chalicelib.schemas.executions import ExecutionAnswer, StartRequest
+from chalicelib.schemas.jobs import JobAnswer, JobRequest
+from chalicelib.schemas.results import (
     CreateFailedResult,
-    ErrorAnswer,
-    ExecutionAnswer,
     FinishedResult,
-    JobAnswer,
-    JobRequest,
     RunningFailedResult,
     StartingResult,
-    StartRequest,
     UnderWayResult,
 )
 

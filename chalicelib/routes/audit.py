@@ -5,7 +5,8 @@ from chalice import Blueprint, Response
 from chalicelib.domain.access import Caller, Permission
 from chalicelib.routes.access import needs
 from chalicelib.routes.http import answers_errors, json
-from chalicelib.schemas import AuditRequest, parse_query
+from chalicelib.schemas.audit import AuditRequest
+from chalicelib.schemas.parsing import parse_query
 from chalicelib.services import audit
 
 routes = Blueprint(__name__)

@@ -6,7 +6,8 @@ from chalicelib.domain.access import Caller, Permission
 from chalicelib.domain.errors import InvalidRequest
 from chalicelib.routes.access import needs
 from chalicelib.routes.http import answers_errors, body, download, json
-from chalicelib.schemas import StartRequest, parse
+from chalicelib.schemas.executions import StartRequest
+from chalicelib.schemas.parsing import parse
 from chalicelib.services import inspection, starts
 
 routes = Blueprint(__name__)

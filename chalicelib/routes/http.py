@@ -13,7 +13,7 @@ from chalice.app import Request
 
 from chalicelib.config import settings
 from chalicelib.domain.errors import AppjobsError, InvalidRequest, UnsupportedType
-from chalicelib.schemas import ErrorAnswer
+from chalicelib.schemas.errors import ErrorAnswer
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -5,7 +5,8 @@ from chalice import Blueprint, Response
 from chalicelib.domain.access import Caller, Permission
 from chalicelib.routes.access import needs
 from chalicelib.routes.http import answers_errors, body, json
-from chalicelib.schemas import JobRequest, parse
+from chalicelib.schemas.jobs import JobRequest
+from chalicelib.schemas.parsing import parse
 from chalicelib.services import jobs
 
 routes = Blueprint(__name__)

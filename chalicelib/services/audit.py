@@ -7,7 +7,7 @@ from typing import Any
 from chalicelib import store
 from chalicelib.config import settings
 from chalicelib.domain.access import Caller
-from chalicelib.schemas import AuditAnswer, AuditPage, AuditRequest
+from chalicelib.schemas.audit import AuditAnswer, AuditPage, AuditRequest
 from chalicelib.store.models import AuditEntry, Job, Token
 
 PAGE = 100

@@ -14,7 +14,7 @@ from chalicelib.domain.errors import ContainerNotFound, ExecutionNotFound
 from chalicelib.domain.ids import parse_executor_id, parse_job_id
 from chalicelib.domain.results import has_failed, has_succeeded
 from chalicelib.domain.states import TERMINAL, Status
-from chalicelib.schemas import ExecutionAnswer
+from chalicelib.schemas.executions import ExecutionAnswer
 from chalicelib.services import outcomes
 from chalicelib.services.outputs import shorten
 from chalicelib.store.models import Execution, Result

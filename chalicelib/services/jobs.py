@@ -12,7 +12,7 @@ from chalicelib.config import settings
 from chalicelib.domain import labels
 from chalicelib.domain.access import Caller
 from chalicelib.domain.ids import parse_job_id
-from chalicelib.schemas import JobAnswer, JobRequest
+from chalicelib.schemas.jobs import JobAnswer, JobRequest
 from chalicelib.services import audit
 from chalicelib.services.audit import Action
 from chalicelib.store.models import FIELDS, AuditEntry, Job

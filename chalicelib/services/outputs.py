@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from chalicelib.schemas import ExecutionAnswer
+from chalicelib.schemas.executions import ExecutionAnswer
 
 # The contract's limit is 5 MB, Lambda's 6 MB with the answer written as a JSON string once more. So
 # what is counted is the size after that second writing, where a line feed takes three bytes.

@@ -9,7 +9,8 @@ from chalicelib import store
 from chalicelib.config import settings
 from chalicelib.domain.access import Caller
 from chalicelib.domain.ids import next_executor_id, parse_job_id
-from chalicelib.schemas import JobAnswer, StartRequest, check_command
+from chalicelib.schemas.executions import StartRequest
+from chalicelib.schemas.jobs import JobAnswer, check_command
 from chalicelib.services import audit, dispatch, jobs
 from chalicelib.services.audit import Action
 from chalicelib.store.models import COMMAND, OPEN, AuditEntry, Execution, Job, Node

@@ -12,7 +12,7 @@ from msgspec import Struct
 from chalicelib import store
 from chalicelib.domain import labels
 from chalicelib.domain.access import Caller, Role
-from chalicelib.domain.errors import Forbidden, InvalidRequest, Unauthorized
+from chalicelib.domain.errors import Forbidden, InvalidRequest, Unauthorized, require
 from chalicelib.services import audit
 from chalicelib.services.audit import Action
 from chalicelib.store.models import AuditEntry, Token
@@ -43,14 +43,14 @@ class NewToken(Struct, kw_only=True):
 
     def check(self) -> None:
         """Raises InvalidRequest, saying what would be right."""
-        _require(1 <= len(self.name) <= 64, "the name must have 1 to 64 characters")
-        _require(self.name.isprintable(), "the name must have printable characters only")
-        _require(1 <= self.days <= MAX_DAYS, f"the days must be 1 to {MAX_DAYS}")
+        require(1 <= len(self.name) <= 64, "the name must have 1 to 64 characters")
+        require(self.name.isprintable(), "the name must have printable characters only")
+        require(1 <= self.days <= MAX_DAYS, f"the days must be 1 to {MAX_DAYS}")
         for app in self.apps:
-            _require(1 <= len(app) <= 128, "an application's name has 1 to 128 characters")
+            require(1 <= len(app) <= 128, "an application's name has 1 to 128 characters")
             if wrong := labels.fault(app):
                 raise InvalidRequest(f"an application's name {wrong}")
-        _require(len(json.dumps(self.apps)) <= _MAX_APPS_BYTES, "too many applications for a token")
+        require(len(json.dumps(self.apps)) <= _MAX_APPS_BYTES, "too many applications for a token")
 
 
 def create(actor: str, new: NewToken) -> str:
@@ -130,8 +130,3 @@ def _note_use(token: Token) -> None:
         store.tokens.note_use(token, now)
     except Exception:  # a note that is not written must not fail the request
         log.warning("use of a token not noted", token=token.Name, exc_info=True)
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise InvalidRequest(message)

@@ -11,7 +11,8 @@ from chalicelib import store
 from chalicelib.clients import queues
 from chalicelib.domain.access import GRANTS, Caller, Permission, Role, is_root
 from chalicelib.domain.errors import ExecutionNotFound, Forbidden, JobNotFound
-from chalicelib.schemas import JobRequest, StartRequest, Target
+from chalicelib.schemas.executions import StartRequest, Target
+from chalicelib.schemas.jobs import JobRequest
 from chalicelib.services import inspection, jobs, starts
 from chalicelib.store.models import Job, Node
 from tests.unit.callers import ADMIN, caller

@@ -9,14 +9,10 @@ from chalicelib import store
 from chalicelib.clients import queues
 from chalicelib.config import settings
 from chalicelib.domain.errors import InvalidRequest
-from chalicelib.schemas import (
-    AuditAnswer,
-    AuditRequest,
-    JobRequest,
-    StartRequest,
-    Target,
-    parse_query,
-)
+from chalicelib.schemas.audit import AuditAnswer, AuditRequest
+from chalicelib.schemas.executions import StartRequest, Target
+from chalicelib.schemas.jobs import JobRequest
+from chalicelib.schemas.parsing import parse_query
 from chalicelib.services import audit, jobs, starts
 from chalicelib.store.models import AuditEntry, Node
 from tests.unit.callers import ADMIN, caller

@@ -11,7 +11,7 @@ import worker.metrics
 from chalicelib.domain.errors import AppjobsError
 from chalicelib.domain.states import Status
 from chalicelib.openapi.document import OPERATIONS
-from chalicelib.schemas import JobRequest
+from chalicelib.schemas.jobs import JobRequest
 from chalicelib.services.audit import Action
 from deploy.package import completion
 from deploy.project import ROOT

@@ -11,7 +11,7 @@ import pytest
 from app import app
 from chalicelib.domain.errors import InvalidRequest
 from chalicelib.routes import http
-from chalicelib.schemas import JobRequest
+from chalicelib.schemas.jobs import JobRequest
 from chalicelib.services import jobs
 from tests.unit.callers import ADMIN
 

@@ -12,7 +12,8 @@ from chalicelib.clients.aws import client
 from chalicelib.config import settings
 from chalicelib.domain.errors import ContainerNotFound, ExecutionNotFound, JobNotFound
 from chalicelib.domain.states import Reason, Status
-from chalicelib.schemas import JobRequest, StartRequest, Target
+from chalicelib.schemas.executions import StartRequest, Target
+from chalicelib.schemas.jobs import JobRequest
 from chalicelib.services import inspection, jobs, starts
 from chalicelib.services.inspection import _whole_characters
 from chalicelib.store.models import Node, Result

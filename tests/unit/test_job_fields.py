@@ -9,7 +9,10 @@ import pytest
 
 from chalicelib import store
 from chalicelib.domain.errors import InvalidRequest
-from chalicelib.schemas import AuditRequest, JobAnswer, JobRequest, StartRequest, Target, parse
+from chalicelib.schemas.audit import AuditRequest
+from chalicelib.schemas.executions import StartRequest, Target
+from chalicelib.schemas.jobs import JobAnswer, JobRequest
+from chalicelib.schemas.parsing import parse
 from chalicelib.services import audit, jobs, starts
 from chalicelib.store.models import FIELDS as STORED
 from tests.support.job_fields import (

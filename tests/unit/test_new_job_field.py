@@ -34,12 +34,12 @@ STEPS = {
         "    Note = _OptionalText()\n",
     ),
     "request": (
-        "chalicelib/schemas.py",
+        "chalicelib/schemas/jobs.py",
         "    Privileged: bool = False\n",
         "    Note: Annotated[str, Meta(max_length=500)] | UnsetType = UNSET\n",
     ),
     "answer": (
-        "chalicelib/schemas.py",
+        "chalicelib/schemas/jobs.py",
         "    Privileged: bool\n",
         "    Note: str\n",
     ),

@@ -15,7 +15,9 @@ from chalicelib.domain import errors
 from chalicelib.domain.states import Status
 from chalicelib.openapi.document import document
 from chalicelib.openapi.examples import EXAMPLES
-from chalicelib.schemas import JobRequest, StartRequest, parse
+from chalicelib.schemas.executions import StartRequest
+from chalicelib.schemas.jobs import JobRequest
+from chalicelib.schemas.parsing import parse
 from dev import api_page
 from tests.support.job_fields import DEFAULTS
 

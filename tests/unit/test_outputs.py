@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.schemas import ExecutionAnswer
+from chalicelib.schemas.executions import ExecutionAnswer
 from chalicelib.services import outputs as room
 from chalicelib.services.outputs import MAX_ANSWER, shorten
 

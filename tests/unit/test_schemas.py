@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from chalicelib.domain.errors import InvalidRequest
-from chalicelib.schemas import JobRequest, StartRequest, parse
+from chalicelib.schemas.executions import StartRequest
+from chalicelib.schemas.jobs import JobRequest
+from chalicelib.schemas.parsing import parse
 from tests.support.job_fields import ADDITIONS, CLEARED, DEFAULTS, FIELDS, SECRET
 
 LEAST = {"AppName": "a", "Name": "n", "Cmd": "true"}

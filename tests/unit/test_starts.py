@@ -10,7 +10,8 @@ from chalicelib.clients import queues
 from chalicelib.config import settings
 from chalicelib.domain.errors import InvalidRequest, JobNotFound
 from chalicelib.domain.states import Status
-from chalicelib.schemas import JobRequest, StartRequest, Target
+from chalicelib.schemas.executions import StartRequest, Target
+from chalicelib.schemas.jobs import JobRequest
 from chalicelib.services import inspection, jobs, starts
 from chalicelib.store.models import Job, Node
 from tests.unit.callers import ADMIN, caller

@@ -1,0 +1,1 @@
+"""Requests in, answers out: their shapes and limits, as the HTTP contract has them."""
