@@ -184,7 +184,7 @@ def system(cluster: Cluster, tmp_path: Path) -> Iterator[Cluster]:
         (1010, 127, True, True),
     ],
 )
-def test_only_what_nobody_could_know_is_excused(
+def test_a_lost_code_is_excused_only_if_nobody_could_know_it(
     came_up: int, code: int, prints: bool, excused: bool
 ) -> None:
     since = datetime.fromtimestamp(came_up, UTC).isoformat()

@@ -216,7 +216,7 @@ def test_a_connection_cut_in_the_middle_costs_output_and_no_exit_code(
 
 
 @pytest.mark.engine
-def test_a_command_that_prints_to_both_streams_without_a_reader_is_not_over_before_its_end(
+def test_printing_to_both_streams_without_a_reader_does_not_end_a_command(
     cluster: Cluster, container: Container, unserved: Callable[[Node], Node]
 ) -> None:
     """The engine gives such an exec up: it says 126 while it runs, and has no code when it ends."""
@@ -284,7 +284,7 @@ def test_a_second_sigterm_lets_go_and_the_next_worker_goes_on(
     assert runs(node, target) == 1
 
 
-def test_a_third_sigterm_ends_the_worker_even_where_aws_hangs(
+def test_a_third_sigterm_ends_the_worker_even_if_aws_hangs(
     cluster: Cluster, container: Container
 ) -> None:
     node = cluster.swarm.nodes[2]
@@ -306,7 +306,7 @@ def test_a_third_sigterm_ends_the_worker_even_where_aws_hangs(
 
 
 @pytest.mark.parametrize("loop", ["lease", "heartbeat", "consumer"])
-def test_a_worker_whose_loop_dies_says_which_and_ends_and_the_next_one_goes_on(
+def test_a_worker_whose_loop_dies_names_it_and_ends_and_the_next_goes_on(
     cluster: Cluster, container: Container, tmp_path: Path, loop: str
 ) -> None:
     node = cluster.swarm.nodes[2]
@@ -331,7 +331,7 @@ def health(node: Node) -> tuple[int, str]:
     return worker_answer(node, "/healthz")
 
 
-def test_a_worker_tells_its_health_and_what_it_did(cluster: Cluster) -> None:
+def test_a_worker_reports_its_health_and_its_counters(cluster: Cluster) -> None:
     node = cluster.swarm.nodes[0]
     wait_until(lambda: health(node) == (200, "ok\n"), 20, lambda: "not healthy")
     before = samples(node)

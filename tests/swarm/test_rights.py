@@ -339,7 +339,7 @@ def test_a_bound_token_runs_only_in_its_applications_containers(
 # --- messages -----------------------------------------------------------------------------------
 
 
-def test_a_forged_message_runs_nothing_and_shows_nowhere(cluster: Cluster, place: Place) -> None:
+def test_a_forged_message_runs_nothing_and_leaves_no_trace(cluster: Cluster, place: Place) -> None:
     node, other = place.node, cluster.swarm.nodes[0]
     target, bystander = cluster.targets(node)[0], cluster.targets(other)[0]
     mark = f"/tmp/{uuid4().hex}"

@@ -68,7 +68,7 @@ def adopted(system: Cluster, marker: str) -> tuple[str, str]:
 
 
 @pytest.mark.timeout(400)
-def test_a_secret_stands_nowhere(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_secret_is_nowhere_to_be_found(cluster: Cluster, tmp_path: Path) -> None:
     """Every answer, metric, log line, object, message and file of the emulator's state is searched."""
     marker = f"m4rk3r-{uuid4().hex}"
     with system_on(

@@ -152,7 +152,7 @@ def report(faults: Faults) -> float:
 
 
 @pytest.mark.timeout(2 * END_SECONDS)
-def test_what_was_accepted_comes_to_its_end_while_a_fifth_of_all_calls_fails(
+def test_accepted_starts_come_to_an_end_while_a_fifth_of_all_calls_fails(
     cluster: Cluster, system: Cluster, faults: Faults
 ) -> None:
     targets = cluster.targets()

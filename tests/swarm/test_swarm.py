@@ -171,7 +171,7 @@ def test_an_unknown_user_is_a_truthful_failure(cluster: Cluster) -> None:
 
 
 @pytest.mark.engine
-def test_containers_that_cannot_run_it_fail_with_their_reason_and_the_others_run(
+def test_containers_that_cannot_run_it_fail_with_a_reason_others_run_it(
     cluster: Cluster, throwaway: Callable[[], Throwaway]
 ) -> None:
     host, stopped, stopped_target = throwaway()
@@ -256,7 +256,7 @@ def test_a_300_mb_log_is_complete_to_the_byte(cluster: Cluster) -> None:
     assert peak_memory(worker) < 400
 
 
-def test_a_log_that_is_too_long_has_the_beginning_and_the_end_and_says_what_is_missing(
+def test_a_log_that_is_too_long_has_both_ends_and_says_what_is_missing(
     cluster: Cluster,
 ) -> None:
     lines, limit, end = 500_000, 1_234_567, 1024**2
@@ -274,7 +274,7 @@ def test_a_log_that_is_too_long_has_the_beginning_and_the_end_and_says_what_is_m
     assert log == output[:limit] + output[-end:]
 
 
-def test_200_mb_with_secrets_all_over_are_redacted_and_no_other_byte_changes(
+def test_200_mb_full_of_secrets_are_redacted_and_no_other_byte_changes(
     cluster: Cluster,
 ) -> None:
     secret, lines = "pässword of the day", 2_000_000

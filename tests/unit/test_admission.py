@@ -134,7 +134,7 @@ def test_the_engine_is_asked_only_of_mounts_that_show_the_node(engine: Any) -> N
         admit(engine, command(user="app"), container(Mounts=mounts))
 
 
-def test_a_bound_starter_is_let_into_its_own_containers_alone(engine: Any) -> None:
+def test_a_bound_starter_may_use_only_its_own_containers(engine: Any) -> None:
     labels = {"com.docker.stack.namespace": "2048", "com.docker.swarm.service.name": "2048_web"}
     own = container("app")
     own["Config"]["Labels"] = labels

@@ -75,7 +75,7 @@ def test_a_failed_poll_makes_sure_of_the_queue(consumer: Consumer, sqs: Any) -> 
     sqs.ensure_queue.assert_called_once_with("n1")
 
 
-def test_what_comes_after_the_drain_goes_back_at_once(
+def test_a_message_that_comes_after_the_drain_goes_back_at_once(
     consumer: Consumer, lease: Lease, sqs: Any
 ) -> None:
     consumer._turns.close()
@@ -86,7 +86,7 @@ def test_what_comes_after_the_drain_goes_back_at_once(
     assert not consumer._commands._held
 
 
-def test_what_is_let_go_and_comes_to_our_own_poll_goes_back_though_we_hold_it(
+def test_a_message_we_let_go_that_comes_to_our_own_poll_goes_back(
     consumer: Consumer, sqs: Any
 ) -> None:
     sqs.receive.return_value = [received(1)]
@@ -96,7 +96,7 @@ def test_what_is_let_go_and_comes_to_our_own_poll_goes_back_though_we_hold_it(
     sqs.hold.assert_called_once_with("q", ["r1"], 0)
 
 
-def test_on_a_drain_what_waits_goes_back_at_once_and_what_runs_is_waited_for(
+def test_a_drain_puts_waiting_messages_back_and_waits_for_running_ones(
     consumer: Consumer, lease: Lease, sqs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twelve places, twenty targets, each of which waits until all are started that will be."""
@@ -139,7 +139,7 @@ def test_a_poller_that_dies_takes_its_consumer_with_it(
         consumer._serve(NODE)
 
 
-def test_where_no_thread_can_be_had_the_message_comes_again(
+def test_if_no_thread_can_be_made_the_message_comes_again(
     consumer: Consumer, lease: Lease, sqs: Any, monkeypatch: pytest.MonkeyPatch, runner: Any
 ) -> None:
     sqs.receive.return_value = [received(1)]
@@ -171,7 +171,7 @@ def test_an_adoption_needs_no_place(
 
 
 @pytest.mark.parametrize("taken_up", [{"return_value": False}, {"side_effect": ConnectionError}])
-def test_what_came_again_and_runs_nowhere_waits_for_a_place_in_our_hands(
+def test_a_message_that_came_again_but_runs_nowhere_waits_for_a_place(
     consumer: Consumer, lease: Lease, sqs: Any, runner: Any, taken_up: dict[str, Any]
 ) -> None:
     runner.is_taken_up.configure_mock(**taken_up)
@@ -190,7 +190,7 @@ def test_what_came_again_and_runs_nowhere_waits_for_a_place_in_our_hands(
     assert not consumer._commands._held
 
 
-def test_what_came_again_goes_back_if_we_drain_meanwhile(
+def test_a_message_that_came_again_goes_back_if_the_drain_begins(
     consumer: Consumer, lease: Lease, sqs: Any, runner: Any
 ) -> None:
     runner.is_taken_up.return_value = False
@@ -204,7 +204,7 @@ def test_what_came_again_goes_back_if_we_drain_meanwhile(
     assert lease.hold("q", again(20))
 
 
-def test_without_a_place_only_what_is_there_already_is_received(
+def test_without_a_place_only_messages_that_are_there_are_received(
     consumer: Consumer, sqs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An idle worker waits for its next message; a busy one must not take it away from that one."""

@@ -73,7 +73,7 @@ def test_a_refused_create_has_a_reason_and_the_engines_words(
         (404, "No such exec: e1", Refusal),
     ],
 )
-def test_a_refused_start_tells_started_from_gone(
+def test_a_refused_start_says_whether_it_was_started_or_is_gone(
     connected: Engine, api: Any, status: int, explanation: str, expected: type[Exception]
 ) -> None:
     api.exec_start.side_effect = refused(status, explanation)

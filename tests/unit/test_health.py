@@ -39,7 +39,7 @@ def test_loops_that_turn_are_healthy(clock: SimpleNamespace) -> None:
         assert get(worker, "/healthz") == ("200 OK", "ok\n")
 
 
-def test_a_loop_that_stands_still_is_named(clock: SimpleNamespace) -> None:
+def test_a_stalled_loop_is_named(clock: SimpleNamespace) -> None:
     worker = Health()
     lease, poll = worker.pulse("lease"), worker.pulse("poll")
     clock.now += health._STALLED_SECONDS
@@ -51,7 +51,7 @@ def test_a_loop_that_stands_still_is_named(clock: SimpleNamespace) -> None:
     assert get(worker, "/healthz")[0] == "200 OK"
 
 
-def test_a_loop_that_ended_as_it_should_is_no_matter(clock: SimpleNamespace) -> None:
+def test_a_loop_that_ended_as_it_should_does_not_count(clock: SimpleNamespace) -> None:
     worker = Health()
     worker.pulse("poll")
     worker.ended("poll")

@@ -51,7 +51,9 @@ def test_a_served_node_is_announced_at_once_and_each_turn(monkeypatch: pytest.Mo
     assert Node.get("n1").Heartbeat == 1020
 
 
-def test_a_node_that_fails_holds_up_no_other(monkeypatch: pytest.MonkeyPatch, waiting: Any) -> None:
+def test_a_node_that_fails_does_not_delay_the_others(
+    monkeypatch: pytest.MonkeyPatch, waiting: Any
+) -> None:
     heartbeat = Heartbeat("w", Pulse())
     for node in ("n1", "n2"):
         heartbeat.serve(ServedNode(node, "host", node))

@@ -72,7 +72,7 @@ def test_of_two_messages_for_a_target_the_older_is_deleted(delete: Any) -> None:
     assert lease.receipt("q", TARGET) == "r2"
 
 
-def test_it_is_the_same_target_whatever_application_its_message_tells(delete: Any) -> None:
+def test_a_target_is_the_same_whatever_application_its_message_names(delete: Any) -> None:
     told = TargetMessage(*TARGET.ids, app_name="2048")
     lease = new_lease()
     assert lease.hold("q", received("r1", id="m1"))
@@ -138,7 +138,9 @@ def test_letting_go_makes_all_visible_at_once(hold: Any) -> None:
     hold.assert_called_once_with("q", ["r"], 0)
 
 
-def test_what_was_let_go_is_not_extended_again(hold: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_was_let_go_is_not_extended_again(
+    hold: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lease = new_lease()
     lease.hold("q", received("r"))
     lease.release_all()
@@ -155,7 +157,9 @@ def test_a_failed_turn_does_not_end_the_lease(hold: Any, monkeypatch: pytest.Mon
     assert hold.call_count == 2
 
 
-def test_a_queue_that_fails_holds_up_no_other(hold: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_that_fails_does_not_delay_the_others(
+    hold: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lease = new_lease()
     lease.hold("gone", received("r1"))
     lease.hold("good", received("r2"))

@@ -73,7 +73,7 @@ def test_a_failed_upload_is_made_good_by_the_next(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("seconds", "after", "in_doubt"), [(5, 10, True), (1, 10, False), (5, 3 * 1024**2, False)]
 )
-def test_a_full_spool_holds_the_writer_until_a_flush_and_says_if_that_was_long(
+def test_a_full_spool_holds_its_writer_and_says_if_that_took_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, after: int, in_doubt: bool
 ) -> None:
     # At the beginning and the end of each of the two writes.
@@ -141,7 +141,7 @@ def test_a_long_output_is_not_kept_in_memory(spool: Spool) -> None:
     assert len(spool._tail) <= 2 * 4
 
 
-def test_what_has_not_grown_is_not_uploaded_again(spool: Spool, log: Any) -> None:
+def test_a_segment_that_has_not_grown_is_not_uploaded_again(spool: Spool, log: Any) -> None:
     spool.flush()
     spool.write(b"x")
     spool.flush()
@@ -196,7 +196,9 @@ def test_room_is_counted_right_after_uploads_of_parts_and_of_the_whole(spool: Sp
     assert spool.waiting == 0
 
 
-def test_closing_gives_back_what_was_never_uploaded(spool: Spool, log: Any, tmp_path: Path) -> None:
+def test_closing_frees_the_room_of_bytes_that_were_never_uploaded(
+    spool: Spool, log: Any, tmp_path: Path
+) -> None:
     log.write.side_effect = ConnectionError
     spool.write(b"x" * MIN_PART)
     with pytest.raises(ConnectionError):
@@ -206,7 +208,7 @@ def test_closing_gives_back_what_was_never_uploaded(spool: Spool, log: Any, tmp_
     assert files(tmp_path) == []
 
 
-def test_what_is_stored_is_what_does_not_wait(spool: Spool, log: Any) -> None:
+def test_stored_bytes_are_those_that_do_not_wait(spool: Spool, log: Any) -> None:
     spool.write(b"x" * 10)
     spool.flush()
     spool.write(b"y" * 3)
@@ -231,7 +233,7 @@ def test_one_command_leaves_room_for_the_others(tmp_path: Path, log: Any) -> Non
     assert not blocked.is_alive()
 
 
-def test_what_a_dead_process_left_is_removed_and_a_living_ones_is_not(
+def test_leftovers_of_a_dead_process_are_removed_but_not_a_living_ones(
     tmp_path: Path, log: Any
 ) -> None:
     dead, alive = SpoolDirectory(tmp_path, 10, LOG), SpoolDirectory(tmp_path, 10, LOG)
@@ -244,7 +246,7 @@ def test_what_a_dead_process_left_is_removed_and_a_living_ones_is_not(
     assert files(tmp_path) == []
 
 
-def test_directories_made_and_closed_at_the_same_moment_leave_each_other_alone(
+def test_directories_made_and_closed_at_once_do_not_disturb_each_other(
     tmp_path: Path,
 ) -> None:
     def come_and_go(_: int) -> bool:
@@ -270,7 +272,7 @@ def as_nobody(script: str, *arguments: Path) -> None:
     subprocess.run(["sh", "-ec", script, "sh", *arguments], user="nobody", check=True)
 
 
-def test_a_folder_that_another_user_prepared_is_refused_and_nothing_is_written(
+def test_a_folder_that_another_user_prepared_is_refused_and_left_as_it_is(
     open_folder: Path, tmp_path: Path
 ) -> None:
     victim, spools = tmp_path / "victim", open_folder / "appjobs"
@@ -303,7 +305,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     assert victim.read_text() == "precious"
 
 
-def test_output_is_for_no_other_user_to_read(tmp_path: Path, log: Any) -> None:
+def test_no_other_user_can_read_the_output(tmp_path: Path, log: Any) -> None:
     before = os.umask(0)
     try:
         parent = tmp_path / "new" / "spools"
@@ -337,7 +339,7 @@ def test_a_log_that_is_too_long_is_its_beginning_and_its_end(
     assert spool.tail == output[-4:]
 
 
-def test_beyond_its_limit_an_output_takes_no_disk_little_memory_and_nobodys_time(
+def test_output_beyond_its_limit_takes_no_disk_little_memory_and_no_wait(
     tmp_path: Path, log: Any
 ) -> None:
     spool = open_spool(tmp_path, log, limit=100, log_bytes=40)

@@ -49,7 +49,7 @@ def bind(source: str, destination: str = "/x") -> dict[str, str]:
     ],
     ids=str,
 )
-def test_what_a_container_is_given_may_lead_out(host: dict[str, Any], way: str) -> None:
+def test_settings_of_a_container_may_lead_out_of_it(host: dict[str, Any], way: str) -> None:
     assert ways_out(container(**host), Mounted(), ENGINE) == [way]
 
 
@@ -70,7 +70,7 @@ def test_a_task_on_the_nodes_network_is_known_by_its_networks() -> None:
     ],
     ids=str,
 )
-def test_an_ordinary_container_leads_nowhere(host: dict[str, Any]) -> None:
+def test_an_ordinary_container_does_not_lead_out(host: dict[str, Any]) -> None:
     assert ways_out(container(networks=("ingress",), **host), Mounted(), ENGINE) == []
 
 
@@ -193,7 +193,7 @@ def test_a_socket_is_known_by_what_it_is_and_by_its_name() -> None:
     assert ways_out(container([bind("/srv/link", "/run/docker.sock")]), Mounted(), ENGINE)
 
 
-def test_only_what_shows_the_node_has_sources() -> None:
+def test_only_mounts_that_show_the_node_have_sources() -> None:
     assert sources({"Type": "tmpfs", "Destination": "/run", "Source": ""}, {}) == []
     assert sources(bind("/srv//app/"), {}) == ["/srv/app"]
 

@@ -48,13 +48,13 @@ def test_a_frame_larger_than_one_read_comes_in_pieces() -> None:
 
 
 @given(st.lists(st.binary(max_size=50), max_size=6), st.integers(1, 64))
-def test_where_the_buffer_ends_does_not_matter(payloads: list[bytes], buffer: int) -> None:
+def test_the_end_of_the_buffer_does_not_matter(payloads: list[bytes], buffer: int) -> None:
     data = b"".join(map(frame, payloads))
     assert b"".join(chunks(data, buffer)) == b"".join(payloads)
 
 
 @pytest.mark.parametrize("kept", range(1, 8))
-def test_a_cut_in_a_header_is_noticed_after_what_was_whole(kept: int) -> None:
+def test_a_cut_in_a_header_is_noticed_after_all_complete_frames(kept: int) -> None:
     pieces = chunks(frame(b"whole") + frame(b"broken")[:kept])
     assert next(pieces) == b"whole"
     with pytest.raises(OutputCut, match="header"):
@@ -62,7 +62,7 @@ def test_a_cut_in_a_header_is_noticed_after_what_was_whole(kept: int) -> None:
 
 
 @pytest.mark.parametrize("kept", [8, 9, 13])
-def test_a_cut_in_a_payload_keeps_what_came_of_it(kept: int) -> None:
+def test_a_cut_in_a_payload_keeps_the_bytes_that_came(kept: int) -> None:
     got: list[bytes] = []
     with pytest.raises(OutputCut, match="within a frame"):
         _drain(chunks(frame(b"whole") + frame(b"broken")[:kept]), got)
@@ -102,7 +102,7 @@ def test_an_answer_in_place_of_output_means_already_started(words: str) -> None:
     assert list(stream.unless_started("e2", iter([(1, said)]))) == [(1, said)]
 
 
-def test_an_answer_that_is_cut_off_is_no_output_either() -> None:
+def test_an_answer_that_is_cut_off_is_not_output_either() -> None:
     said = REFUSALS["28.5"].format(EXEC_ID).encode()
     with pytest.raises(AlreadyStarted):
         list(stream.unless_started(EXEC_ID, frames(frame(said) + frame(b"x")[:3])))

@@ -46,7 +46,7 @@ def test_applications_get_their_turns_one_after_the_other() -> None:
     assert taken(filled(Turns(6, 100), a=5, b=2, c=1)) == ["a0", "b0", "c0", "a1", "b1", "a2"]
 
 
-def test_who_has_fewer_places_is_served_first() -> None:
+def test_an_application_with_fewer_places_is_served_first() -> None:
     turns = filled(Turns(4, 100), a=10)
     assert taken(turns) == ["a0", "a1", "a2", "a3"]
     filled(turns, b=3)
@@ -64,7 +64,7 @@ def test_a_place_is_given_back_after_a_minute(clock: Any) -> None:
     assert len(taken(turns)) == 2
 
 
-def test_who_only_waits_for_an_end_gives_its_place_back_at_once() -> None:
+def test_a_message_that_only_waits_for_an_end_gives_its_place_back() -> None:
     turns = filled(Turns(1, 100), a=2)
     assert taken(turns) == ["a0"]
     turns.give_place_back(message("a", 0))
@@ -72,7 +72,7 @@ def test_who_only_waits_for_an_end_gives_its_place_back_at_once() -> None:
     turns.leave(message("a", 0))
 
 
-def test_no_more_run_than_may_in_all(clock: Any) -> None:
+def test_no_more_targets_run_than_may_in_all(clock: Any) -> None:
     turns = filled(Turns(2, 6), a=1, b=1, c=1, d=1, e=1, f=1, g=1)
     for _ in range(3):
         assert len(taken(turns)) == 2
@@ -96,7 +96,7 @@ def test_one_application_leaves_as_many_as_it_has_to_the_others(clock: Any) -> N
     assert taken(turns) == ["c0"]
 
 
-def test_what_is_too_late_is_never_held_up(clock: Any) -> None:
+def test_a_target_that_is_too_late_never_waits(clock: Any) -> None:
     turns = filled(Turns(4, 8), a=5)
     assert len(taken(turns)) == 4
     clock.now += 60
@@ -105,7 +105,7 @@ def test_what_is_too_late_is_never_held_up(clock: Any) -> None:
     assert taken(turns) == ["a4"]
 
 
-def test_what_comes_again_is_looked_at_first_and_takes_no_place() -> None:
+def test_a_message_that_comes_again_is_first_and_takes_no_place() -> None:
     turns = filled(Turns(1, 100), a=2)
     for number in (8, 9):
         turns.put(message("a", number, first=False))
@@ -118,7 +118,7 @@ def test_what_comes_again_is_looked_at_first_and_takes_no_place() -> None:
     ]
 
 
-def test_what_came_again_and_does_not_run_yet_waits_for_a_place_like_all_that_is_new() -> None:
+def test_a_message_that_came_again_but_does_not_run_yet_waits_for_a_place() -> None:
     turns = filled(Turns(1, 4), a=1)
     again = message("a", 9, first=False)
     turns.put(again)
@@ -153,7 +153,7 @@ def test_so_many_are_free_as_do_not_have_to_wait() -> None:
     assert turns.free == 1
 
 
-def test_after_its_end_nobody_has_a_turn_and_who_waited_is_told() -> None:
+def test_after_the_close_nobody_has_a_turn_and_waiting_ones_are_returned() -> None:
     turns = filled(Turns(1, 100), a=3)
     assert taken(turns) == ["a0"]
     assert turns.close() == [message("a", 1), message("a", 2)]
@@ -167,7 +167,7 @@ def test_after_its_end_nobody_has_a_turn_and_who_waited_is_told() -> None:
     assert not ended.is_alive()
 
 
-def test_a_second_message_of_a_target_may_have_its_turn_before_the_first_has_left() -> None:
+def test_a_second_message_may_have_its_turn_before_the_first_has_left() -> None:
     turns = Turns(2, 100)
     first = message("a", 0)
     second = Received(first.target, "m9", "r9", True)

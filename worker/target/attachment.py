@@ -41,7 +41,7 @@ class Attachment:
         """Starts the command; says that it runs if it does not end at once."""
         self._reader.start()
         self._reader.join(_RUNNING_AFTER_SECONDS)
-        if not self.is_over:
+        if self._reader.is_alive():
             self._result.Status = Status.RUNNING
             self._say_running()
 
@@ -50,11 +50,6 @@ class Attachment:
             self._start_and_read()
         except Exception as error:  # noqa: BLE001 - whatever it is, the target still needs its end
             self.error = error
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more comes of the output."""
-        return not self._reader.is_alive()
 
     @property
     def waits_for_room(self) -> bool:
@@ -66,14 +61,17 @@ class Attachment:
         """Whether some of the output may never have reached us."""
         return self.error is not None or self._spool.end_in_doubt
 
-    def stay(self) -> None:
-        """Waits some seconds for the end of the output. If more may come, brings the log up to date."""
+    def stay(self) -> bool:
+        """Waits some seconds for the end of the output; False if more may come, after an upload."""
         self._reader.join(self._pause_seconds)
-        # How a command ended is asked before the rest is uploaded: the engine forgets that in minutes.
-        if not self.is_over:
-            self._pause_seconds = self.upload()
-            if not self._said_running:
-                self._say_running()
+        # The rest is not uploaded here: first the engine is asked how the command ended, since it forgets
+        # that in some minutes.
+        if not self._reader.is_alive():
+            return True
+        self._pause_seconds = self.upload()
+        if not self._said_running:
+            self._say_running()
+        return False
 
     def upload(self) -> float:
         """Uploads a piece of the log; returns how many seconds to wait before the next one."""
@@ -100,13 +98,13 @@ class NoAttachment:
     """To an adopted command: an engine lets nobody attach again to an exec that was started."""
 
     error = None
-    is_over = True
     waits_for_room = False
     # The log has only what its former worker uploaded.
     output_incomplete = True
 
-    def stay(self) -> None:
+    def stay(self) -> bool:
         """There is nothing to wait for."""
+        return True
 
     def upload(self) -> float:
         """There is nothing to upload."""

@@ -83,8 +83,7 @@ class Watch:
 
     def _follow_output(self) -> Ended | None:
         """Stays with the output for some seconds. Says how a start ended that the engine refused."""
-        self._attachment.stay()
-        if not self._attachment.is_over and not self._is_forgotten():
+        if not self._attachment.stay() and not self._is_forgotten():
             return None
         self._output_open = False
         self._output_ended_at = self._answered_at = time.monotonic()

@@ -84,7 +84,7 @@ def test_plain_secrets_leave_memory_with_the_last_target(requests: Any) -> None:
 
 
 @pytest.mark.parametrize("error", [ConnectionError, SecretsUnreadable])
-def test_a_failed_read_fails_for_all_who_waited_and_the_next_one_reads_anew(
+def test_a_failed_read_fails_for_all_that_waited_and_the_next_tries_again(
     requests: Any, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     commands = Commands()
