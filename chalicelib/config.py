@@ -60,20 +60,22 @@ def load(environ: Mapping[str, str]) -> Settings:
         prefix=environ.get("APPJOBS_PREFIX") or default.prefix,
         log_bucket=environ.get("LOG_BUCKET") or default.log_bucket,
         dead_letter_queue_arn=environ.get("DEAD_LETTER_QUEUE_ARN", ""),
-        retention_days=whole_number(environ, "RETENTION_DAYS", default.retention_days),
-        audit_retention_days=whole_number(
+        retention_days=read_whole_number(environ, "RETENTION_DAYS", default.retention_days),
+        audit_retention_days=read_whole_number(
             environ, "AUDIT_RETENTION_DAYS", default.audit_retention_days
         ),
-        delivery_deadline_seconds=whole_number(
+        delivery_deadline_seconds=read_whole_number(
             environ, "DELIVERY_DEADLINE", default.delivery_deadline_seconds
         ),
-        own_containers_only=switch(environ, "OWN_CONTAINERS_ONLY", default.own_containers_only),
-        cors_origins=words(environ.get("CORS_ORIGINS", "")),
+        own_containers_only=read_switch(
+            environ, "OWN_CONTAINERS_ONLY", default.own_containers_only
+        ),
+        cors_origins=split_list(environ.get("CORS_ORIGINS", "")),
         log_level=environ.get("LOG_LEVEL") or default.log_level,
     )
 
 
-def whole_number(environ: Mapping[str, str], name: str, default: int) -> int:
+def read_whole_number(environ: Mapping[str, str], name: str, default: int) -> int:
     """The positive whole number that `name` holds, or the default where it is unset or empty."""
     text = environ.get(name) or str(default)
     if not text.isdecimal() or int(text) == 0:
@@ -81,7 +83,7 @@ def whole_number(environ: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def switch(environ: Mapping[str, str], name: str, default: bool) -> bool:
+def read_switch(environ: Mapping[str, str], name: str, default: bool) -> bool:
     """Whether `name` is on; the default if it is unset or empty. Raises ValueError for a mistyped one."""
     text = environ.get(name) or ("on" if default else "off")
     if text not in ("on", "off"):
@@ -89,7 +91,7 @@ def switch(environ: Mapping[str, str], name: str, default: bool) -> bool:
     return text == "on"
 
 
-def words(text: str) -> tuple[str, ...]:
+def split_list(text: str) -> tuple[str, ...]:
     """The parts of a comma-separated list, without spaces around them and without empty ones."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 

@@ -7,7 +7,7 @@ from chalicelib.clients import queues
 
 def bring_up_to_date(sqs: Any, outputs: dict[str, str]) -> None:
     """Gives all queues of nodes the settings that new ones get, and takes policies of others off them."""
-    wanted = {**queues.attributes(outputs["DeadLetterQueueArn"]), "Policy": ""}
+    wanted = {**queues.make_attributes(outputs["DeadLetterQueueArn"]), "Policy": ""}
     pages = sqs.get_paginator("list_queues").paginate(
         QueueNamePrefix=f"{outputs['AppjobsPrefix']}-node-", PaginationConfig={"PageSize": 1000}
     )

@@ -13,7 +13,7 @@ import structlog
 
 from chalicelib import telemetry
 from chalicelib.clients.aws import client
-from chalicelib.config import settings, whole_number
+from chalicelib.config import read_whole_number, settings
 from chalicelib.services import upkeep
 
 log = structlog.stdlib.get_logger("upkeep")
@@ -27,7 +27,7 @@ def main() -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    interval = whole_number(os.environ, "UPKEEP_SECONDS", 60)
+    interval = read_whole_number(os.environ, "UPKEEP_SECONDS", 60)
     queue_url = _dead_letter_queue()
     due = 0.0
     while not ended.is_set():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from chalicelib.config import MAX_LOG_BYTES, switch, whole_number, words
+from chalicelib.config import MAX_LOG_BYTES, read_switch, read_whole_number, split_list
 
 _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
@@ -41,14 +41,14 @@ class WorkerSettings:
 
 def load(environ: Mapping[str, str]) -> WorkerSettings:
     """Settings from environment variables. Raises ValueError, naming the variable, for a wrong one."""
-    poll_seconds = whole_number(environ, "POLL_SECONDS", 20)
+    poll_seconds = read_whole_number(environ, "POLL_SECONDS", 20)
     if poll_seconds > 20:
         raise ValueError("POLL_SECONDS must be at most 20, the longest poll that SQS knows")
-    max_commands = whole_number(environ, "MAX_COMMANDS", 32)
-    max_running = whole_number(environ, "MAX_RUNNING", max(1000, max_commands))
+    max_commands = read_whole_number(environ, "MAX_COMMANDS", 32)
+    max_running = read_whole_number(environ, "MAX_RUNNING", max(1000, max_commands))
     if max_running < max_commands:
         raise ValueError(f"MAX_RUNNING must be at least MAX_COMMANDS, which is {max_commands}")
-    log_bytes = whole_number(environ, "LOG_BYTES", 2 * 1024**3)
+    log_bytes = read_whole_number(environ, "LOG_BYTES", 2 * 1024**3)
     if log_bytes > MAX_LOG_BYTES:
         raise ValueError(f"LOG_BYTES must be at most {MAX_LOG_BYTES}")
     return WorkerSettings(
@@ -58,15 +58,15 @@ def load(environ: Mapping[str, str]) -> WorkerSettings:
         max_running=max_running,
         poll_seconds=poll_seconds,
         spool_dir=Path(environ.get("SPOOL_DIR") or "/var/tmp/appjobs"),
-        spool_bytes=whole_number(environ, "SPOOL_BYTES", 1024**3),
+        spool_bytes=read_whole_number(environ, "SPOOL_BYTES", 1024**3),
         log_bytes=log_bytes,
-        health_port=whole_number(environ, "HEALTH_PORT", 9464),
-        redact=switch(environ, "REDACT", default=True),
+        health_port=read_whole_number(environ, "HEALTH_PORT", 9464),
+        redact=read_switch(environ, "REDACT", default=True),
     )
 
 
 def _engines(environ: Mapping[str, str]) -> tuple[str, ...]:
-    engines = words(environ.get("DOCKER_HOSTS", ""))
+    engines = split_list(environ.get("DOCKER_HOSTS", ""))
     engines = engines or (environ.get("DOCKER_HOST") or _DEFAULT_ENGINE,)
     for engine in engines:
         if not engine.startswith(("unix://", "tcp://")):

@@ -6,7 +6,7 @@ import time
 import structlog
 
 from chalicelib.clients import queues
-from chalicelib.clients.queues import BATCH, Received, TargetMessage
+from chalicelib.clients.queues import MAX_BATCH, Received, TargetMessage
 from worker import metrics
 from worker.config import WorkerSettings
 from worker.engine.client import Engine
@@ -118,13 +118,13 @@ class Consumer(threading.Thread):
         while not self._draining.is_set():
             pulse.beat()
             if free := self._turns.free:
-                self._poll(node, min(free, BATCH), self._settings.poll_seconds)
+                self._poll(node, min(free, MAX_BATCH), self._settings.poll_seconds)
                 pause = _QUIET_PAUSE_SECONDS
             elif not self._draining.wait(pause) and (room := self._turns.room(_LOOK_SECONDS)):
                 # It does not wait for messages: those that come are for a worker that has a place.
                 pause = (
                     _BUSY_PAUSE_SECONDS
-                    if self._poll(node, min(room, BATCH), 0)
+                    if self._poll(node, min(room, MAX_BATCH), 0)
                     else _QUIET_PAUSE_SECONDS
                 )
         self._health.ended(name)
@@ -220,5 +220,5 @@ class Consumer(threading.Thread):
 def _make_visible(queue_url: str, receipts: list[str]) -> None:
     """Makes messages visible at once for other workers. If SQS is away, they are so within a minute."""
     with tolerated("hold", queue_url=queue_url):
-        for batch in queues.batched(receipts):
+        for batch in queues.split_into_batches(receipts):
             queues.hold(queue_url, batch, 0)

@@ -51,7 +51,7 @@ class Heartbeat(threading.Thread):
                 with tolerated("heartbeat", node_id=node.node_id):
                     self._announce(node)
                 with tolerated("count of waiting messages", node_id=node.node_id):
-                    metrics.WAITING.labels(node.node_id).set(queues.waiting(node.queue_url))
+                    metrics.WAITING.labels(node.node_id).set(queues.count_waiting(node.queue_url))
 
     def _served(self) -> list[ServedNode]:
         with self._lock:

@@ -7,13 +7,13 @@ from collections import defaultdict
 import structlog
 
 from chalicelib.clients import queues
-from chalicelib.clients.queues import VISIBILITY, Received, TargetMessage
+from chalicelib.clients.queues import VISIBILITY_SECONDS, Received, TargetMessage
 from worker.health import Pulse
 from worker.patience import tolerated
 
 log = structlog.stdlib.get_logger(__name__)
 
-_INTERVAL_SECONDS = VISIBILITY / 3
+_INTERVAL_SECONDS = VISIBILITY_SECONDS / 3
 
 
 class Lease(threading.Thread):
@@ -64,11 +64,11 @@ class Lease(threading.Thread):
             if self._over:
                 return
             self._pulse.beat()
-            self._extend(VISIBILITY)
+            self._extend(VISIBILITY_SECONDS)
 
     def _extend(self, seconds: int) -> None:
         for url, receipts in self._receipts().items():
-            for batch in queues.batched(receipts):
+            for batch in queues.split_into_batches(receipts):
                 self._pulse.beat()
                 # The next turn comes before messages become visible.
                 with tolerated("hold", queue_url=url):

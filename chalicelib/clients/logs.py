@@ -15,8 +15,8 @@ from chalicelib.config import settings
 
 # S3's least size of a multipart upload's part (the last may be smaller), and our largest: S3 would copy
 # 5 GiB in one call, but not within the time that a call may take.
-MIN_PART = 5 * 1024**2
-MAX_PART = 1024**3
+MIN_PART_BYTES = 5 * 1024**2
+MAX_PART_BYTES = 1024**3
 LINK_SECONDS = 300
 # Copying takes S3 longer than other calls take.
 _ANSWER_SECONDS = 30
@@ -33,7 +33,7 @@ def log_key(job_id: str, executor_id: str, container_id: str) -> str:
     return f"logs/{job_id}/{executor_id}/{container_id}.log"
 
 
-def link(key: str, filename: str) -> str:
+def make_link(key: str, filename: str) -> str:
     """A URL that downloads the log under that file name, good for some minutes."""
     parameters = {
         "Bucket": settings.log_bucket,
@@ -46,7 +46,7 @@ def link(key: str, filename: str) -> str:
     )
 
 
-def stored(key: str) -> int:
+def get_size(key: str) -> int:
     """How many bytes of the log are stored so far."""
     try:
         return int(_s3().head_object(Bucket=settings.log_bucket, Key=key)["ContentLength"])
@@ -56,10 +56,10 @@ def stored(key: str) -> int:
         raise
 
 
-def known(key: str) -> int:
-    """As `stored`; 0 also where S3 does not say whether there is one, as it does to who may not list."""
+def get_known_size(key: str) -> int:
+    """As `get_size`, and 0 if S3 answers 403: so it does for a missing log if the caller may not list."""
     try:
-        return stored(key)
+        return get_size(key)
     except ClientError as error:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] == 403:
             return 0
@@ -79,7 +79,7 @@ def read(key: str, at_most: int) -> bytes | None:
         return None if answer["ContentLength"] > at_most else bytes(body.read())
 
 
-def stored_end(key: str, size: int) -> bytes:
+def read_end(key: str, size: int) -> bytes:
     """The last `size` bytes of a log that is stored and not empty."""
     span = f"bytes=-{size}"
     answer = _s3().get_object(Bucket=settings.log_bucket, Key=key, Range=span)
@@ -107,7 +107,7 @@ class GrowingObject:
     def settle(self, size: int) -> None:
         """Counts the segment last written, of `size` bytes, as base; the next starts after it.
 
-        S3 copies no part below MIN_PART, so the first segment must not be smaller.
+        S3 copies no part below MIN_PART_BYTES, so the first segment must not be smaller.
         """
         self._base += size
 
@@ -136,7 +136,7 @@ class GrowingObject:
 
 def _ranges(size: int) -> list[tuple[int, int, int]]:
     """Cuts `size` bytes into equal parts that S3 takes: (number, first byte, last byte) of each."""
-    count = -(-size // MAX_PART)
+    count = -(-size // MAX_PART_BYTES)
     edges = [size * index // count for index in range(count + 1)]
     return [
         (number, first, end - 1) for number, (first, end) in enumerate(pairwise(edges), start=1)

@@ -22,15 +22,15 @@ from tenacity import (
 from chalicelib.clients.aws import ANSWER_SECONDS, client
 from chalicelib.config import settings
 
-# A message stays invisible this long after it was received or its lease extended, in seconds. Short
+# A message stays invisible this long after it was received or its lease extended. Short
 # enough that a dead worker's targets are adopted while the engine still remembers the execs (5 min).
-VISIBILITY = 60
+VISIBILITY_SECONDS = 60
 # After so many receives a message is set aside in the dead-letter queue.
 MAX_RECEIVES = 20
 # The longest there is: a command may run for days, and its message must outlast its worker's death.
-RETENTION = 1_209_600
+RETENTION_SECONDS = 1_209_600
 # What SQS takes in one request.
-BATCH = 10
+MAX_BATCH = 10
 _SENDERS = 16
 _JOB_ID = r"^[0-9a-z-]{1,36}$(?!\n)"
 _EXECUTOR_ID = r"^[0-9]{1,12}\.[0-9]{6}$(?!\n)"
@@ -96,13 +96,16 @@ def ensure_queue(node_id: str) -> str:
     try:
         return str(sqs.get_queue_url(QueueName=name)["QueueUrl"])
     except sqs.exceptions.QueueDoesNotExist:
-        wanted = attributes(settings.dead_letter_queue_arn)
+        wanted = make_attributes(settings.dead_letter_queue_arn)
         return str(sqs.create_queue(QueueName=name, Attributes=wanted)["QueueUrl"])
 
 
-def attributes(dead_letter_queue_arn: str) -> dict[str, str]:
-    """The settings of a node's queue; none for dead letters where there is no queue for them."""
-    wanted = {"VisibilityTimeout": str(VISIBILITY), "MessageRetentionPeriod": str(RETENTION)}
+def make_attributes(dead_letter_queue_arn: str) -> dict[str, str]:
+    """The settings of a node's queue; none for dead letters if there is no queue for them."""
+    wanted = {
+        "VisibilityTimeout": str(VISIBILITY_SECONDS),
+        "MessageRetentionPeriod": str(RETENTION_SECONDS),
+    }
     if dead_letter_queue_arn:
         redrive = {"deadLetterTargetArn": dead_letter_queue_arn, "maxReceiveCount": MAX_RECEIVES}
         wanted["RedrivePolicy"] = json.dumps(redrive)
@@ -117,7 +120,9 @@ def send(messages: Iterable[tuple[str, TargetMessage]]) -> None:
     by_queue: dict[str, list[TargetMessage]] = defaultdict(list)
     for url, message in messages:
         by_queue[url].append(message)
-    batches = [(url, batch) for url, queue in by_queue.items() for batch in batched(queue)]
+    batches = [
+        (url, batch) for url, queue in by_queue.items() for batch in split_into_batches(queue)
+    ]
     if len(batches) == 1:  # A thread pool costs more than a request.
         _send_batch(*batches[0])
         return
@@ -151,7 +156,7 @@ def receive(url: str, at_most: int, wait: int) -> list[Received]:
         QueueUrl=url,
         MaxNumberOfMessages=at_most,
         WaitTimeSeconds=wait,
-        VisibilityTimeout=VISIBILITY,
+        VisibilityTimeout=VISIBILITY_SECONDS,
         MessageSystemAttributeNames=["ApproximateReceiveCount"],
     )
     messages = [_decode(message) for message in answer.get("Messages", [])]
@@ -180,7 +185,7 @@ def delete(url: str, receipt: str) -> None:
     client("sqs").delete_message(QueueUrl=url, ReceiptHandle=receipt)
 
 
-def hold(url: str, receipts: list[str], seconds: int = VISIBILITY) -> list[str]:
+def hold(url: str, receipts: list[str], seconds: int = VISIBILITY_SECONDS) -> list[str]:
     """Keeps up to ten messages invisible for so many more seconds (0: visible at once).
 
     Returns why SQS refused the refused ones, such as a receipt that no longer counts.
@@ -193,15 +198,15 @@ def hold(url: str, receipts: list[str], seconds: int = VISIBILITY) -> list[str]:
     return [entry["Code"] for entry in answer.get("Failed", [])]
 
 
-def waiting(url: str) -> int:
+def count_waiting(url: str) -> int:
     """About how many messages wait on the queue, in nobody's hands."""
     name = "ApproximateNumberOfMessages"
     answer = client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=[name])
     return int(answer["Attributes"][name])
 
 
-def batched(items: Iterable[_T]) -> Iterator[list[_T]]:
+def split_into_batches(items: Iterable[_T]) -> Iterator[list[_T]]:
     """The items in lists of what SQS takes at once."""
     iterator = iter(items)
-    while batch := list(islice(iterator, BATCH)):
+    while batch := list(islice(iterator, MAX_BATCH)):
         yield batch

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from chalicelib.clients.secrets import check_size
+from chalicelib.clients.sealing import require_size
 from chalicelib.config import MAX_LOG_BYTES
 from chalicelib.domain import labels
 from chalicelib.domain.errors import InvalidRequest, require
@@ -105,7 +105,7 @@ class JobRequest(Struct, kw_only=True):
             "User must be user, uid, user:group or uid:gid, such as root or 1000:1000, or empty",
         )
         self._check_env()
-        check_size(_bytes(self.SecretArgs or []))
+        require_size(_bytes(self.SecretArgs or []))
         for name in self.__struct_fields__:
             _refuse_nul(name, getattr(self, name))
 

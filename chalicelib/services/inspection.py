@@ -74,7 +74,7 @@ def read_log(caller: Caller, job_id: str, executor_id: str, container_id: str) -
     if content == b"":
         # A log that should be there is not called empty: the caller gets a link to look behind.
         content = None if is_known else (result.E or "").encode()
-    return Log(name, content, logs.link(key, name))
+    return Log(name, content, logs.make_link(key, name))
 
 
 def _filename(executor_id: str, container_id: str) -> str:

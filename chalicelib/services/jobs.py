@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from chalicelib import store
-from chalicelib.clients import secrets
+from chalicelib.clients import sealing
 from chalicelib.config import settings
 from chalicelib.domain import labels
 from chalicelib.domain.access import Caller
@@ -46,7 +46,7 @@ def create_job(caller: Caller, request: JobRequest) -> JobAnswer:
     _allow(caller, request)
     job = Job(str(uuid.uuid4()), Revision=1, Executors=[])
     plain = request.SecretArgs or []
-    _apply(request, job, [secrets.seal(job.JobId, secret) for secret in plain])
+    _apply(request, job, [sealing.seal(job.JobId, secret) for secret in plain])
     store.jobs.create_job(job, audit.describe_job(caller, Action.CREATE_JOB, job))
     return show_job(caller, job)
 
@@ -60,9 +60,9 @@ def edit_job(caller: Caller, job_id: str, request: JobRequest) -> JobAnswer:
     def edit(job: Job) -> AuditEntry:
         caller.require_visible(job_id, job.AppName)
         _allow(caller, request)
-        stored = sealed = secrets.unpack(job.Sealed)
+        stored = sealed = sealing.unpack(job.Sealed)
         if not isinstance(request.SecretArgs, UnsetType):
-            sealed = secrets.merge(job_id, stored, request.SecretArgs)
+            sealed = sealing.merge(job_id, stored, request.SecretArgs)
         changes = _changes(job, request, sealed != stored)
         if request.AppName != job.AppName:
             job.Moves = _moves(job)
@@ -93,7 +93,7 @@ def show_job(caller: Caller, job: Job) -> JobAnswer:
     return JobAnswer(
         JobId=job.JobId,
         **{name: getattr(job, name) for name in FIELDS},
-        SecretArgs=[secrets.mask(sealed) for sealed in secrets.unpack(job.Sealed)],
+        SecretArgs=[sealing.mask(sealed) for sealed in sealing.unpack(job.Sealed)],
         Executors=sorted(
             started
             for started in job.Executors
@@ -120,10 +120,10 @@ def _changes(job: Job, request: JobRequest, secrets_changed: bool) -> dict[str, 
     return {"Fields": changed + ["SecretArgs"] * secrets_changed, **moved}
 
 
-def _apply(request: JobRequest, job: Job, sealed: list[secrets.Sealed]) -> None:
+def _apply(request: JobRequest, job: Job, sealed: list[sealing.Sealed]) -> None:
     """Sets the job's fields; one that may be left out stays as it is if it is."""
     for name in FIELDS:
         sent = getattr(request, name)
         if sent is not UNSET:
             setattr(job, name, sent)
-    job.Sealed = secrets.pack(sealed)
+    job.Sealed = sealing.pack(sealed)

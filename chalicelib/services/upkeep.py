@@ -108,7 +108,7 @@ def _is_due(execution: Execution, result: Result) -> bool:
 
 def _is_idle(node: Node | None) -> bool:
     """Whether no message waits for the node: where some do, more would make its backlog longer."""
-    return node is not None and queues.waiting(node.QueueUrl) == 0
+    return node is not None and queues.count_waiting(node.QueueUrl) == 0
 
 
 def _is_gone(node: Node | None, execution: Execution) -> bool:

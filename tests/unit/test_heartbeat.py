@@ -21,8 +21,8 @@ class Stop(BaseException):
 
 @pytest.fixture(autouse=True)
 def waiting(monkeypatch: pytest.MonkeyPatch) -> Any:
-    fake = create_autospec(queues.waiting, return_value=7)
-    monkeypatch.setattr(queues, "waiting", fake)
+    fake = create_autospec(queues.count_waiting, return_value=7)
+    monkeypatch.setattr(queues, "count_waiting", fake)
     return fake
 
 

@@ -7,7 +7,7 @@ from unittest.mock import create_autospec
 import pytest
 
 from chalicelib.clients import queues
-from chalicelib.clients.queues import VISIBILITY, Received, TargetMessage
+from chalicelib.clients.queues import VISIBILITY_SECONDS, Received, TargetMessage
 from worker.health import Pulse
 from worker.lease import Lease
 
@@ -117,10 +117,10 @@ def test_a_turn_extends_the_newest_receipts_of_each_queue(
     lease.hold("q1", received("new"))
     lease.hold("q1", received("other", OTHER))
     lease.hold("q2", received("third"))
-    assert turns(lease, monkeypatch, 1) == [VISIBILITY / 3] * 2
+    assert turns(lease, monkeypatch, 1) == [VISIBILITY_SECONDS / 3] * 2
     asked = {call.args[0]: sorted(call.args[1]) for call in hold.call_args_list}
     assert asked == {"q1": ["new", "other"], "q2": ["third"]}
-    assert {call.args[2] for call in hold.call_args_list} == {VISIBILITY}
+    assert {call.args[2] for call in hold.call_args_list} == {VISIBILITY_SECONDS}
 
 
 def test_a_released_message_is_not_extended(hold: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_an_extended_message_stays_invisible_and_a_let_go_one_does_not() -> None
     queues.send([(url, TARGET)])
     lease = new_lease()
     lease.hold(url, queues.receive(url, 1, 0)[0])
-    lease._extend(VISIBILITY)
+    lease._extend(VISIBILITY_SECONDS)
     assert queues.receive(url, 1, 0) == []
     lease.release_all()
     assert [again.target for again in queues.receive(url, 1, 0)] == [TARGET]

@@ -12,10 +12,10 @@ from botocore.stub import Stubber
 
 from chalicelib.clients import logs
 from chalicelib.clients.aws import make_client
-from chalicelib.clients.logs import MAX_PART, MIN_PART, GrowingObject
+from chalicelib.clients.logs import MAX_PART_BYTES, MIN_PART_BYTES, GrowingObject
 from chalicelib.config import settings
 
-BASE = b"x" * MIN_PART
+BASE = b"x" * MIN_PART_BYTES
 
 
 def stored() -> bytes:
@@ -31,7 +31,7 @@ def log(aws: None) -> GrowingObject:
 def grown(log: GrowingObject) -> GrowingObject:
     """A log whose base is as small as a base may be."""
     log.write(BASE)
-    log.settle(MIN_PART)
+    log.settle(MIN_PART_BYTES)
     return log
 
 
@@ -58,10 +58,10 @@ def test_a_large_log_grows_by_a_copy(grown: GrowingObject) -> None:
 
 
 def test_each_settled_segment_becomes_base(grown: GrowingObject) -> None:
-    grown.write(b"y" * MIN_PART)
-    grown.settle(MIN_PART)
+    grown.write(b"y" * MIN_PART_BYTES)
+    grown.settle(MIN_PART_BYTES)
     grown.write(b"z")
-    assert stored() == BASE + b"y" * MIN_PART + b"z"
+    assert stored() == BASE + b"y" * MIN_PART_BYTES + b"z"
 
 
 class S3:
@@ -120,28 +120,30 @@ def test_a_large_base_is_copied_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     s3.upload_part.return_value = {"ETag": "e"}
     monkeypatch.setattr(logs, "_s3", lambda: s3)
     log = GrowingObject("k")
-    log.settle(MAX_PART + 1)
+    log.settle(MAX_PART_BYTES + 1)
     log.write(b"end")
     copied = [call.kwargs["CopySourceRange"] for call in s3.upload_part_copy.call_args_list]
-    half = (MAX_PART + 1) // 2
-    assert copied == [f"bytes=0-{half - 1}", f"bytes={half}-{MAX_PART}"]
+    half = (MAX_PART_BYTES + 1) // 2
+    assert copied == [f"bytes=0-{half - 1}", f"bytes={half}-{MAX_PART_BYTES}"]
     completed = s3.complete_multipart_upload.call_args.kwargs["MultipartUpload"]["Parts"]
     assert [part["PartNumber"] for part in completed] == [1, 2, 3]
     assert s3.upload_part.call_args.kwargs["PartNumber"] == 3
 
 
-@pytest.mark.parametrize("size", [MIN_PART, MAX_PART, MAX_PART + 1, 3 * MAX_PART + 7])
+@pytest.mark.parametrize(
+    "size", [MIN_PART_BYTES, MAX_PART_BYTES, MAX_PART_BYTES + 1, 3 * MAX_PART_BYTES + 7]
+)
 def test_copied_parts_cover_the_base_and_are_sizes_that_s3_takes(size: int) -> None:
     parts = logs._ranges(size)
     assert [number for number, _, _ in parts] == list(range(1, len(parts) + 1))
     assert parts[0][1] == 0
     assert parts[-1][2] == size - 1
     assert all(first == last + 1 for (_, _, last), (_, first, _) in pairwise(parts))
-    assert all(MIN_PART <= last - first + 1 <= MAX_PART for _, first, last in parts)
+    assert all(MIN_PART_BYTES <= last - first + 1 <= MAX_PART_BYTES for _, first, last in parts)
 
 
 def test_a_part_as_large_as_we_copy_at_once_is_not_split() -> None:
-    assert logs._ranges(MAX_PART) == [(1, 0, MAX_PART - 1)]
+    assert logs._ranges(MAX_PART_BYTES) == [(1, 0, MAX_PART_BYTES - 1)]
 
 
 @pytest.mark.usefixtures("aws")
@@ -149,14 +151,14 @@ def test_a_link_leads_to_the_buckets_own_region(monkeypatch: pytest.MonkeyPatch)
     """S3's global address would send whoever follows it on to another one, for which it is not signed."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     make_client.cache_clear()
-    url = urlsplit(logs.link("logs/j/1/c.log", "job.log"))
+    url = urlsplit(logs.make_link("logs/j/1/c.log", "job.log"))
     make_client.cache_clear()
     assert url.netloc == f"{settings.log_bucket}.s3.eu-central-1.amazonaws.com"
 
 
 @pytest.mark.usefixtures("aws")
 def test_a_link_downloads_the_log_under_its_name() -> None:
-    url = urlsplit(logs.link("logs/j/1/c.log", "job.log"))
+    url = urlsplit(logs.make_link("logs/j/1/c.log", "job.log"))
     asked = {name: value for name, (value,) in parse_qs(url.query).items()}
     assert url.path.endswith("/logs/j/1/c.log")
     assert settings.log_bucket in url.netloc + url.path
@@ -178,7 +180,7 @@ def test_to_who_may_not_list_a_403_is_no_log(
         with Stubber(logs._s3()) as s3:
             s3.add_client_error("head_object", str(status), http_status_code=status)
             try:
-                return logs.known("k")
+                return logs.get_known_size("k")
             except ClientError:
                 return None
 
@@ -186,11 +188,11 @@ def test_to_who_may_not_list_a_403_is_no_log(
 
 
 def test_what_is_stored_is_counted_and_its_end_is_read(log: GrowingObject) -> None:
-    assert logs.stored("k") == 0
+    assert logs.get_size("k") == 0
     log.write(b"0123456789")
-    assert logs.stored("k") == 10
-    assert logs.stored_end("k", 3) == b"789"
-    assert logs.stored_end("k", 100) == b"0123456789"
+    assert logs.get_size("k") == 10
+    assert logs.read_end("k", 3) == b"789"
+    assert logs.read_end("k", 100) == b"0123456789"
 
 
 def test_a_bucket_that_refuses_is_not_an_empty_log(
@@ -202,4 +204,4 @@ def test_a_bucket_that_refuses_is_not_an_empty_log(
 
     monkeypatch.setattr(logs._s3(), "head_object", refuse)
     with pytest.raises(ClientError):
-        logs.stored("k")
+        logs.get_size("k")

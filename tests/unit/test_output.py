@@ -15,7 +15,7 @@ from unittest.mock import create_autospec
 import pytest
 
 from chalicelib.clients.aws import client
-from chalicelib.clients.logs import MIN_PART, GrowingObject
+from chalicelib.clients.logs import MIN_PART_BYTES, GrowingObject
 from chalicelib.config import settings
 from worker.output.spool import LAST_BYTES, Spool, SpoolDirectory, UnsafeFolder
 
@@ -40,7 +40,7 @@ def stored() -> bytes:
 def test_a_log_grows_through_all_sizes(tmp_path: Path) -> None:
     spool = open_spool(tmp_path, GrowingObject("k"))
     expected = b""
-    for count in (10, 20, MIN_PART, 1, 5, 2 * MIN_PART, 3):
+    for count in (10, 20, MIN_PART_BYTES, 1, 5, 2 * MIN_PART_BYTES, 3):
         chunk = bytes([count % 251]) * count
         expected += chunk
         spool.write(chunk)
@@ -56,7 +56,7 @@ def test_a_failed_upload_is_made_good_by_the_next(tmp_path: Path) -> None:
     written: list[bytes] = []
     log.write.side_effect = [ConnectionError, None, None]
     spool = open_spool(tmp_path, log)
-    spool.write(b"x" * MIN_PART)
+    spool.write(b"x" * MIN_PART_BYTES)
     with pytest.raises(ConnectionError):
         spool.flush()
     spool.write(b"yz")
@@ -64,8 +64,8 @@ def test_a_failed_upload_is_made_good_by_the_next(tmp_path: Path) -> None:
         segment if isinstance(segment, bytes) else segment.read()
     )
     spool.flush()
-    assert written == [b"x" * MIN_PART, b"yz"]
-    log.settle.assert_called_once_with(MIN_PART)
+    assert written == [b"x" * MIN_PART_BYTES, b"yz"]
+    log.settle.assert_called_once_with(MIN_PART_BYTES)
     spool.flush()
     assert len(written) == 2
 
@@ -160,14 +160,14 @@ def test_a_segment_below_what_s3_copies_is_uploaded_whole_again(spool: Spool, lo
 def test_a_full_segment_is_settled_and_its_file_deleted(
     spool: Spool, log: Any, tmp_path: Path
 ) -> None:
-    spool.write(b"x" * MIN_PART)
+    spool.write(b"x" * MIN_PART_BYTES)
     spool.flush()
-    log.settle.assert_called_once_with(MIN_PART)
+    log.settle.assert_called_once_with(MIN_PART_BYTES)
     assert [path.stat().st_size for path in files(tmp_path)] == [0]
 
 
 def test_a_segment_one_byte_too_small_stays_open(spool: Spool, log: Any) -> None:
-    spool.write(b"x" * (MIN_PART - 1))
+    spool.write(b"x" * (MIN_PART_BYTES - 1))
     spool.flush()
     log.settle.assert_not_called()
 
@@ -175,7 +175,7 @@ def test_a_segment_one_byte_too_small_stays_open(spool: Spool, log: Any) -> None
 def test_segments_that_failed_go_first_and_in_order(spool: Spool, log: Any) -> None:
     write, log.write.side_effect = log.write.side_effect, ConnectionError
     for letter in (b"a", b"b"):
-        spool.write(letter * MIN_PART)
+        spool.write(letter * MIN_PART_BYTES)
         with pytest.raises(ConnectionError):
             spool.flush()
     spool.write(b"c")
@@ -188,7 +188,7 @@ def test_segments_that_failed_go_first_and_in_order(spool: Spool, log: Any) -> N
 def test_room_is_counted_right_after_uploads_of_parts_and_of_the_whole(spool: Spool) -> None:
     spool.write(b"x" * 10)
     spool.flush()
-    spool.write(b"x" * MIN_PART)
+    spool.write(b"x" * MIN_PART_BYTES)
     spool.flush()
     spool.write(b"yz")
     assert spool.waiting == 2
@@ -200,7 +200,7 @@ def test_closing_frees_the_room_of_bytes_that_were_never_uploaded(
     spool: Spool, log: Any, tmp_path: Path
 ) -> None:
     log.write.side_effect = ConnectionError
-    spool.write(b"x" * MIN_PART)
+    spool.write(b"x" * MIN_PART_BYTES)
     with pytest.raises(ConnectionError):
         spool.flush()
     spool.write(b"more")
@@ -317,7 +317,7 @@ def test_no_other_user_can_read_the_output(tmp_path: Path, log: Any) -> None:
 
 
 @pytest.mark.usefixtures("aws")
-@pytest.mark.parametrize("limit", [10, MIN_PART - 1, MIN_PART + 10])
+@pytest.mark.parametrize("limit", [10, MIN_PART_BYTES - 1, MIN_PART_BYTES + 10])
 @pytest.mark.parametrize("beyond", [0, 1, LAST_BYTES, LAST_BYTES + 1, 3 * LAST_BYTES + 5])
 @pytest.mark.parametrize("size", [300_000, 10**7])
 def test_a_log_that_is_too_long_is_its_beginning_and_its_end(

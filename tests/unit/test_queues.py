@@ -50,9 +50,9 @@ def test_long_names_that_differ_at_their_end_stay_different() -> None:
 
 @given(st.integers(0, 45))
 def test_batches_hold_all_in_order_and_ten_at_most(count: int) -> None:
-    batches = list(queues.batched(range(count)))
+    batches = list(queues.split_into_batches(range(count)))
     assert [item for batch in batches for item in batch] == list(range(count))
-    assert all(len(batch) == queues.BATCH for batch in batches[:-1])
+    assert all(len(batch) == queues.MAX_BATCH for batch in batches[:-1])
 
 
 @pytest.mark.usefixtures("aws")
@@ -65,8 +65,8 @@ def test_making_a_queue_again_keeps_its_messages() -> None:
 
 def assert_up_to_date(url: str, arn: str) -> None:
     found = attributes(url)
-    assert found["VisibilityTimeout"] == str(queues.VISIBILITY)
-    assert found["MessageRetentionPeriod"] == str(queues.RETENTION)
+    assert found["VisibilityTimeout"] == str(queues.VISIBILITY_SECONDS)
+    assert found["MessageRetentionPeriod"] == str(queues.RETENTION_SECONDS)
     redrive = json.loads(found["RedrivePolicy"])
     assert redrive == {"deadLetterTargetArn": arn, "maxReceiveCount": queues.MAX_RECEIVES}
 

@@ -12,14 +12,14 @@ from io import FileIO
 from pathlib import Path
 from uuid import uuid4
 
-from chalicelib.clients.logs import MIN_PART, GrowingObject
+from chalicelib.clients.logs import MIN_PART_BYTES, GrowingObject
 
 # The engine drops output that is not read two seconds after a command ended. Up to 1.4 MB were seen to
 # wait in its and the socket's buffers then. If more than that comes after a pause, the command was still
 # there.
 _LONG_WRITE_SECONDS = 1.5
 _BUFFERED_BYTES = 2 * 1024**2
-# So many segments, of up to MIN_PART bytes each, may be in memory at once for their upload.
+# So many segments, of up to MIN_PART_BYTES each, may be in memory at once for their upload.
 _UPLOADS = 32
 # If an output is too long for its log, this much of its end is kept too.
 LAST_BYTES = 1024**2
@@ -36,7 +36,7 @@ class SpoolDirectory:
 
     `limit` is for all spools together, in bytes that wait for their upload. One command may have as many
     of them as are left free, so that a fast printer leaves room for the others. Each command also has up
-    to MIN_PART bytes on the disk that are uploaded already.
+    to MIN_PART_BYTES on the disk that are uploaded already.
     """
 
     def __init__(self, parent: Path, limit: int, log_bytes: int) -> None:
@@ -130,8 +130,8 @@ class Spool:
     Reading must keep up with the engine, which drops what is left two seconds after a command ended. So
     `write` waits only while too much is not uploaded yet; the command then waits with it.
 
-    On disk it is a row of segment files. A segment that is long enough for S3 to copy it (MIN_PART) is
-    closed, uploaded and deleted. The last segment is uploaded again whenever it has grown.
+    On disk it is a row of segment files. A segment that is long enough for S3 to copy it (MIN_PART_BYTES)
+    is closed, uploaded and deleted. The last segment is uploaded again whenever it has grown.
 
     After `limit` bytes the rest is not kept, except for the last LAST_BYTES, which `complete` adds. So
     neither the disk nor the log grows any more, and nobody has to wait: the command runs at full speed.
@@ -249,7 +249,7 @@ class Spool:
 
     def _close_segment(self) -> None:
         with self._lock:
-            if self._length >= MIN_PART:
+            if self._length >= MIN_PART_BYTES:
                 self._file.close()
                 self._closed.append(self._current)
                 # The part of it that was uploaded is uploaded once more, with the rest.

@@ -100,8 +100,8 @@ def _read_log(target: TargetMessage, command: Command, exec_id: str) -> LoggedOu
     """What the former worker had brought into the log."""
     key = logs.log_key(*target.ids)
     try:
-        size = insist_on_log(lambda: logs.known(key))
-        end = insist_on_log(lambda: logs.stored_end(key, command.tail)) if size else None
+        size = insist_on_log(lambda: logs.get_known_size(key))
+        end = insist_on_log(lambda: logs.read_end(key, command.tail)) if size else None
     except Exception:  # whatever S3 says, how the command ended must not be lost with the log
         log.exception("log not read", exec_id=exec_id)
         return LoggedOutput()

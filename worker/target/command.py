@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from chalicelib import store
-from chalicelib.clients import secrets
+from chalicelib.clients import sealing
 from chalicelib.clients.queues import TargetMessage
 from chalicelib.domain.words import split
 from chalicelib.store.models import Execution
@@ -133,10 +133,10 @@ class _Held:
 
 
 def _open(execution: Execution) -> Command:
-    sealed = secrets.unpack(execution.Sealed)
+    sealed = sealing.unpack(execution.Sealed)
     return Command(
         line=execution.Cmd,
-        secrets=[secrets.unseal(execution.JobId, secret) for secret in sealed],
+        secrets=[sealing.open_sealed(execution.JobId, secret) for secret in sealed],
         env=list(execution.Env),
         user=execution.User,
         privileged=execution.Privileged,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from chalicelib import store
-from chalicelib.clients import secrets
+from chalicelib.clients import sealing
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.domain.states import Status
 from chalicelib.store.models import Execution, Result
@@ -71,7 +71,7 @@ def accepted(when: float, **fields: Any) -> Received:
         Name="n",
         User="u",
         Env=["A=b"],
-        Sealed=secrets.pack([secrets.seal("j1", SECRET)]),
+        Sealed=sealing.pack([sealing.seal("j1", SECRET)]),
         ExpiresAt=int(when) + 1000,
         **{
             "Cmd": "echo hi",
@@ -114,5 +114,5 @@ def claimed_during_the_create(engine: Any, message: Received) -> None:
 def make_unreadable(message: Received) -> None:
     """Its secret was sealed for another job."""
     found = store.executions.get_execution("j1", message.target.executor_id)
-    found.Sealed = secrets.pack([secrets.seal("j2", SECRET)])
+    found.Sealed = sealing.pack([sealing.seal("j2", SECRET)])
     found.save()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from chalicelib import store
-from chalicelib.clients import logs, secrets
+from chalicelib.clients import logs, sealing
 from chalicelib.clients.queues import Received
 from chalicelib.config import settings
 from chalicelib.domain.states import Reason, Status
@@ -231,14 +231,14 @@ def test_an_adopted_end_is_stored_through_an_outage_of_kms(
     runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claimed(message, Status.RUNNING)
-    unseal, failures = secrets.unseal, iter([True, True])
+    open_sealed, failures = sealing.open_sealed, iter([True, True])
 
-    def stumbling(job_id: str, sealed: secrets.Sealed) -> str:
+    def stumbling(job_id: str, sealed: sealing.Sealed) -> str:
         if next(failures, False):
             raise ConnectionError
-        return unseal(job_id, sealed)
+        return open_sealed(job_id, sealed)
 
-    monkeypatch.setattr(secrets, "unseal", stumbling)
+    monkeypatch.setattr(sealing, "open_sealed", stumbling)
     runner.run(again(message))
     assert stored(message).Inspect["ProcessConfig"]["arguments"] == ["hi", "*" * len(SECRET)]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chalicelib import store
-from chalicelib.clients import secrets
+from chalicelib.clients import sealing
 from chalicelib.clients.aws import client
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.domain.errors import SecretsUnreadable
@@ -31,7 +31,7 @@ def requests() -> Any:
         Cmd="echo",
         Privileged=False,
         Env=[],
-        Sealed=secrets.pack([secrets.seal("j1", "first"), secrets.seal("j1", "second")]),
+        Sealed=sealing.pack([sealing.seal("j1", "first"), sealing.seal("j1", "second")]),
         Target=[{"ContainerId": target.container_id, "NodeId": "n1"} for target in TARGETS],
         UnknownNodes=[],
         ExpiresAt=1000,

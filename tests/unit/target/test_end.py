@@ -118,7 +118,7 @@ def test_the_log_is_complete_before_the_end_is_stored(
     move = store.results.move_result
 
     def watched(result: Result) -> bool:
-        seen.append((result.Status, logs.stored(key)))
+        seen.append((result.Status, logs.get_size(key)))
         return move(result)
 
     monkeypatch.setattr(store.results, "move_result", watched)
@@ -362,7 +362,7 @@ def test_a_log_that_becomes_too_long_says_what_is_missing(runner: HeldRunner, en
     assert (result.Status, result.OutputIncomplete) == (Status.FINISHED, True)
     assert result.OutputDropped == {"Bytes": 5, "After": 10}
     assert result.OutputSize == 10 + LAST_BYTES
-    assert logs.stored_end(logs.log_key(*message.target.ids), LAST_BYTES + 20) == (
+    assert logs.read_end(logs.log_key(*message.target.ids), LAST_BYTES + 20) == (
         b"0123456789" + b"x" * LAST_BYTES
     )
 

@@ -49,7 +49,7 @@ def seal(job_id: str, plain: str) -> Sealed:
     return Sealed(len(plain), len(plain.encode()), answer["CiphertextBlob"])
 
 
-def unseal(job_id: str, sealed: Sealed) -> str:
+def open_sealed(job_id: str, sealed: Sealed) -> str:
     """The secret in plain text.
 
     Raises SecretsUnreadable where KMS refuses for good.
@@ -82,7 +82,7 @@ def merge(job_id: str, stored: list[Sealed], sent: list[str]) -> list[Sealed]:
     """
     left = list(stored)
     kept = [_take(left, mask, index) for index, mask in enumerate(sent)]
-    check_size(
+    require_size(
         sum(old.size if old else len(new.encode()) for old, new in zip(kept, sent, strict=True))
     )
     return [old or seal(job_id, new) for old, new in zip(kept, sent, strict=True)]
@@ -101,7 +101,7 @@ def _take(left: list[Sealed], sent: str, index: int) -> Sealed | None:
     )
 
 
-def check_size(size: int) -> None:
+def require_size(size: int) -> None:
     """Raises InvalidRequest where a job's secrets have more bytes (UTF-8) together than allowed."""
     if size > MAX_BYTES:
         raise InvalidRequest(f"SecretArgs must have at most {MAX_BYTES} bytes together, not {size}")
