@@ -1,4 +1,4 @@
-"""Workers die at random moments while commands run; the engines' events tell what really happened."""
+"""Workers die at random moments while commands run; the engines' events say what really happened."""
 
 import random
 import threading
@@ -23,10 +23,10 @@ from tests.swarm.conftest import SERVING, Cluster, Worker, wait_until
 FILE = "/tmp/chaos"
 # Seconds before a kill, and between two starts, on average.
 KILL_PAUSE, START_PAUSE = 1.5, 2.5
-# On each node, so many containers have their health checked, every three seconds. Each check is an exec:
+# On each node, this many containers have their health checked every three seconds. Each check is an exec:
 # the engine's 256 events reach back half a minute, less than the minute until an adoption.
 CHECKED, CHECK_SECONDS = 10, 3
-# Where the machine is slower than that, starts wait until others are over: messages in a queue that
+# If the machine is slower than that, starts wait until others are over: messages in a queue that
 # grows and grows are adopted when the engine has forgotten their execs.
 OPEN_AT_MOST = 40
 LONGEST_COMMAND = 5
@@ -53,7 +53,7 @@ class Start:
 
     @property
     def may_be_cut_off(self) -> bool:
-        """Whether the engine's 126 for it may stand for another exit code: only its event tells."""
+        """Whether the engine's 126 may hide another exit code, which only the event has."""
         return self.prints or self.exit_code == 126
 
 
@@ -149,7 +149,7 @@ class Chaos:
 
     def _strike(self) -> None:
         """Kills one worker; then there are one to three of them on its node."""
-        # Where workers die faster than they come up, nothing would ever run.
+        # If workers die faster than they come up, nothing ever runs.
         nodes = wait_until(self._nodes_with_new_workers, UP_SECONDS, lambda: "no worker comes up")
         node = random.choice(nodes)
         # The moment is what this is about: there is no other condition to wait for.

@@ -80,7 +80,7 @@ class Cluster:
         return self.workers[node.name]
 
     def start_upkeep(self, program: Sequence[str] = ("dev.upkeep",), **environment: str) -> Child:
-        """Starts what plays the schedule and the dead-letter handler."""
+        """Starts the process that plays the schedule and the dead-letter handler."""
         return start_child(
             "upkeep",
             [sys.executable, "-m", *program],
@@ -108,7 +108,7 @@ class Cluster:
         )
 
     def inspect(self, job_id: str, executor_id: str) -> list[dict[str, Any]]:
-        """The results as they stand now."""
+        """The results as they are now."""
         results: list[dict[str, Any]] = self.call(
             "GET", f"/api/jobs/{job_id}/inspect/{executor_id}"
         )["Result"]
@@ -170,7 +170,7 @@ class Cluster:
 
 
 def wait_until(look: Callable[[], Any], seconds: float, tell: Callable[[], str]) -> Any:
-    """What `look` returns once that is something; fails with what `tell` says after so long."""
+    """What `look` returns as soon as it is true; fails with `tell`'s text after so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := look():
@@ -209,7 +209,7 @@ def serve(cluster: Cluster) -> None:
 
 
 def worker_answer(node: Node, path: str, port: int = 9464) -> tuple[int, str]:
-    """Status and text of the worker's own HTTP server, which listens on the node's loopback alone."""
+    """Status and text of the worker's own HTTP server, which listens only on the node's loopback."""
     script = (
         "import sys, urllib.request as u, urllib.error as e\n"
         "try: answer = u.urlopen(sys.argv[1], timeout=10)\n"
@@ -241,7 +241,7 @@ def emptied(cluster: Cluster) -> bool:
 
 @contextmanager
 def running_cluster(directory: Path) -> Iterator[Cluster]:
-    """A swarm, AWS where its nodes reach it, the API, and a worker on each node."""
+    """A swarm, an AWS that its nodes can reach, the API, and a worker on each node."""
     with Swarm(directory / "swarm") as swarm, system_on(swarm, directory) as cluster:
         serve(cluster)
         yield cluster
@@ -249,7 +249,7 @@ def running_cluster(directory: Path) -> Iterator[Cluster]:
 
 @contextmanager
 def system_on(swarm: Swarm, directory: Path, **environment: str) -> Iterator[Cluster]:
-    """AWS where the swarm's nodes reach it, and the API; no worker until the block starts some.
+    """An AWS that the swarm's nodes can reach, and the API; no worker until the block starts some.
 
     All its parts have the `environment` besides. It shares nothing but the engines with another one.
     """
@@ -277,7 +277,7 @@ def reaching_aws_at(endpoint: str, cluster: Cluster) -> Iterator[Cluster]:
     aws = replace(cluster.aws, endpoint=endpoint, environment=environment)
     with local_api(environment, cluster.directory / "api-elsewhere.log", cluster.token) as api_url:
         system = replace(cluster, aws=aws, api_url=api_url, workers={})
-        # All workers of a node share its queue: no other may take what these are to run.
+        # All workers of a node share its queue: no other one may take the messages that these should run.
         drain_workers(cluster)
         try:
             for node in cluster.swarm.nodes:
@@ -292,7 +292,7 @@ def reaching_aws_at(endpoint: str, cluster: Cluster) -> Iterator[Cluster]:
 
 @contextmanager
 def upkeep(system: Cluster) -> Iterator[None]:
-    """What looks after open executions, more often than AWS calls it."""
+    """Upkeep of the open executions, more often than AWS calls it."""
     child = system.start_upkeep(UPKEEP_SECONDS="5")
     try:
         yield

@@ -33,11 +33,11 @@ class Point:
 
     owner: Any
     name: str
-    # Where one function makes several writes: the status that is written.
+    # If one function makes several writes: the status that is written.
     status: Status | None = None
 
     def arm(self, job_id: str, when: str) -> None:
-        """From now on this process dies at the call, where it is made for that job."""
+        """From now on this process dies at the call, if it is made for that job."""
         call = getattr(self.owner, self.name)
 
         def deadly(*args: Any, **kwargs: Any) -> Any:
@@ -76,7 +76,7 @@ POINTS = {
 
 
 def let_threads_know_their_job() -> None:
-    """Threads take over what their parent noted for its log: output is read in one of its own."""
+    """A thread inherits what its parent noted for the log: output is read in another thread."""
     start = threading.Thread.start
 
     def start_with_context(thread: threading.Thread) -> None:
@@ -88,7 +88,7 @@ def let_threads_know_their_job() -> None:
 
 
 def look_after_nothing_but(jobs: Container[str]) -> None:
-    """Upkeep sees these jobs' executions alone, so that many can die at once, each over its own."""
+    """Upkeep sees only these jobs' executions, so that many can die at once, each over its own."""
     everything = store.executions.open_executions
     store.executions.open_executions = lambda: (key for key in everything() if key[0] in jobs)
 

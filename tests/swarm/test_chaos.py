@@ -86,7 +86,7 @@ class Judge:
     def _wrong_without_code(
         self, start: Start, result: Result, ran: int, end: End | None
     ) -> str | None:
-        """An exit code may be missing only where there was none, or the engine had it no more."""
+        """An exit code may be missing only if there was none, or if the engine no longer had it."""
         self.without_code.append(f"{result.get('E')}: {end}, at {result['EndTime']}")
         if result.get("Reason") == Reason.EXPIRED:
             return "expired, but it ran" if ran or end else None
@@ -97,12 +97,12 @@ class Judge:
         return None if how in EXCUSES else how
 
     def _how_lost(self, start: Start, result: Result, end: End) -> str:
-        """Why nobody knows the exit code, as the engine's events have it and not as the result says."""
+        """Why nobody knows the exit code: by the engine's events, not by the result."""
         if end.told + EXEC_MEMORY < result["EndTime"]:
             return FORGOTTEN
         if not start.may_be_cut_off:
             return "lost, though the engine told it itself"
-        # The 127 of a command that nobody reads is not believed, as engines say it where they give up.
+        # A 127 of a command that nobody reads is not believed: engines say so if they lose sight of it.
         if end.exit_code == GIVEN_UP:
             return GIVEN_UP_BY_ENGINE
         followed = FOLLOWED_SINCE.search(result["E"])
@@ -142,7 +142,7 @@ def lines(system: Cluster) -> dict[str, Counter[str]]:
 
 
 def logged(logs: Iterable[Path], event: str) -> int:
-    """How often that event stands in these logs."""
+    """How often that event is in these logs."""
     return sum(log.read_text().count(f'"{event}"') for log in logs)
 
 
@@ -164,7 +164,7 @@ def judged(system: Cluster, chaos: Chaos, witnesses: list[Witness]) -> Judge:
 
 @pytest.fixture
 def system(cluster: Cluster, tmp_path: Path) -> Iterator[Cluster]:
-    """A system of its own on the cluster's engines, with nothing but upkeep running yet."""
+    """A separate system on the cluster's engines; only upkeep runs yet."""
     with system_on(cluster.swarm, tmp_path) as system:
         serve(system)
         stop_workers(system)

@@ -76,7 +76,7 @@ def ended(cluster: Cluster, job_id: str, executor_id: str, seconds: float = 60) 
 
 @pytest.fixture
 def unserved(cluster: Cluster) -> Iterator[Callable[[Node], Node]]:
-    """Drains the worker of a node; each gets one again afterwards."""
+    """Drains the worker of a node; afterwards each node gets one again."""
     drained: list[Node] = []
 
     def drain(node: Node) -> Node:
@@ -136,7 +136,7 @@ def test_a_killed_engines_commands_are_lost_and_say_so(
         # Its worker goes on with the new engine.
         again = cluster.run("echo again", cluster.targets(node))
         assert {result["Output"] for result in again} == {"again\n"}
-        # And who follows its events does so too.
+        # And the thread that follows its events reconnects too.
         exec_id = engine.create(node.containers()[0], ["sh", "-c", "exit 9"], [], "", False)
         assert list(engine.start(exec_id)) == []
         wait_until(lambda: exit_codes.find(exec_id) == 9, 30, lambda: "its end was not told")
@@ -219,7 +219,7 @@ def test_a_connection_cut_in_the_middle_costs_output_and_no_exit_code(
 def test_printing_to_both_streams_without_a_reader_does_not_end_a_command(
     cluster: Cluster, container: Container, unserved: Callable[[Node], Node]
 ) -> None:
-    """The engine gives such an exec up: it says 126 while it runs, and has no code when it ends."""
+    """The engine loses sight of such an exec: it says 126 while it runs, and has no code at its end."""
     node = unserved(cluster.swarm.nodes[1])
     with CuttableSocket(node.run_dir / f"{uuid4().hex}.sock", node.docker_host) as way:
         cluster.start_worker(node, DOCKER_HOSTS=way.url)

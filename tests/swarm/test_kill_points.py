@@ -112,7 +112,7 @@ class Outcome:
 
 
 def deaths(part: str, *points: str) -> list[Death]:
-    """Those of one part, at some of its points."""
+    """The deaths of one part, at some of its points."""
     return [death for death in DEATHS if death.part == part and death.point in points]
 
 
@@ -130,7 +130,7 @@ def start(system: Cluster, jobs: dict[str, Death], node: Node) -> list[Run]:
 
 
 def kills(jobs: dict[str, Death]) -> dict[str, str]:
-    """Tells a killable process where to die."""
+    """The setting that says where a killable process dies."""
     return {"KILLS": json.dumps({job: (death.point, death.when) for job, death in jobs.items()})}
 
 
@@ -198,7 +198,7 @@ def api_dies(system: Cluster, death: Death, node: Node) -> Run:
 
 
 def all_die(system: Cluster) -> list[Run]:
-    """Lets them all die; those that have work to do on the other two nodes find nobody who does it."""
+    """Lets them all die. On the other two nodes nobody does the work of those that die there."""
     served, idle, unserved = system.swarm.nodes
     over = start(system, {create(system, d): d for d in deaths("upkeep", "close")}, served)
     for run in over:
@@ -233,7 +233,7 @@ def outcome(system: Cluster, run: Run, found: str) -> Outcome:
 def outcomes(
     cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[Death, Outcome]]:
-    """What became of every death's job, on the cluster's engines with an AWS of their own."""
+    """What became of every death's job, on the cluster's engines with a separate AWS."""
     directory = tmp_path_factory.mktemp("kill-points")
     with system_on(cluster.swarm, directory, DELIVERY_DEADLINE=str(DEADLINE)) as system:
         serve(system)

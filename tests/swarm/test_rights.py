@@ -1,4 +1,4 @@
-"""Who may run what where, on real engines: root and its like, applications, messages, spellings."""
+"""What may run as whom in which container, on real engines: root, applications, messages, spellings."""
 
 import json
 from collections import Counter
@@ -347,7 +347,7 @@ def test_a_forged_message_runs_nothing_and_leaves_no_trace(cluster: Cluster, pla
     executor_id = cluster.start(job_id, [target])
     before = cluster.end(job_id, executor_id)
     forged = [
-        # A container that is no target; the target under its short id; on a node that is none of its.
+        # A container that is not a target; the target under its short id; a node that is not the target's.
         (other, bystander["ContainerId"]),
         (node, target["ContainerId"][:12]),
         (other, target["ContainerId"]),

@@ -1,4 +1,4 @@
-"""A secret argument stands nowhere but in the process that it is for, whatever happens to that."""
+"""A secret argument is only in the process that it is for, whatever happens to that process."""
 
 import base64
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ HEALTH_PORT = 9465
 
 
 def forms(marker: str) -> list[bytes]:
-    """The marker, and what hides it only from a glance."""
+    """The marker, and the forms that hide it only at first sight."""
     plain = marker.encode()
     shifted = [base64.b64encode(b"x" * shift + plain)[4:-4] for shift in range(3)]
     return [plain, plain[::-1], plain.hex().encode(), *shifted]

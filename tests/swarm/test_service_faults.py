@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Marked:
-    """A job that leaves a line of its own in each container, and what its command says and exits with."""
+    """A job that leaves a line in each container, and what its command prints and exits with."""
 
     job_id: str
     marker: str
@@ -61,7 +61,7 @@ class Marked:
 
 @pytest.fixture
 def faults(cluster: Cluster) -> Iterator[Faults]:
-    """The proxy, where the nodes reach it; no rules yet."""
+    """The proxy, at an address that the nodes can reach; without rules yet."""
     log = cluster.directory / "faults.log"
     with Faults(cluster.aws.endpoint, cluster.swarm.host_address, free_port(), log) as running:
         yield running
@@ -83,7 +83,7 @@ def marked(cluster: Cluster, index: int) -> Marked:
 
 
 def start(system: Cluster, job: Marked, targets: list[dict[str, str]]) -> str | None:
-    """Starts a job once; the execution's id, or None where the answer is an error or does not come."""
+    """Starts a job once; the execution's id, or None if the answer is an error or does not come."""
     url = f"{system.api_url}/api/jobs/{job.job_id}/start"
     with suppress(requests.ConnectionError):
         body, headers = {"Target": targets}, bearer(system.token)
@@ -111,7 +111,7 @@ def end(system: Cluster, job: Marked, executor_id: str) -> list[Result]:
 
 
 def assert_whole(system: Cluster, job: Marked, executor_id: str, result: Result) -> None:
-    """Asserts that a result tells of a command that ran to its end, and that its log is whole."""
+    """Asserts that a result says that its command ran to its end, and that its log is complete."""
     assert (result["Status"], result.get("ExitCode")) == ("FINISHED", job.code), result
     assert (result["Output"], result.get("OutputIncomplete")) == (job.output, None), result
     container = result["ContainerId"]

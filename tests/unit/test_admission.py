@@ -1,4 +1,4 @@
-"""Who is let into which container: what the engine is asked, and what the refusal says."""
+"""Which command may run in which container: what the engine is asked, and what a refusal says."""
 
 from typing import Any
 from unittest.mock import create_autospec
@@ -138,7 +138,7 @@ def test_a_bound_starter_may_use_only_its_own_containers(engine: Any) -> None:
     labels = {"com.docker.stack.namespace": "2048", "com.docker.swarm.service.name": "2048_web"}
     own = container("app")
     own["Config"]["Labels"] = labels
-    # The right to run as root is no right to other applications.
+    # The right to run as root does not open other applications.
     bound = {"own_containers_only": True, "may_run_as_root": True}
     assert admit(engine, command(**bound), own) == ""
     assert admit(engine, command(**bound, service_name="2048_web"), own) == ""

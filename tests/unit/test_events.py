@@ -1,4 +1,4 @@
-"""What is kept of an engine's events, and from when on nothing of them is missing."""
+"""What is kept of an engine's events, and since when none of them is missing."""
 
 import threading
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def exit_codes(engine: Any, file: ExitFile, clock: SimpleNamespace) -> ExitCodes
 
 
 def following(exit_codes: ExitCodes, engine: Any, *turns: Any) -> None:
-    """The engine tells so much each time it is asked; an exception is where that breaks off."""
+    """Each turn is what the engine sends when it is asked; at an exception the connection breaks."""
     left = iter(turns)
 
     def ends(since: int) -> Iterator[tuple[str, int, int]]:
@@ -73,13 +73,13 @@ def end(number: int, code: int = 0) -> tuple[str, int, int]:
 def test_remembered_ends_and_new_ones_are_known(exit_codes: ExitCodes, engine: Any) -> None:
     following(exit_codes, engine, [end(1, 7), end(2, 127)], [end(2, 127), end(3, 3)])
     assert [exit_codes.find(f"e{number}") for number in (1, 2, 3, 4)] == [7, 127, 3, None]
-    # From the last one on: whatever came in between is told as well.
+    # From the last one on: the events in between are sent as well.
     assert [call.args for call in engine.ends.call_args_list] == [
         (0,),
         (int(NOW * 1e9) + 2,),
         (int(NOW * 1e9) + 3,),
     ]
-    # Silence is no reason to make a new connection.
+    # Silence does not lead to a new connection.
     engine.connect.assert_called_once_with()
 
 
@@ -116,7 +116,7 @@ def test_only_the_newest_ends_are_kept(
     ends = [(f"e{second}", second, int((NOW + second) * 1e9)) for second in range(1, 6)]
     following(exit_codes, engine, ends)
     assert [exit_codes.find(f"e{second}") for second in range(1, 6)] == [None, None, 3, 4, 5]
-    # What is gone from here is no more known than what the engine had forgotten.
+    # Ends that are dropped here are as unknown as those that the engine had forgotten.
     assert exit_codes.since == AT(0, 2)
 
 

@@ -35,7 +35,7 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def turns(lease: Lease, monkeypatch: pytest.MonkeyPatch, count: int) -> list[float]:
-    """Runs so many turns of the lease; returns how long it slept before each, and the last."""
+    """Runs this many turns of the lease; returns how long it slept before each, and the last."""
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:

@@ -1,8 +1,8 @@
 """A target's life under any order of events: nothing starts twice, no end is left, every target ends.
 
 LIFE_EXAMPLES says how many orders are tried: 10, and 40 in `make test`.
-The engine is a model of what docs/failure.md says of its memory; tables are moto's, the Runner and
-upkeep the real ones. A worker dies at a chosen step by a `Death`, which no code of ours catches.
+The engine is a model of what docs/failure.md says of its memory. The tables are moto's; Runner and upkeep
+are the real ones. A worker dies at a chosen step by a `Death`, which no code of ours catches.
 """
 
 import os
@@ -55,7 +55,7 @@ class Death(BaseException):
 
 
 class Clock:
-    """Time, which passes when somebody sleeps or when a rule lets it."""
+    """Time passes when somebody sleeps, or when a rule lets it."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0

@@ -36,7 +36,7 @@ def forms(secrets: list[str]) -> set[bytes]:
 
 
 def spans(secrets: list[str], output: bytes) -> list[tuple[int, int]]:
-    """Where something is hidden: every place where a form stands, those that overlap as one."""
+    """Every place that must be hidden: where a form begins and ends, overlapping ones as one."""
     found = sorted(
         (start, start + len(form))
         for form in forms(secrets)
@@ -103,7 +103,7 @@ def test_no_more_is_held_back_than_may_become_a_secret(
                 form.startswith(seen[start:]) and form != seen[start:] for form in forms(secrets)
             )
         )
-        # All before the first place where something may begin; what begins there already, too.
+        # Everything before the first place at which a secret may begin, and a secret that begins there.
         edge = next(open_ends, len(seen))
         settled = [span for span in spans(secrets, seen) if span[0] <= edge]
         least = in_one(secrets, seen[: max([edge, *(end for _, end in settled)])])

@@ -74,7 +74,7 @@ def test_an_ordinary_container_does_not_lead_out(host: dict[str, Any]) -> None:
     assert ways_out(container(networks=("ingress",), **host), Mounted(), ENGINE) == []
 
 
-# Sockets of an engine; what holds one, or holds what makes a system; what lies in some folders.
+# An engine's sockets; folders that hold one, or parts of the system; files in some folders.
 LEAD_OUT = [
     "/var/run/docker.sock",
     "/run/docker.sock",
@@ -217,7 +217,7 @@ PROJECT, PART = "com.docker.compose.project", "com.docker.compose.service"
         ({STACK: "a", SERVICE: "a_web"}, "a", "a_web", True),
         ({STACK: "a", SERVICE: "a_web"}, "a", "a_db", False),
         ({STACK: "b", SERVICE: "b_web"}, "a", "", False),
-        # A service's name says nothing where there is a stack, and ServiceName never makes it more.
+        # A service's name says nothing if there is a stack, and ServiceName never allows more.
         ({STACK: "b", SERVICE: "a"}, "a", "", False),
         ({STACK: "b", SERVICE: "a"}, "a", "a", False),
         ({STACK: "b", SERVICE: "b_web"}, "a", "b_web", False),

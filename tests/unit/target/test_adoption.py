@@ -59,7 +59,7 @@ def test_an_exec_that_runs_is_awaited_and_not_started(
     [
         (7, None, None),
         (None, Reason.LOST, "2027-01-15T08:00:00"),
-        # The engine had given it up: that is no exit code of the command's.
+        # The engine had lost sight of it: this is not the command's exit code.
         (127, Reason.LOST, "127"),
     ],
 )
@@ -199,7 +199,7 @@ def test_a_claimed_exec_is_not_started_long_after_the_deadline(
 def test_a_living_owner_stores_the_end_itself(
     runner: HeldRunner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch, clock: Any
 ) -> None:
-    """Who comes by a second message waits for it, since the owner has all of the output."""
+    """A worker with a second message waits for it, since the owner has all of the output."""
     claimed(message, Status.RUNNING)
     get = store.results.get_result
     asked = []
