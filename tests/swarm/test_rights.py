@@ -347,7 +347,7 @@ def test_a_forged_message_runs_nothing_and_leaves_no_trace(cluster: Cluster, pla
     executor_id = cluster.start(job_id, [target])
     before = cluster.end(job_id, executor_id)
     forged = [
-        # A container that is not a target; the target under its short id; a node that is not the target's.
+        # A container that is not a target; a target under its short id; a node that is not the target's.
         (other, bystander["ContainerId"]),
         (node, target["ContainerId"][:12]),
         (other, target["ContainerId"]),
