@@ -8,8 +8,9 @@ from typing import Any
 
 from deploy.project import LOCAL
 from dev import sample
-from dev.api import Api
+from dev.api import Api, answer_of
 from dev.system import ENVIRONMENT, System, say
+from dev.tokens import bearer
 from dev.waiting import wait_for
 
 UNDER_WAY = ("STARTING", "CREATED", "RUNNING")
@@ -21,35 +22,45 @@ def run_sample(system: System) -> tuple[str, str]:
 
     Returns JobId and ExecutorId. Raises LocalError.
     """
-    api = Api(system.api_url, system.token)
-    job = api.ensure(sample.JOB)
+    api = Api(system.api_url, bearer(system.token))
+    job = _ensure_job(api)
+    job_id = job["JobId"]
     say(f"the job {job['Name']!r}: {job['Cmd']} {' '.join(job['SecretArgs'])}")
     targets = [{"ContainerId": container, "NodeId": system.node} for container in system.containers]
-    executor_id = api.start(job["JobId"], targets)
-    results = wait_for_results(system, api, job["JobId"], executor_id)
+    started = answer_of(lambda: api.start(job_id, targets)).json()
+    executor_id = str(started["Executors"][-1])
+    results = wait_for_results(system, api, job_id, executor_id)
     print(f"\n{table(results)}\n")
     container_id = results[0]["ContainerId"]
+    log = answer_of(lambda: api.log(job_id, executor_id, container_id, follow=True)).content
     print(f"The log of {container_id[:12]}:")
-    print(indented(api.log(job["JobId"], executor_id, container_id)), flush=True)
-    return job["JobId"], executor_id
+    print(indented(log.decode(errors="replace")), flush=True)
+    return job_id, executor_id
+
+
+def _ensure_job(api: Api) -> dict[str, Any]:
+    """The sample job. It is created if its application has no job of that name."""
+    jobs = answer_of(lambda: api.jobs(sample.JOB["AppName"])).json()
+    found = [job for job in jobs if job["Name"] == sample.JOB["Name"]]
+    return dict(found[0] if found else answer_of(lambda: api.create(sample.JOB)).json())
 
 
 def wait_for_results(
     system: System, api: Api, job_id: str, executor_id: str
 ) -> list[dict[str, Any]]:
-    """Polls until every target is over; returns the results."""
+    """Polls until every target has ended; returns the results."""
     results: list[dict[str, Any]] = []
 
-    def over() -> bool:
-        results[:] = api.inspect(job_id, executor_id)["Result"]
+    def ended() -> bool:
+        results[:] = answer_of(lambda: api.inspect(job_id, executor_id)).json()["Result"]
         return all(result["Status"] not in UNDER_WAY for result in results)
 
-    wait_for(over, JOB_SECONDS, "the sample job", *(process for _, process in system.watched))
+    wait_for(ended, JOB_SECONDS, "the sample job", *(process for _, process in system.watched))
     return results
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """The results, one a line."""
+    """The results, one on each line."""
     rows = [("CONTAINER", "NODE", "STATUS", "EXIT", "BYTES", "OUTPUT"), *map(_row, results)]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return "\n".join(
@@ -90,7 +101,7 @@ Ctrl-C stops all of it.
 
 
 def indented(text: str) -> str:
-    """The text's lines, set off from ours."""
+    """The lines of a text, set apart from ours."""
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 

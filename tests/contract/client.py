@@ -1,9 +1,8 @@
-"""A plain HTTP client of the API and what the tests say about its answers."""
+"""The client of the contract tests, and what they say about its answers."""
 
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from uuid import uuid4
 
 import requests
 
+from dev.api import Api as Client
+from dev.api import new_session
 from tests.support.job_fields import FULL_JOB
 
 from . import conformance
@@ -21,84 +22,28 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-class Api:
-    """The routes, one method each; every method hands back the raw answer."""
+class Api(Client):
+    """The API. It compares every answer with the OpenAPI document."""
 
-    def __init__(self, base: str, headers: dict[str, str] | None = None) -> None:
-        self.base = base
-        self.headers = headers or {}
+    def __init__(self, base: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(base, headers, seconds=180)
         self._threads = threading.local()
 
-    def send(
-        self,
-        method: str,
-        path: str,
-        data: bytes | None = None,
-        headers: Mapping[str, str | None] | None = None,
-        params: dict[str, str] | None = None,
-    ) -> requests.Response:
-        """One request, its body as it is; redirects are not followed. The answer is as documented.
-
-        A header that is None is not sent.
-        """
-        with self._session() as session:
-            response = session.request(
-                method,
-                f"{self.base}/api{path}",
-                data=data,
-                params=params,
-                headers={**self.headers, **(headers or {})},
-                allow_redirects=False,
-                timeout=180,
-            )
+    def send(self, method: str, path: str, *arguments: Any, **options: Any) -> requests.Response:
+        response = super().send(method, path, *arguments, **options)
         conformance.check(path, response)
         return response
 
     @contextmanager
     def _session(self) -> Iterator[requests.Session]:
-        """A connection for one request; beside the main thread, this thread's own for all of them."""
+        """A connection for one request. Other threads than the main one keep theirs for all requests."""
         if threading.current_thread() is threading.main_thread():
-            with _new_session() as session:
+            with super()._session() as session:
                 yield session
             return
         if not hasattr(self._threads, "session"):
-            self._threads.session = _new_session()
+            self._threads.session = new_session()
         yield self._threads.session
-
-    def send_json(self, method: str, path: str, body: Any) -> requests.Response:
-        """One request with a JSON body."""
-        data = json.dumps(body, ensure_ascii=False).encode()
-        return self.send(method, path, data, {"Content-Type": "application/json"})
-
-    def jobs(self, app: str | None = None) -> requests.Response:
-        return self.send("GET", "/jobs", params=None if app is None else {"AppName": app})
-
-    def create(self, body: Any) -> requests.Response:
-        return self.send_json("POST", "/jobs", body)
-
-    def get(self, job_id: str) -> requests.Response:
-        return self.send("GET", f"/jobs/{job_id}")
-
-    def put(self, job_id: str, body: Any) -> requests.Response:
-        return self.send_json("PUT", f"/jobs/{job_id}", body)
-
-    def delete(self, job_id: str) -> requests.Response:
-        return self.send("DELETE", f"/jobs/{job_id}")
-
-    def start(self, job_id: str, targets: Any) -> requests.Response:
-        return self.send_json("POST", f"/jobs/{job_id}/start", {"Target": targets})
-
-    def inspect(self, job_id: str, executor_id: str) -> requests.Response:
-        return self.send("GET", f"/jobs/{job_id}/inspect/{executor_id}")
-
-    def log(
-        self, job_id: str, executor_id: str, container_id: str | None = None
-    ) -> requests.Response:
-        params = None if container_id is None else {"ContainerId": container_id}
-        return self.send("GET", f"/jobs/{job_id}/log/{executor_id}", params=params)
-
-    def audit(self, **params: str) -> requests.Response:
-        return self.send("GET", "/audit", params=params)
 
     def new_job(self, **changes: Any) -> Json:
         """A job that was just created, alone in its application unless `changes` say otherwise."""
@@ -115,12 +60,6 @@ class Api:
     def execution(self, job_id: str, executor_id: str) -> Json:
         """The execution as it stands."""
         return dict(ok(self.inspect(job_id, executor_id)))
-
-
-def _new_session() -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False
-    return session
 
 
 def unique(prefix: str = "app") -> str:
@@ -186,21 +125,6 @@ def client_error(response: requests.Response) -> None:
     if response.status_code not in (401, 403):
         assert set(body) >= {"id", "message"}, body
     assert "Traceback" not in response.text
-
-
-def eventually(check: Callable[[], A], seconds: float = 10) -> A:
-    """Repeats a check until it passes; the last failure is the test's.
-
-    For what AWS settles a moment later (an index, a queue).
-    """
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return check()
-        except AssertionError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
 
 
 def at_once(call: Callable[[A], B], items: Iterable[A], threads: int = 32) -> list[B]:

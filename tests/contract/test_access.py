@@ -11,9 +11,10 @@ import pytest
 import requests
 
 from dev.tokens import make_token, revoke_token
+from tests.support.waiting import eventually
 
 from .backstage import Backstage
-from .client import Api, Json, eventually, fields, ok, refused, target, unique
+from .client import Api, Json, fields, ok, refused, target, unique
 
 HARMLESS: Json = {"Privileged": False, "User": "app"}
 AS_ROOT: list[Json] = [{"Privileged": True}, {"User": "root"}, {"User": "0:0"}]

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from dev.tokens import bearer, make_token, revoke_token
+from tests.support.waiting import eventually
 
 from .backstage import Backstage, Node
-from .client import Api, Json, at_once, eventually, fields, invalid, ok, refused, target, unique
+from .client import Api, Json, at_once, fields, invalid, ok, refused, target, unique
 
 
 def entries(api: Api, **wanted: str) -> list[Json]:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.support.waiting import eventually
+
 from .backstage import Backstage, Node
-from .client import Api, client_error, eventually, fields, invalid, ok, refused, target
+from .client import Api, client_error, fields, invalid, ok, refused, target
 
 JSON = {"Content-Type": "application/json"}
 ROUTES = [("POST", "/jobs"), ("PUT", "/jobs/{}"), ("POST", "/jobs/{}/start")]

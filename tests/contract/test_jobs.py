@@ -8,11 +8,11 @@ from uuid import UUID
 import pytest
 
 from tests.support.job_fields import CLEARED, DEFAULTS, FIELDS, REQUIRED
+from tests.support.waiting import eventually
 
 from .client import (
     Api,
     at_once,
-    eventually,
     fields,
     invalid,
     least,

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from tests.support.job_fields import ADDITIONS, CHANGED_JOB, FIELDS
+from tests.support.waiting import eventually
 
 from .backstage import Backstage, Node
-from .client import Api, Json, container, eventually, fields, invalid, ok, refused, target, unique
+from .client import Api, Json, container, fields, invalid, ok, refused, target, unique
 
 
 def _start(api: Api, node: Node, job_id: str) -> str:

@@ -7,8 +7,10 @@ from uuid import uuid4
 
 import pytest
 
+from tests.support.waiting import eventually
+
 from .backstage import DAY, Backstage, Node
-from .client import Api, Json, at_once, container, eventually, fields, invalid, ok, target, unique
+from .client import Api, Json, at_once, container, fields, invalid, ok, target, unique
 
 
 def _message(job: Json, executor_id: str, one: Json) -> Json:

@@ -16,8 +16,9 @@ from botocore.exceptions import ClientError
 from deploy.project import LOCAL
 from deploy.queues import bring_up_to_date
 from dev.swarm import Swarm
-from tests.contract.client import Json, eventually, least, ok, target, unique
+from tests.contract.client import Json, least, ok, target, unique
 from tests.deployed.conftest import PREFIX, Deployed
+from tests.support.waiting import eventually
 
 Process = subprocess.Popen[bytes]
 StartWorker = Callable[[], Process]

@@ -22,8 +22,9 @@ from deploy.reclaim import reclaim
 from dev.addresses import free_port
 from dev.aws import Aws
 from dev.ministack import start_ministack
-from tests.contract.client import Json, eventually
+from tests.contract.client import Json
 from tests.deployed.conftest import LAMBDA_BASE, LAMBDA_PYTHON
+from tests.support.waiting import eventually
 
 PREFIX = "appjobs-life"
 # It has the workers' policy, so it is made after tables, bucket and key: another user of that name makes

@@ -1,8 +1,7 @@
 """The proxy that fails calls: each fault is what it says, and all else passes as it came."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +18,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 from dev.addresses import free_port
 from dev.aws import Aws
 from tests.support.faults import FORWARDED, REPEATED, Fault, Faults, Rule
+from tests.support.waiting import wait_until
 
 SCOPE = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/{}/aws4_request, Signature=0"
 SEND = {"Authorization": SCOPE.format("sqs"), "X-Amz-Target": "AmazonSQS.SendMessage"}
@@ -88,13 +88,6 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 def call(proxy: Faults, headers: dict[str, str] = SEND) -> requests.Response:
     """One call, not tried again."""
     return requests.post(f"{proxy.endpoint}/", b"body", headers=headers, timeout=30)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_what_no_rule_strikes_passes_as_it_came(proxy: Faults, server: Server) -> None:
@@ -174,7 +167,7 @@ def test_a_delayed_call_lets_others_pass_and_is_forwarded_then(
     # By the seed's draw it waits for 4.2 s.
     proxy.set(Rule(fault=Fault.DELAY, service="sqs", seconds=5))
     delayed = pool.submit(call, proxy)
-    wait_for(lambda: proxy.calls(Fault.DELAY) == 1)
+    wait_until(lambda: proxy.calls(Fault.DELAY) == 1)
     call(proxy, S3)
     assert delayed.result(20).text == "answered"
     assert [seen.headers["Authorization"] for seen in server.seen] == [
@@ -198,7 +191,7 @@ def test_a_call_hangs_until_the_rules_change(
 ) -> None:
     proxy.set(Rule(fault=Fault.HANG, service="sqs", operation="SendMessage"))
     hanging: Future[requests.Response] = pool.submit(call, proxy)
-    wait_for(lambda: proxy.calls(Fault.HANG) == 1)
+    wait_until(lambda: proxy.calls(Fault.HANG) == 1)
     assert call(proxy, S3).text == "answered"
     assert not hanging.done()
     proxy.set()
@@ -215,7 +208,7 @@ def test_a_duplicated_call_is_answered_once_and_forwarded_twice(
 ) -> None:
     proxy.set(Rule(fault=Fault.DUPLICATE, operation="SendMessage*", seconds=0.5))
     assert call(proxy).text == "answered"
-    wait_for(lambda: proxy.calls(REPEATED) == 1)
+    wait_until(lambda: proxy.calls(REPEATED) == 1)
     first, second = server.seen
     assert first == second
 

@@ -5,8 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from dev.engine import EngineError, docker, engine_answers
 from dev.swarm import Node, Swarm, SwarmError
 from dev.swarm_guard import NETNS_DIR, Footprint, process_ids
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the test swarm needs root")
 PROJECT = Path(__file__).resolve().parents[2]
@@ -42,13 +42,6 @@ def leftovers(footprint: Footprint) -> list[str]:
         found += [f"{folder}/{name}" for name in folders if name == footprint.prefix]
     paths = (footprint.run_dir, footprint.directory)
     return found + [str(path) for path in paths if path.exists()]
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.1)
 
 
 def dead_shims() -> set[str]:
@@ -171,7 +164,7 @@ def test_nothing_is_left_of_a_killed_harness(tmp_path: Path, moment: bytes) -> N
     before = dead_shims()
     with harness(tmp_path / "swarm") as process:
         read_until(process, moment)
-    wait_until(lambda: leftovers(Footprint(tmp_path / "swarm")) == [], "the guard")
+    wait_until(lambda: leftovers(Footprint(tmp_path / "swarm")) == [], 60)
     assert dead_shims() <= before
 
 
@@ -183,7 +176,7 @@ def test_a_signal_sent_twice_leaves_nothing(tmp_path: Path, number: signal.Signa
         read_until(process, b"removing")
         os.killpg(process.pid, number)
         assert process.wait(60) == 0
-    wait_until(lambda: leftovers(Footprint(tmp_path / "swarm")) == [], "the guard")
+    wait_until(lambda: leftovers(Footprint(tmp_path / "swarm")) == [], 60)
 
 
 def test_a_start_cleans_up_what_a_killed_guard_left(tmp_path: Path) -> None:

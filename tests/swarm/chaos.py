@@ -17,7 +17,8 @@ from dev import sample
 from dev.engine import docker
 from dev.swarm import Swarm
 from dev.swarm_node import Node
-from tests.swarm.conftest import SERVING, Cluster, Worker, wait_until
+from tests.support.waiting import wait_until
+from tests.swarm.conftest import SERVING, Cluster, Worker
 
 # Every command appends its start's mark to this file of its container.
 FILE = "/tmp/chaos"

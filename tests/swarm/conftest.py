@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import requests
 
 from deploy.project import ROOT
 from dev.addresses import free_port
+from dev.api import Api
 from dev.aws import Aws
 from dev.children import Child, start_child
 from dev.stack import start_aws
@@ -23,6 +24,7 @@ from dev.swarm import Swarm
 from dev.swarm_node import Node
 from dev.tokens import bearer
 from tests.conftest import admin_token, local_api
+from tests.support.waiting import wait_until
 from worker.engine.client import Engine
 from worker.engine.events import ExitCodes
 from worker.engine.exit_file import ExitFile
@@ -96,23 +98,27 @@ class Cluster:
             for container in node.containers()
         ]
 
+    @property
+    def api(self) -> Api:
+        """The API, to a caller who may do everything."""
+        return Api(self.api_url, bearer(self.token))
+
     def create(self, cmd: str, **fields: Any) -> str:
         """Saves a job and returns its id."""
         job = {"AppName": "2048", "Name": f"job {time.time_ns()}", "Cmd": cmd, **fields}
-        return str(self.call("POST", "/api/jobs", job)["JobId"])
+        return str(_json(self.api.create(job))["JobId"])
 
     def start(self, job_id: str, targets: list[dict[str, str]]) -> str:
         """Starts a job and returns the execution's id."""
-        return str(
-            self.call("POST", f"/api/jobs/{job_id}/start", {"Target": targets})["Executors"][-1]
-        )
+        return str(_json(self.api.start(job_id, targets))["Executors"][-1])
+
+    def executions(self, job_id: str) -> list[str]:
+        """The ids of the job's executions."""
+        return list(_json(self.api.get(job_id))["Executors"])
 
     def inspect(self, job_id: str, executor_id: str) -> list[dict[str, Any]]:
         """The results as they are now."""
-        results: list[dict[str, Any]] = self.call(
-            "GET", f"/api/jobs/{job_id}/inspect/{executor_id}"
-        )["Result"]
-        return results
+        return list(_json(self.api.inspect(job_id, executor_id))["Result"])
 
     def end(
         self, job_id: str, executor_id: str, seconds: float = END_SECONDS
@@ -134,9 +140,7 @@ class Cluster:
 
     def log(self, job_id: str, executor_id: str, container_id: str) -> requests.Response:
         """The log of one target, redirects followed."""
-        url = f"{self.api_url}/api/jobs/{job_id}/log/{executor_id}"
-        params = {"ContainerId": container_id}
-        return requests.get(url, params=params, headers=bearer(self.token), timeout=60)
+        return self.api.log(job_id, executor_id, container_id, follow=True)
 
     def open(self) -> int:
         """How many executions upkeep has not closed yet."""
@@ -160,23 +164,11 @@ class Cluster:
         """A boto3 client of the AWS behind the system."""
         return self.aws.client(service)
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        """A request that must succeed; its answer."""
-        response = requests.request(
-            method, self.api_url + path, json=body, headers=bearer(self.token), timeout=30
-        )
-        assert response.ok, response.text
-        return response.json() if response.content else None
 
-
-def wait_until(look: Callable[[], Any], seconds: float, tell: Callable[[], str]) -> Any:
-    """What `look` returns as soon as it is true; fails with `tell`'s text after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.1)
-    pytest.fail(f"not within {seconds} s: {tell()}")
+def _json(response: requests.Response) -> Any:
+    """The JSON of an answer that must be a success."""
+    assert response.ok, response.text
+    return response.json()
 
 
 class _Followed(ExitCodes):

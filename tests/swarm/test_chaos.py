@@ -17,6 +17,7 @@ import pytest
 
 from chalicelib.domain.states import Reason, Status
 from dev.engine import docker
+from tests.support.waiting import wait_until
 from tests.swarm.chaos import (
     EXEC_MEMORY,
     FILE,
@@ -33,7 +34,6 @@ from tests.swarm.conftest import (
     stop_workers,
     system_on,
     upkeep,
-    wait_until,
 )
 from worker.target.watch import why_lost
 

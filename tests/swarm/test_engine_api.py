@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.swarm.conftest import followed, wait_until
+from tests.support.waiting import wait_until
+from tests.swarm.conftest import followed
 from worker.engine.client import Engine
 from worker.engine.errors import Refusal, Unreachable
 

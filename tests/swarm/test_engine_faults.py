@@ -17,8 +17,9 @@ from dev import sample
 from dev.engine import docker
 from dev.swarm import Swarm
 from dev.swarm_node import Node
+from tests.support.waiting import wait_until
 from tests.swarm.chaos import RECORDED_EVENTS
-from tests.swarm.conftest import SERVING, Cluster, followed, wait_until, worker_answer
+from tests.swarm.conftest import SERVING, Cluster, followed, worker_answer
 from tests.swarm.cuttable import CuttableSocket
 from worker.engine.client import Engine
 

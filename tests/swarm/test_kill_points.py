@@ -15,10 +15,12 @@ import pytest
 import requests
 
 from deploy.project import ROOT
+from dev.api import Api
 from dev.engine import docker
 from dev.swarm_node import Node
 from dev.tokens import bearer
 from tests.conftest import local_api
+from tests.support.waiting import wait_until
 from tests.swarm.conftest import (
     SERVING,
     Cluster,
@@ -27,7 +29,6 @@ from tests.swarm.conftest import (
     stop_workers,
     system_on,
     upkeep,
-    wait_until,
 )
 
 EXIT_CODE = 7
@@ -185,15 +186,10 @@ def api_dies(system: Cluster, death: Death, node: Node) -> Run:
     log = system.directory / f"api-{death.when}.log"
     command = (KILLABLE, "gateway")
     with local_api(environment, log, system.token, command) as url:
-        body = {"Target": system.targets(node)[:1]}
+        dying = Api(url, bearer(system.token), seconds=DEATH_SECONDS)
         with pytest.raises(requests.ConnectionError):
-            requests.post(
-                f"{url}/api/jobs/{job_id}/start",
-                json=body,
-                headers=bearer(system.token),
-                timeout=DEATH_SECONDS,
-            )
-    (executor_id,) = system.call("GET", f"/api/jobs/{job_id}")["Executors"]
+            dying.start(job_id, system.targets(node)[:1])
+    (executor_id,) = system.executions(job_id)
     return Run(death, job_id, executor_id)
 
 

@@ -15,7 +15,8 @@ from dev import sample
 from dev.engine import docker
 from dev.swarm_node import Node
 from dev.tokens import make_token
-from tests.swarm.conftest import Cluster, emptied, wait_until
+from tests.support.waiting import wait_until
+from tests.swarm.conftest import Cluster, emptied
 from worker.engine.client import Engine
 
 pytestmark = pytest.mark.timeout(300)

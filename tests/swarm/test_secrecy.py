@@ -6,10 +6,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-import requests
 
-from dev.tokens import bearer
-from tests.swarm.conftest import Cluster, serve, system_on, upkeep, wait_until, worker_answer
+from tests.support.waiting import wait_until
+from tests.swarm.conftest import Cluster, serve, system_on, upkeep, worker_answer
 
 HEALTH_PORT = 9465
 
@@ -33,13 +32,10 @@ def chunks(path: Path) -> Iterator[bytes]:
 
 def everything_said(system: Cluster, jobs: list[tuple[str, str]]) -> list[bytes]:
     """All answers about those executions, the audit, the API's description, the metrics."""
-    paths = ["/api/jobs", "/api/audit", "/api/openapi.json"]
+    paths = ["/jobs", "/audit", "/openapi.json"]
     for job_id, executor_id in jobs:
-        paths += [f"/api/jobs/{job_id}", f"/api/jobs/{job_id}/inspect/{executor_id}"]
-    said = [
-        requests.get(system.api_url + path, headers=bearer(system.token), timeout=30).content
-        for path in paths
-    ]
+        paths += [f"/jobs/{job_id}", f"/jobs/{job_id}/inspect/{executor_id}"]
+    said = [system.api.send("GET", path).content for path in paths]
     for job_id, executor_id in jobs:
         for target in system.targets():
             said.append(system.log(job_id, executor_id, target["ContainerId"]).content)

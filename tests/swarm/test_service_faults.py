@@ -15,10 +15,12 @@ import pytest
 import requests
 
 from dev.addresses import free_port
+from dev.api import Api
 from dev.engine import docker
 from dev.tokens import bearer
 from tests.support.faults import FORWARDED, REPEATED, Fault, Faults, Rule
-from tests.swarm.conftest import Cluster, emptied, reaching_aws_at, wait_until
+from tests.support.waiting import wait_until
+from tests.swarm.conftest import Cluster, emptied, reaching_aws_at
 
 TARGETS = int(os.environ.get("CHAOS_TARGETS") or 300)
 # Messages whose receipt was cut off come again after a minute, and may be cut off once more.
@@ -84,10 +86,9 @@ def marked(cluster: Cluster, index: int) -> Marked:
 
 def start(system: Cluster, job: Marked, targets: list[dict[str, str]]) -> str | None:
     """Starts a job once; the execution's id, or None if the answer is an error or does not come."""
-    url = f"{system.api_url}/api/jobs/{job.job_id}/start"
+    patient = Api(system.api_url, bearer(system.token), seconds=300)
     with suppress(requests.ConnectionError):
-        body, headers = {"Target": targets}, bearer(system.token)
-        answer = requests.post(url, json=body, headers=headers, timeout=300)
+        answer = patient.start(job.job_id, targets)
         if answer.status_code == 200:
             return str(answer.json()["Executors"][-1])
     return None
@@ -121,8 +122,7 @@ def assert_whole(system: Cluster, job: Marked, executor_id: str, result: Result)
 
 def listed(cluster: Cluster, job: Marked) -> list[str]:
     """The job's executions, also those whose start was answered with an error."""
-    executors: list[str] = cluster.call("GET", f"/api/jobs/{job.job_id}")["Executors"]
-    return executors
+    return cluster.executions(job.job_id)
 
 
 def lines(cluster: Cluster) -> dict[str, list[str]]:

@@ -12,7 +12,8 @@ import pytest
 
 from dev import sample
 from dev.engine import docker
-from tests.swarm.conftest import Cluster, wait_until
+from tests.support.waiting import wait_until
+from tests.swarm.conftest import Cluster
 
 # How many commands sleep at the same time, the same number in each container.
 CONTAINERS = 12

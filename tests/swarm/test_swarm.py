@@ -14,7 +14,8 @@ import pytest
 from dev.engine import docker
 from dev.swarm_node import Node
 from tests.conftest import ENGINE_KEYS
-from tests.swarm.conftest import SERVING, Cluster, wait_until
+from tests.support.waiting import wait_until
+from tests.swarm.conftest import SERVING, Cluster
 from worker.engine.client import Engine
 from worker.engine.errors import AlreadyStarted
 

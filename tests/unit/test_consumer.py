@@ -1,8 +1,6 @@
 """One node's consumer: how many messages it takes, what it does with them, how it leaves."""
 
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import create_autospec
@@ -11,6 +9,7 @@ import pytest
 
 from chalicelib.clients import queues
 from chalicelib.clients.queues import Received, TargetMessage
+from tests.support.waiting import wait_until
 from worker import consumer as module
 from worker.config import load
 from worker.consumer import Consumer
@@ -113,7 +112,7 @@ def test_a_drain_puts_waiting_messages_back_and_waits_for_running_ones(
     served.start()
     enough.wait(10)
     consumer.drain()
-    wait_for(lambda: sqs.hold.called)
+    wait_until(lambda: sqs.hold.called)
     assert served.is_alive()
     may_end.set()
     served.join(10)
@@ -122,13 +121,6 @@ def test_a_drain_puts_waiting_messages_back_and_waits_for_running_ones(
     assert sqs.delete.call_count == 12
     assert not consumer._commands._held
     assert not lease._held
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_poller_that_dies_takes_its_consumer_with_it(
