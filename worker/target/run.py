@@ -109,10 +109,7 @@ class Runner:
         except SecretsUnreadable as error:
             ending.store_failure(result, Failure.of(error))
             return
-        if (
-            time.time()
-            > command.created + settings.delivery_deadline_seconds + _START_GRACE_SECONDS
-        ):
+        if _is_too_late(command):
             ending.store_failure(result, _TOO_LATE)
             return
         try:
@@ -129,9 +126,7 @@ class Runner:
             attachment = self._attach(command, result, spool)
             ended = Watch(self._engine, self._exit_codes, result, attachment).until_end()
             if isinstance(ended, NotStarted):
-                raise StartUnheard(
-                    "the start did not reach the engine; the next delivery starts it"
-                )
+                raise StartUnheard("the next delivery starts the exec")
             # Only now the rest of the log: the engine forgets in some minutes how the command ended.
             output = ending.complete_log(spool, result.ID)
             if ended.output_incomplete or output.incomplete:
@@ -150,3 +145,8 @@ class Runner:
         attachment = Attachment(start_and_read, spool, result)
         attachment.begin()
         return attachment
+
+
+def _is_too_late(command: Command) -> bool:
+    latest = command.created + settings.delivery_deadline_seconds + _START_GRACE_SECONDS
+    return time.time() > latest

@@ -182,6 +182,18 @@ def test_a_worker_that_starts_second_waits_for_the_first(
     assert stored(message).OutputIncomplete is True
 
 
+def test_a_refused_start_of_an_exec_that_never_ran_comes_again(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    """The engine contradicts itself; nobody may say how the command ended."""
+    engine.start.side_effect = AlreadyStarted
+    engine.inspect.return_value = {**OVER, "ExitCode": None}
+    with pytest.raises(AlreadyStarted):
+        runner.run(message)
+    assert stored(message).Status == Status.CREATED
+    engine.start.assert_called_once()
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_claimed_exec_is_not_started_long_after_the_deadline(
     runner: HeldRunner, engine: Any, late: bool
