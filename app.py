@@ -13,7 +13,7 @@ from chalicelib.services import upkeep
 telemetry.configure(settings.log_level)
 
 app = Chalice(app_name="appjobs", configure_logs=False)
-app.register_middleware(http.in_context, "http")
+app.register_middleware(http.add_context, "http")
 app.register_middleware(http.allow_origins, "http")
 app.register_blueprint(jobs.routes)
 app.register_blueprint(executions.routes)
@@ -27,7 +27,7 @@ def authorizer(request: AuthRequest) -> AuthResponse:
     return access.authorize(request)
 
 
-http.prepare(app)
+http.prepare_app(app)
 # Browsers send preflights without a token, so these come after the guard.
 access.guard(app, authorizer)
 http.add_preflights(app)
@@ -36,7 +36,7 @@ http.add_preflights(app)
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="upkeep")
 def look_after_executions(event: Any) -> None:
     """Brings open executions on, each minute."""
-    upkeep.turn()
+    upkeep.take_turn()
 
 
 # The deployed stack puts its own queue in its place.

@@ -79,7 +79,7 @@ def _create(options: argparse.Namespace) -> None:
         days=options.days,
         may_run_as_root=options.root,
     )
-    print(tokens.create(_actor(), new))
+    print(tokens.create_token(_actor(), new))
 
 
 def _list(_: argparse.Namespace) -> None:
@@ -108,13 +108,13 @@ def _date(seconds: float) -> str:
 
 
 def _revoke(options: argparse.Namespace) -> None:
-    found = tokens.find(options.token)
+    found = tokens.find_tokens(options.token)
     if not found:
         raise InvalidRequest(f"no token has the id or name {options.token!r}; `list` shows all")
     if len(found) > 1:
         ids = ", ".join(map(tokens.id_of, found))
         raise InvalidRequest(f"several tokens have the name {options.token!r}: revoke by id: {ids}")
-    tokens.revoke(_actor(), found[0])
+    tokens.revoke_token(_actor(), found[0])
     print(f"revoked {tokens.id_of(found[0])} ({found[0].Name})")
 
 

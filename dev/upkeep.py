@@ -33,7 +33,7 @@ def main() -> None:
     while not ended.is_set():
         if time.monotonic() >= due:
             due = time.monotonic() + interval
-            _attempt(upkeep.turn)
+            _attempt(upkeep.take_turn)
         _attempt(lambda: _end_dead_letters(queue_url, min(_POLL_SECONDS, interval)))
 
 

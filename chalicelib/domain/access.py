@@ -1,11 +1,11 @@
 """Who may do what: roles, what each may do, and the caller of a request. Pure."""
 
-import unicodedata
 from enum import StrEnum
 
 from msgspec import Struct
 
 from chalicelib.domain.errors import Forbidden, JobNotFound
+from chalicelib.domain.labels import normalize
 
 
 class Permission(StrEnum):
@@ -53,7 +53,7 @@ class Caller(Struct, frozen=True, kw_only=True):
 
     def sees(self, app_name: str) -> bool:
         """Whether the application's jobs exist for this caller."""
-        return not self.apps or composed(app_name) in map(composed, self.apps)
+        return not self.apps or normalize(app_name) in map(normalize, self.apps)
 
     def require_visible(self, job_id: str, app_name: str) -> None:
         """Raises JobNotFound if the job, which is in this application, does not exist for this caller."""
@@ -73,11 +73,6 @@ class Caller(Struct, frozen=True, kw_only=True):
                 "a job that is Privileged or whose User is root needs a token with the right to run "
                 "as root (made with --root)"
             )
-
-
-def composed(name: str) -> str:
-    """What names are compared by: a letter with an accent may be written in two ways."""
-    return unicodedata.normalize("NFC", name)
 
 
 def is_root(user: str) -> bool:

@@ -11,12 +11,12 @@ _EMPTY = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 _UNSEEN = ("Z", "M", "Cc", "Cf")
 
 
-def normal(text: str) -> str:
+def normalize(text: str) -> str:
     """The text in Unicode's form NFC: one spelling for what may be written in several."""
     return unicodedata.normalize("NFC", text)
 
 
-def fault(text: str) -> str | None:
+def find_fault(text: str) -> str | None:
     """What is wrong with a name, to be read after the field's name; None: nothing."""
     for character in text:
         if unicodedata.category(character) in _CONTROL:

@@ -28,7 +28,7 @@ def authorize(request: AuthRequest) -> AuthResponse:
     on the route: what the caller may do there, `needs` says.
     """
     try:
-        caller = tokens.caller_of(request.token)
+        caller = tokens.authenticate(request.token)
     except (Unauthorized, Forbidden) as refusal:
         # The first one only if the gateway's look at the token's form differs from ours.
         log.warning("refused", reason=refusal.message)

@@ -4,7 +4,7 @@ from chalice import Blueprint, Response
 
 from chalicelib.domain.access import Caller, Permission
 from chalicelib.routes.access import needs
-from chalicelib.routes.http import answers_errors, json
+from chalicelib.routes.http import answer_json, answers_errors
 from chalicelib.schemas.audit import AuditRequest
 from chalicelib.schemas.parsing import parse_query
 from chalicelib.services import audit
@@ -18,4 +18,4 @@ routes = Blueprint(__name__)
 def read_audit(caller: Caller) -> Response:
     """Who did what, the newest first, in pages."""
     request = parse_query(routes.current_request.query_params or {}, AuditRequest)
-    return json(audit.read_page(caller, request))
+    return answer_json(audit.read_page(caller, request))

@@ -5,7 +5,7 @@ from chalice import Blueprint, Response
 from chalicelib.domain.access import Caller, Permission
 from chalicelib.domain.errors import InvalidRequest
 from chalicelib.routes.access import needs
-from chalicelib.routes.http import answers_errors, body, download, json
+from chalicelib.routes.http import answer_bytes, answer_json, answers_errors, read_body
 from chalicelib.schemas.executions import StartRequest
 from chalicelib.schemas.parsing import parse
 from chalicelib.services import inspection, starts
@@ -18,8 +18,8 @@ routes = Blueprint(__name__)
 @needs(Permission.START, routes)
 def start(caller: Caller, job_id: str) -> Response:
     """Starts a job on a list of containers."""
-    request = parse(body(routes.current_request), StartRequest)
-    return json(starts.start_job(caller, job_id, request))
+    request = parse(read_body(routes.current_request), StartRequest)
+    return answer_json(starts.start_job(caller, job_id, request))
 
 
 @routes.route("/api/jobs/{job_id}/inspect/{executor_id}", methods=["GET"])
@@ -27,7 +27,7 @@ def start(caller: Caller, job_id: str) -> Response:
 @needs(Permission.READ, routes)
 def inspect(caller: Caller, job_id: str, executor_id: str) -> Response:
     """What became of each target."""
-    return json(inspection.inspect_execution(caller, job_id, executor_id))
+    return answer_json(inspection.inspect_execution(caller, job_id, executor_id))
 
 
 @routes.route("/api/jobs/{job_id}/log/{executor_id}", methods=["GET"])
@@ -43,5 +43,5 @@ def log(caller: Caller, job_id: str, executor_id: str) -> Response:
         "Content-Type": "text/plain; charset=utf-8",
         "Content-Disposition": f'attachment; filename="{found.filename}"',
     }
-    direct = download(routes.current_request, found.content, headers)
+    direct = answer_bytes(routes.current_request, found.content, headers)
     return direct or Response("", {"Location": found.link}, 302)

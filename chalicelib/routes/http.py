@@ -22,7 +22,7 @@ _JSON = {"Content-Type": "application/json"}
 # No program should guess another type, and no cache keep what only its caller may see.
 _ON_ALL = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 # What Lambda answers at the most, the body written as a JSON string once more; and room for headers.
-_LARGEST = 6_291_556 - 8192
+_LARGEST_BYTES = 6_291_556 - 8192
 
 
 class Bytes(Response):  # type: ignore[misc]
@@ -37,7 +37,7 @@ class Bytes(Response):  # type: ignore[misc]
         return {**answer, "body": base64.b64encode(self.body).decode(), "isBase64Encoded": True}
 
 
-def json(body: Any, status: int = 200, smaller: str = "ask for less") -> Response:
+def answer_json(body: Any, status: int = 200, smaller: str = "ask for less") -> Response:
     """An answer in JSON, UTF-8, non-ASCII characters unescaped (chalice would escape them).
 
     Raises InvalidRequest where Lambda could not answer it; `smaller` says how to ask for less.
@@ -48,7 +48,7 @@ def json(body: Any, status: int = 200, smaller: str = "ask for less") -> Respons
     return Response(text, dict(_JSON), status)
 
 
-def body(request: Request) -> bytes:
+def read_body(request: Request) -> bytes:
     """The body of a request that must have one. Raises InvalidRequest, UnsupportedType."""
     content = bytes(request.raw_body)
     if not content:
@@ -59,7 +59,9 @@ def body(request: Request) -> bytes:
     return content
 
 
-def download(request: Request, content: bytes | None, headers: dict[str, str]) -> Response | None:
+def answer_bytes(
+    request: Request, content: bytes | None, headers: dict[str, str]
+) -> Response | None:
     """An answer with these bytes; None where that is not possible.
 
     The gateway takes them out of base64 for what the client accepts. What it does for a client that does
@@ -75,12 +77,12 @@ def download(request: Request, content: bytes | None, headers: dict[str, str]) -
 
 
 def _fits(text: str) -> bool:
-    return len(msgspec.json.encode(text)) <= _LARGEST
+    return len(msgspec.json.encode(text)) <= _LARGEST_BYTES
 
 
-def error(id: str, message: str, status: int) -> Response:
+def answer_error(id: str, message: str, status: int) -> Response:
     """An error's answer."""
-    return json(ErrorAnswer(id, message), status)
+    return answer_json(ErrorAnswer(id, message), status)
 
 
 def answers_errors(view: View) -> View:
@@ -92,7 +94,7 @@ def answers_errors(view: View) -> View:
             return view(*args, **kwargs)
         except AppjobsError as refusal:
             if refusal.status < 500:
-                return error(refusal.id, refusal.message, refusal.status)
+                return answer_error(refusal.id, refusal.message, refusal.status)
             return _unexpected()
         except Exception:  # noqa: BLE001 - the answer must have our shape; the log has the rest
             return _unexpected()
@@ -103,10 +105,10 @@ def answers_errors(view: View) -> View:
 def _unexpected() -> Response:
     log.exception("request failed")
     request_id = structlog.contextvars.get_contextvars()["request_id"]
-    return error("internal_error", request_id, 500)
+    return answer_error("internal_error", request_id, 500)
 
 
-def in_context(request: Request, get_response: Callable[[Request], Response]) -> Response:
+def add_context(request: Request, get_response: Callable[[Request], Response]) -> Response:
     """Middleware: a request id in every log line, one line per request, chalice's errors in our words."""
     request_id = request.context.get("requestId") or str(uuid.uuid4())
     with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -129,7 +131,7 @@ def in_context(request: Request, get_response: Callable[[Request], Response]) ->
 def _in_our_words(response: Response) -> Response:
     """Chalice refuses a method with a body of its own shape."""
     if isinstance(response.body, dict) and "Message" in response.body:
-        refusal = error(InvalidRequest.id, response.body["Message"], response.status_code)
+        refusal = answer_error(InvalidRequest.id, response.body["Message"], response.status_code)
         response.body = refusal.body
         response.headers.update(_JSON)
     return response
@@ -147,10 +149,11 @@ def allow_origins(request: Request, get_response: Callable[[Request], Response])
     return response
 
 
-def prepare(app: Chalice) -> None:
-    """Gives each GET a HEAD beside it, and leaves types to `body` and `Bytes`: chalice judges all alike.
+def prepare_app(app: Chalice) -> None:
+    """Gives each GET a HEAD beside it, and leaves types to `read_body` and `Bytes`.
 
-    What carries a HEAD's answer to the client drops the body, and keeps its length.
+    Chalice would judge the types of all routes alike. What carries a HEAD's answer to the client drops
+    the body and keeps its length.
     """
     app.api.binary_types = []
     for path, methods in list(app.routes.items()):

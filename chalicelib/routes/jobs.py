@@ -4,7 +4,7 @@ from chalice import Blueprint, Response
 
 from chalicelib.domain.access import Caller, Permission
 from chalicelib.routes.access import needs
-from chalicelib.routes.http import answers_errors, body, json
+from chalicelib.routes.http import answer_json, answers_errors, read_body
 from chalicelib.schemas.jobs import JobRequest
 from chalicelib.schemas.parsing import parse
 from chalicelib.services import jobs
@@ -20,7 +20,7 @@ def list_jobs(caller: Caller) -> Response:
     query = routes.current_request.query_params or {}
     app_name = query.get("AppName")
     smaller = "read its jobs one by one" if app_name else "ask for one application with ?AppName="
-    return json(jobs.list_jobs(caller, app_name or None), smaller=smaller)
+    return answer_json(jobs.list_jobs(caller, app_name or None), smaller=smaller)
 
 
 @routes.route("/api/jobs", methods=["POST"])
@@ -28,7 +28,9 @@ def list_jobs(caller: Caller) -> Response:
 @needs(Permission.EDIT, routes)
 def create_job(caller: Caller) -> Response:
     """Saves a new job."""
-    return json(jobs.create_job(caller, parse(body(routes.current_request), JobRequest)))
+    return answer_json(
+        jobs.create_job(caller, parse(read_body(routes.current_request), JobRequest))
+    )
 
 
 @routes.route("/api/jobs/{job_id}", methods=["GET"])
@@ -36,7 +38,7 @@ def create_job(caller: Caller) -> Response:
 @needs(Permission.READ, routes)
 def get_job(caller: Caller, job_id: str) -> Response:
     """One job."""
-    return json(jobs.get_job(caller, job_id))
+    return answer_json(jobs.get_job(caller, job_id))
 
 
 @routes.route("/api/jobs/{job_id}", methods=["PUT"])
@@ -44,7 +46,9 @@ def get_job(caller: Caller, job_id: str) -> Response:
 @needs(Permission.EDIT, routes)
 def edit_job(caller: Caller, job_id: str) -> Response:
     """Replaces a job."""
-    return json(jobs.edit_job(caller, job_id, parse(body(routes.current_request), JobRequest)))
+    return answer_json(
+        jobs.edit_job(caller, job_id, parse(read_body(routes.current_request), JobRequest))
+    )
 
 
 @routes.route("/api/jobs/{job_id}", methods=["DELETE"])

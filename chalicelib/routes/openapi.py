@@ -3,9 +3,9 @@
 from chalice import Blueprint, Response
 
 from chalicelib.domain.access import Caller, Permission
-from chalicelib.openapi import document as openapi
+from chalicelib.openapi.document import document
 from chalicelib.routes.access import needs
-from chalicelib.routes.http import answers_errors, json
+from chalicelib.routes.http import answer_json, answers_errors
 
 routes = Blueprint(__name__)
 
@@ -15,4 +15,4 @@ routes = Blueprint(__name__)
 @needs(Permission.READ, routes)
 def describe(caller: Caller) -> Response:
     """The OpenAPI document."""
-    return json(openapi.document())
+    return answer_json(document())

@@ -30,7 +30,7 @@ class AuditRequest(Struct, kw_only=True):
             self.Next is None or _NEXT.fullmatch(self.Next) is not None,
             "Next must be the Next of the page before, as it stands there",
         )
-        self.AppName = self.AppName and labels.normal(self.AppName.strip())
+        self.AppName = self.AppName and labels.normalize(self.AppName.strip())
 
 
 class TokenRights(Struct):

@@ -138,11 +138,11 @@ class JobAnswer(Struct):
 
 
 def _label(field: str, text: str, longest: int) -> str:
-    name = labels.normal(text)
+    name = labels.normalize(text)
     require(
         1 <= len(name) <= longest, f"{field} must have 1 to {longest} characters after trimming"
     )
-    if wrong := labels.fault(name):
+    if wrong := labels.find_fault(name):
         raise InvalidRequest(f"{field} {wrong}")
     return name
 

@@ -10,16 +10,16 @@ from chalicelib.domain.access import Caller
 from chalicelib.schemas.audit import AuditAnswer, AuditPage, AuditRequest
 from chalicelib.store.models import AuditEntry, Job, Token
 
-PAGE = 100
+PAGE_ENTRIES = 100
 # Entries read for a page at the most, those that are filtered out included.
-MAX_READ = 5000
-DAY = 86_400
+MAX_READ_ENTRIES = 5000
+DAY_SECONDS = 86_400
 # Days read for a page at the most: each is a query, and most of a long span may have no entries.
 MAX_DAYS = 60
 # How far back the entries are searched where the request does not say.
-_SEARCHED = 30 * DAY
+_SEARCHED_SECONDS = 30 * DAY_SECONDS
 # The clock of who wrote the newest entry may be ahead of ours.
-_CLOCKS_DIFFER = 60
+_CLOCKS_DIFFER_SECONDS = 60
 _SHOWN = (
     "Action",
     "Actor",
@@ -76,7 +76,7 @@ def describe_token(actor: str, action: Action, token: Token, token_id: str) -> A
 
 def _entry(**what: Any) -> AuditEntry:
     now = time.time()
-    day, at = store.audit.key(now)
+    day, at = store.audit.make_key(now)
     return AuditEntry(day, at, ExpiresAt=int(now + settings.audit_retention_seconds), **what)
 
 
@@ -87,11 +87,13 @@ def read_page(caller: Caller, request: AuditRequest) -> AuditPage:
     """
     since, before = _span(request)
     # One query finds all that was done to a job.
-    first = since if request.JobId else max(since, store.audit.earlier(before, MAX_DAYS * DAY))
+    first = (
+        since if request.JobId else max(since, store.audit.go_back(before, MAX_DAYS * DAY_SECONDS))
+    )
     shown: list[AuditAnswer] = []
     last = ""
-    for read, entry in enumerate(store.audit.newest_first(first, before, request.JobId)):
-        if len(shown) == PAGE or read == MAX_READ:
+    for read, entry in enumerate(store.audit.list_newest_first(first, before, request.JobId)):
+        if len(shown) == PAGE_ENTRIES or read == MAX_READ_ENTRIES:
             return AuditPage(shown, last)
         if _is_wanted(entry, caller, request):
             shown.append(_show(entry))
@@ -102,11 +104,11 @@ def read_page(caller: Caller, request: AuditRequest) -> AuditPage:
 def _span(request: AuditRequest) -> tuple[str, str]:
     """Where the entries that are asked for begin and end, within those that are kept."""
     now = time.time()
-    newest = now + _CLOCKS_DIFFER
+    newest = now + _CLOCKS_DIFFER_SECONDS
     until = newest if request.Until is None else min(request.Until, newest)
-    since = until - _SEARCHED if request.Since is None else request.Since
-    before = store.audit.moment(max(until, 0))
-    oldest = store.audit.moment(max(since, now - settings.audit_retention_seconds))
+    since = until - _SEARCHED_SECONDS if request.Since is None else request.Since
+    before = store.audit.to_moment(max(until, 0))
+    oldest = store.audit.to_moment(max(since, now - settings.audit_retention_seconds))
     return oldest, min(request.Next or before, before)
 
 
@@ -119,4 +121,4 @@ def _is_wanted(entry: AuditEntry, caller: Caller, request: AuditRequest) -> bool
 
 def _show(entry: AuditEntry) -> AuditAnswer:
     fields = {name: getattr(entry, name) for name in _SHOWN}
-    return AuditAnswer(Time=store.audit.seconds(entry), **fields)
+    return AuditAnswer(Time=store.audit.get_time(entry), **fields)

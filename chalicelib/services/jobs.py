@@ -25,7 +25,7 @@ def list_jobs(caller: Caller, app_name: str | None) -> list[JobAnswer]:
     """All jobs that the caller sees, or those of one application, by AppName, then Name."""
     if app_name is None and not caller.apps:
         return [show_job(caller, job) for job in store.jobs.list_jobs(None)]
-    apps = sorted(caller.apps) if app_name is None else [labels.normal(app_name.strip())]
+    apps = sorted(caller.apps) if app_name is None else [labels.normalize(app_name.strip())]
     return [
         show_job(caller, job)
         for app in apps
@@ -57,7 +57,7 @@ def edit_job(caller: Caller, job_id: str, request: JobRequest) -> JobAnswer:
     Raises JobNotFound, NameTaken, Forbidden, and InvalidRequest for a mask that matches no secret.
     """
 
-    def edit(job: Job) -> AuditEntry:
+    def decide(job: Job) -> AuditEntry:
         caller.require_visible(job_id, job.AppName)
         _allow(caller, request)
         stored = sealed = sealing.unpack(job.Sealed)
@@ -69,17 +69,17 @@ def edit_job(caller: Caller, job_id: str, request: JobRequest) -> JobAnswer:
         _apply(request, job, sealed)
         return audit.describe_job(caller, Action.EDIT_JOB, job, **changes)
 
-    return show_job(caller, store.jobs.edit_job(parse_job_id(job_id), edit))
+    return show_job(caller, store.jobs.edit_job(parse_job_id(job_id), decide))
 
 
 def delete_job(caller: Caller, job_id: str) -> None:
     """Deletes a job; what it started goes on. Raises JobNotFound."""
 
-    def describe(job: Job) -> AuditEntry:
+    def decide(job: Job) -> AuditEntry:
         caller.require_visible(job_id, job.AppName)
         return audit.describe_job(caller, Action.DELETE_JOB, job)
 
-    store.jobs.delete_job(parse_job_id(job_id), describe)
+    store.jobs.delete_job(parse_job_id(job_id), decide)
 
 
 def _allow(caller: Caller, request: JobRequest) -> None:

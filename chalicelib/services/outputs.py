@@ -8,7 +8,7 @@ from chalicelib.schemas.executions import ExecutionAnswer
 
 # The contract's limit is 5 MB, Lambda's 6 MB with the answer written as a JSON string once more. So
 # what is counted is the size after that second writing, where a line feed takes three bytes.
-MAX_ANSWER = 4_900_000
+MAX_ANSWER_BYTES = 4_900_000
 # In characters, of up to seven bytes each; what a thousand results have room for beside the rest.
 _LONGEST_ERROR = 400
 _LONGEST_NAME = 100
@@ -20,7 +20,7 @@ def shorten(answer: ExecutionAnswer) -> None:
     If it is too long even without any output (a thousand long commands or errors), errors are cut,
     and the arguments that the engine repeats in each result go too: `ArgumentsTruncated` says so.
     """
-    excess = _size(answer) - MAX_ANSWER
+    excess = _size(answer) - MAX_ANSWER_BYTES
     if excess <= 0:
         return
     results = [result for result in answer.Result if result.get("Output")]
@@ -30,7 +30,7 @@ def shorten(answer: ExecutionAnswer) -> None:
         if size > limit:
             result["Output"] = _end(result["Output"], limit)
             result["OutputTruncated"] = True
-    if _size(answer) > MAX_ANSWER:
+    if _size(answer) > MAX_ANSWER_BYTES:
         _shorten_texts(answer.Result)
 
 

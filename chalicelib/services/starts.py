@@ -31,7 +31,7 @@ def start_job(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
     def nodes() -> dict[str, Node]:
         return store.nodes.get_nodes({target.NodeId for target in request.Target})
 
-    def accept(job: Job) -> tuple[Execution, AuditEntry]:
+    def decide(job: Job) -> tuple[Execution, AuditEntry]:
         caller.require_visible(job.JobId, job.AppName)
         caller.require_root(job.Privileged, job.User)
         check_command(job.Cmd)  # it may have been saved when other rules held
@@ -39,7 +39,7 @@ def start_job(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
         what = {"ExecutorId": execution.ExecutorId, "Targets": len(execution.Target)}
         return execution, audit.describe_job(caller, Action.START_JOB, job, **what)
 
-    job, execution = store.executions.start_job(job_id, accept, oldest)
+    job, execution = store.executions.start_job(job_id, decide, oldest)
     try:
         dispatch.send_messages(execution, execution.Target, nodes())
     # It is accepted all the same: upkeep sends again. An error would invite a second start.

@@ -28,8 +28,8 @@ _ID_LENGTH = 12
 # API Gateway takes at most 8 KB from an authorizer; characters of other scripts take six bytes there.
 _MAX_APPS_BYTES = 4096
 # Who lists tokens wants to know which are in use, not to the second.
-_USE_NOTED_EVERY = 300
-_DAY = 86_400
+_USE_NOTED_SECONDS = 300
+_DAY_SECONDS = 86_400
 
 
 class NewToken(Struct, kw_only=True):
@@ -48,15 +48,15 @@ class NewToken(Struct, kw_only=True):
         require(1 <= self.days <= MAX_DAYS, f"the days must be 1 to {MAX_DAYS}")
         for app in self.apps:
             require(1 <= len(app) <= 128, "an application's name has 1 to 128 characters")
-            if wrong := labels.fault(app):
+            if wrong := labels.find_fault(app):
                 raise InvalidRequest(f"an application's name {wrong}")
         require(len(json.dumps(self.apps)) <= _MAX_APPS_BYTES, "too many applications for a token")
 
 
-def create(actor: str, new: NewToken) -> str:
+def create_token(actor: str, new: NewToken) -> str:
     """Makes a token and returns it: the only time that it is seen. Raises InvalidRequest."""
     # As the jobs' AppNames are: they are compared as they stand.
-    new.apps = sorted({labels.normal(app.strip()) for app in new.apps})
+    new.apps = sorted({labels.normalize(app.strip()) for app in new.apps})
     new.check()
     plain = _MARK + token_urlsafe(_RANDOM_BYTES)
     now = time.time()
@@ -67,20 +67,20 @@ def create(actor: str, new: NewToken) -> str:
         Apps=new.apps,
         MayRunAsRoot=new.may_run_as_root,
         CreateTime=now,
-        ExpiresAt=int(now) + new.days * _DAY,
+        ExpiresAt=int(now) + new.days * _DAY_SECONDS,
     )
     store.tokens.add_token(token, _entry(actor, Action.CREATE_TOKEN, token))
     return plain
 
 
-def find(name_or_id: str) -> list[Token]:
+def find_tokens(name_or_id: str) -> list[Token]:
     """The tokens of that name, or the one with that id."""
     return [
         token for token in store.tokens.list_tokens() if name_or_id in (token.Name, id_of(token))
     ]
 
 
-def revoke(actor: str, token: Token) -> None:
+def revoke_token(actor: str, token: Token) -> None:
     """Makes a token worthless: it is gone from the table, and soon from the gateway's cache."""
     store.tokens.delete_token(token, _entry(actor, Action.REVOKE_TOKEN, token))
 
@@ -89,7 +89,7 @@ def _entry(actor: str, action: Action, token: Token) -> AuditEntry:
     return audit.describe_token(actor, action, token, id_of(token))
 
 
-def caller_of(header: str) -> Caller:
+def authenticate(header: str) -> Caller:
     """Who sends this Authorization header.
 
     Raises Unauthorized where it holds no token, Forbidden where that one is not good any more.
@@ -124,7 +124,7 @@ def _hash(plain: str) -> str:
 
 def _note_use(token: Token) -> None:
     now = time.time()
-    if now - (token.LastUsed or 0) < _USE_NOTED_EVERY:
+    if now - (token.LastUsed or 0) < _USE_NOTED_SECONDS:
         return
     try:
         store.tokens.note_use(token, now)

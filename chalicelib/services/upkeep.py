@@ -21,10 +21,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 # A node whose worker was silent for so many seconds is gone for good. Long beside an engine's memory of
 # an exec (10 minutes): a worker that comes back later could not tell how the command ended either.
-NODE_GONE = 3600
+NODE_GONE_SECONDS = 3600
 # A target that was taken up has its message until its end. Only a deleted queue, or a command of more
 # than 14 days, could lose it; so it is sent again this seldom, in seconds.
-_TAKEN_UP_RESEND = 3600
+_TAKEN_UP_RESEND_SECONDS = 3600
 # The part of the delivery deadline after which a message may have got lost, if nobody took it up.
 _RESENDS = 5
 _AT_ONCE = 16
@@ -34,7 +34,7 @@ class UpkeepFailed(Exception):
     """Some executions could not be looked after; the next turn tries again."""
 
 
-def turn() -> None:
+def take_turn() -> None:
     """Looks at each open execution once. Raises UpkeepFailed after all the others were looked at."""
     store.connect()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -73,10 +73,10 @@ def _bring_on(execution: Execution, results: list[Result]) -> None:
     """Fails those that ran on a node that is gone, and sends the messages of the others again in time."""
     nodes = store.nodes.get_nodes({result.NodeId for result in results})
     for result in results:
-        if _taken_up(result) and _is_gone(nodes.get(result.NodeId), execution):
+        if _is_taken_up(result) and _is_gone(nodes.get(result.NodeId), execution):
             _fail_lost(
                 result,
-                f"node {result.NodeId} has been silent for {NODE_GONE} s; how it ended is lost",
+                f"node {result.NodeId} has been silent for {NODE_GONE_SECONDS} s; how it ended is lost",
             )
     due = [result for result in results if _is_due(execution, result)]
     idle = {
@@ -93,7 +93,7 @@ def _target(result: Result) -> dict[str, str]:
     return {"ContainerId": result.ContainerId, "NodeId": result.NodeId}
 
 
-def _taken_up(result: Result) -> bool:
+def _is_taken_up(result: Result) -> bool:
     return result.Status in (Status.CREATED, Status.RUNNING)
 
 
@@ -101,7 +101,9 @@ def _is_due(execution: Execution, result: Result) -> bool:
     """Whether the target's message may have got lost. A second one beside the first does no harm."""
     sent = execution.ResentTime or float(execution.ExecutorId)
     patience = (
-        _TAKEN_UP_RESEND if _taken_up(result) else settings.delivery_deadline_seconds / _RESENDS
+        _TAKEN_UP_RESEND_SECONDS
+        if _is_taken_up(result)
+        else settings.delivery_deadline_seconds / _RESENDS
     )
     return result.Status not in TERMINAL and time.time() > sent + patience
 
@@ -114,7 +116,7 @@ def _is_idle(node: Node | None) -> bool:
 def _is_gone(node: Node | None, execution: Execution) -> bool:
     # A node that is not listed was there when the execution began.
     seen = float(execution.ExecutorId) if node is None else node.Heartbeat
-    return time.time() - seen > NODE_GONE
+    return time.time() - seen > NODE_GONE_SECONDS
 
 
 def _fail_lost(result: Result, message: str) -> None:
@@ -137,7 +139,7 @@ def end_dead_letter(body: str) -> None:
     if target is None:
         return
     result = store.results.get_result(*target.ids)
-    if result is not None and _taken_up(result):
+    if result is not None and _is_taken_up(result):
         log.error("dead letter", job_id=target.job_id, executor_id=target.executor_id)
         _fail_lost(
             result,

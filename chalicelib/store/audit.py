@@ -1,4 +1,4 @@
-"""Reads of the audit; entries are written in the transactions of what they tell."""
+"""Reads of the audit. Entries are written in the transactions of what they say."""
 
 import secrets
 from collections.abc import Iterator
@@ -6,23 +6,24 @@ from datetime import UTC, date, datetime, timedelta
 
 from chalicelib.store.models import AuditEntry
 
-_SECOND = 1_000_000  # microseconds
+_MICROSECONDS = 1_000_000  # in a second
 
 
-def key(now: float) -> tuple[str, str]:
+def make_key(now: float) -> tuple[str, str]:
     """The Day and At of an entry that is made now."""
-    at = f"{moment(now)}-{secrets.token_hex(4)}"
-    return _day(at).isoformat(), at
+    microseconds = int(now * _MICROSECONDS)
+    at = f"{_to_moment(microseconds)}-{secrets.token_hex(4)}"
+    return _get_day(microseconds).isoformat(), at
 
 
-def moment(seconds: float) -> str:
-    """Where entries of that time begin, in the order of At."""
-    return f"{int(seconds * _SECOND):016}"
+def to_moment(seconds: float) -> str:
+    """Where the entries of that time begin, in the order of At."""
+    return _to_moment(int(seconds * _MICROSECONDS))
 
 
-def earlier(at: str, seconds: float) -> str:
-    """The moment so long before an entry, or before another moment."""
-    return f"{max(int(at.partition('-')[0]) - int(seconds * _SECOND), 0):016}"
+def go_back(at: str, seconds: float) -> str:
+    """The moment that long before an entry, or before another moment."""
+    return _to_moment(max(_parse(at) - int(seconds * _MICROSECONDS), 0))
 
 
 def before_all_of(moment: str) -> str:
@@ -30,27 +31,27 @@ def before_all_of(moment: str) -> str:
     return f"{moment}-{'0' * 8}"
 
 
-def seconds(entry: AuditEntry) -> float:
-    """When the entry was made."""
-    return int(entry.At.partition("-")[0]) / _SECOND
+def get_time(entry: AuditEntry) -> float:
+    """When the entry was made, in seconds."""
+    return _parse(entry.At) / _MICROSECONDS
 
 
-def newest_first(since: str, before: str, job_id: str | None) -> Iterator[AuditEntry]:
+def list_newest_first(since: str, before: str, job_id: str | None) -> Iterator[AuditEntry]:
     """The entries, of one job or of all, with `since` <= At < `before`."""
     if since > before:
         return iter(())  # DynamoDB refuses a span that ends before it begins
-    found = _of_job(job_id, since, before) if job_id else _day_by_day(since, before)
+    found = _list_of_job(job_id, since, before) if job_id else _list_day_by_day(since, before)
     return (entry for entry in found if entry.At != before)
 
 
-def _of_job(job_id: str, since: str, before: str) -> Iterator[AuditEntry]:
+def _list_of_job(job_id: str, since: str, before: str) -> Iterator[AuditEntry]:
     between = AuditEntry.At.between(since, before)
     yield from AuditEntry.by_job.query(job_id, between, scan_index_forward=False)
 
 
-def _day_by_day(since: str, before: str) -> Iterator[AuditEntry]:
+def _list_day_by_day(since: str, before: str) -> Iterator[AuditEntry]:
     between = AuditEntry.At.between(since, before)
-    first, day = _day(since), _day(before)
+    first, day = _get_day(_parse(since)), _get_day(_parse(before))
     while day >= first:
         yield from AuditEntry.query(
             day.isoformat(), between, consistent_read=True, scan_index_forward=False
@@ -58,5 +59,14 @@ def _day_by_day(since: str, before: str) -> Iterator[AuditEntry]:
         day -= timedelta(days=1)
 
 
-def _day(at: str) -> date:
-    return datetime.fromtimestamp(int(at.partition("-")[0]) / _SECOND, UTC).date()
+def _to_moment(microseconds: int) -> str:
+    return f"{microseconds:016}"
+
+
+def _parse(at: str) -> int:
+    """The microseconds of an At, or of a moment."""
+    return int(at.partition("-")[0])
+
+
+def _get_day(microseconds: int) -> date:
+    return datetime.fromtimestamp(microseconds / _MICROSECONDS, UTC).date()

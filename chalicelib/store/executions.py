@@ -29,17 +29,17 @@ _LOST_RACES = (CONDITION_FAILED, "TransactionConflictException")
 
 @until_settled
 def start_job(
-    job_id: str, make: Callable[[Job], tuple[Execution, AuditEntry]], oldest: float
+    job_id: str, decide: Callable[[Job], tuple[Execution, AuditEntry]], oldest: float
 ) -> tuple[Job, Execution]:
-    """Stores the execution that `make` makes of the job, and appends it to the job, at once.
+    """Stores an execution and appends it to its job, at once.
 
-    `make` says what the audit notes of it, too. It may be called again where another start took its
-    ExecutorId or an edit came between, so that the execution is the job as it stood at that moment.
-    Starts before `oldest` (seconds) may drop out of the job's list. Returns the job with its new start.
-    Raises JobNotFound.
+    `decide` makes the execution and says what the audit notes of it, or raises. It is called again if
+    another start took its ExecutorId or an edit came between: the execution is the job as it is at that
+    moment. Starts before `oldest` (seconds) may drop out of the job's list. Returns the job with its new
+    start. Raises JobNotFound.
     """
     job = jobs.get_job(job_id)
-    execution, entry = make(job)
+    execution, entry = decide(job)
     started = [execution.ExecutorId]
     with transaction() as parts:
         parts.save(execution, Execution.ExecutorId.does_not_exist())

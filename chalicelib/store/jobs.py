@@ -39,15 +39,15 @@ def create_job(job: Job, entry: AuditEntry) -> None:
 
 
 @until_settled
-def edit_job(job_id: str, edit: Callable[[Job], AuditEntry]) -> Job:
-    """Changes a job by `edit`, which sets its attributes, and returns it. Moves its name if need be.
+def edit_job(job_id: str, decide: Callable[[Job], AuditEntry]) -> Job:
+    """Changes a job and returns it. Moves its name if need be.
 
-    `edit` says what the audit notes of it. It may be called again, with the job as it stands then, where
-    another edit came between. Raises JobNotFound, NameTaken.
+    `decide` sets the job's attributes and says what the audit notes of it, or raises. It is called again
+    with the job as it is then if another edit came between. Raises JobNotFound, NameTaken.
     """
     job = get_job(job_id)
     old, revision = _name(job), job.Revision
-    entry = edit(job)
+    entry = decide(job)
     job.Revision = revision + 1
     renamed = (old.AppName, old.Name) != (job.AppName, job.Name)
     with transaction() as parts:
@@ -72,13 +72,13 @@ def _set_or_remove(job: Job, name: str) -> Action:
 
 
 @until_settled
-def delete_job(job_id: str, describe: Callable[[Job], AuditEntry]) -> None:
+def delete_job(job_id: str, decide: Callable[[Job], AuditEntry]) -> None:
     """Deletes a job and frees its name; its executions stay.
 
-    `describe` says what the audit notes of it, and may refuse. Raises JobNotFound.
+    `decide` says what the audit notes of it, or raises. Raises JobNotFound.
     """
     job = get_job(job_id)
-    entry = describe(job)
+    entry = decide(job)
     with transaction() as parts:
         parts.delete(_name(job), JobName.JobId == job_id)
         parts.delete(job, Job.Revision == job.Revision)

@@ -1,5 +1,6 @@
 """The audit: what is noted of each action, who may read it, and its pages."""
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,10 +50,14 @@ def entries(**wanted: Any) -> list[AuditAnswer]:
     return audit.read_page(ADMIN, AuditRequest(**wanted)).Entries
 
 
+def day_of(at: str) -> str:
+    return datetime.fromtimestamp(int(at[:16]) / 1e6, UTC).date().isoformat()
+
+
 def add(number: int, app: str = "a", day: int = 0) -> None:
     """An entry that is so many days and seconds old."""
-    at = store.audit.moment(NOW - day * DAY - number) + f"-{number:08x}"
-    day_name = store.audit._day(at).isoformat()
+    at = store.audit.to_moment(NOW - day * DAY - number) + f"-{number:08x}"
+    day_name = day_of(at)
     AuditEntry(
         day_name, at, Action="job.edit", Actor="x", Name=f"{number}", AppName=app, ExpiresAt=1
     ).save()
@@ -125,7 +130,7 @@ def test_a_move_is_seen_from_both_applications() -> None:
 
 def test_who_is_bound_to_applications_reads_of_no_tokens() -> None:
     AuditEntry(
-        *store.audit.key(NOW), Action="token.create", Actor="x", Name="t", ExpiresAt=1
+        *store.audit.make_key(NOW), Action="token.create", Actor="x", Name="t", ExpiresAt=1
     ).save()
     assert [entry.Action for entry in entries()] == ["token.create"]
     assert audit.read_page(caller(apps=("a",)), AuditRequest()).Entries == []
@@ -133,7 +138,7 @@ def test_who_is_bound_to_applications_reads_of_no_tokens() -> None:
 
 def test_pages_go_on_where_the_one_before_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Across days, and days without an entry."""
-    monkeypatch.setattr(audit, "PAGE", 3)
+    monkeypatch.setattr(audit, "PAGE_ENTRIES", 3)
     for number in range(4):
         add(number)
         add(number + 10, day=5)
@@ -147,7 +152,7 @@ def test_pages_go_on_where_the_one_before_ended(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_page_reads_only_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all it read was others', it is empty and tells where to go on."""
-    monkeypatch.setattr(audit, "MAX_READ", 4)
+    monkeypatch.setattr(audit, "MAX_READ_ENTRIES", 4)
     for number in range(6):
         add(number, app="b")
     add(6, app="a")
@@ -178,22 +183,21 @@ def test_a_page_reads_only_so_many_days(monkeypatch: pytest.MonkeyPatch) -> None
         pages, next_ = pages + 1, page.Next
     assert found == list(range(len(days)))
     assert pages == 7
-    parse_query({"Next": store.audit.before_all_of(store.audit.moment(NOW))}, AuditRequest)
+    parse_query({"Next": store.audit.before_all_of(store.audit.to_moment(NOW))}, AuditRequest)
 
 
 def test_entries_at_the_edge_of_a_page_are_shown_once() -> None:
-    edge = store.audit.moment(NOW)
+    edge = store.audit.to_moment(NOW)
     ats = [f"{int(edge) - 1:016}-{'f' * 8}", f"{edge}-{'0' * 8}", f"{edge}-{'1' * 8}"]
     for at in ats:
-        day = store.audit._day(at).isoformat()
-        AuditEntry(day, at, Action="a", Actor="x", Name="n", ExpiresAt=1).save()
+        AuditEntry(day_of(at), at, Action="a", Actor="x", Name="n", ExpiresAt=1).save()
 
     def between(since: str, before: str) -> list[str]:
-        return [entry.At for entry in store.audit.newest_first(since, before, None)]
+        return [entry.At for entry in store.audit.list_newest_first(since, before, None)]
 
     next_ = store.audit.before_all_of(edge)
-    assert between(edge, store.audit.moment(NOW + DAY)) == [ats[2], ats[1]]
-    assert between(store.audit.earlier(next_, DAY), next_) == [ats[0]]
+    assert between(edge, store.audit.to_moment(NOW + DAY)) == [ats[2], ats[1]]
+    assert between(store.audit.go_back(next_, DAY), next_) == [ats[0]]
 
 
 def test_since_is_included_and_until_is_not() -> None:

@@ -75,7 +75,7 @@ def test_bytes_travel_in_base64_and_no_type_decides_it() -> None:
     answer = http.Bytes(content, {"Content-Type": "text/plain"}).to_dict(app.api.binary_types)
     assert base64.b64decode(answer["body"]) == content
     assert answer["isBase64Encoded"]
-    zipped = http.json({}).to_dict(app.api.binary_types)
+    zipped = http.answer_json({}).to_dict(app.api.binary_types)
     assert (zipped["body"], "isBase64Encoded" in zipped) == ("{}", False)
 
 
@@ -84,7 +84,7 @@ def test_what_lambda_could_not_answer_is_refused(text: str) -> None:
     """Lambda counts the body as a JSON string."""
 
     def payload(count: int) -> int:
-        answer = http.json([text * count], smaller="ask for one application").to_dict([])
+        answer = http.answer_json([text * count], smaller="ask for one application").to_dict([])
         return len(json.dumps(answer, ensure_ascii=False).encode())
 
     each = payload(2) - payload(1)
@@ -100,10 +100,10 @@ def test_a_list_that_is_too_large_says_how_to_ask_for_less(
     for name in "ab":
         jobs.create_job(ADMIN, JobRequest(AppName=name, Name="n", Cmd="x" * 4000))
     one = {"multiValueQueryStringParameters": {"AppName": ["a"]}}
-    monkeypatch.setattr(http, "_LARGEST", 6000)
+    monkeypatch.setattr(http, "_LARGEST_BYTES", 6000)
     whole = app(event("GET", "/api/jobs"), None)
     assert whole["statusCode"] == 400
     assert "?AppName=" in json.loads(whole["body"])["message"]
     assert app(event("GET", "/api/jobs", **one), None)["statusCode"] == 200
-    monkeypatch.setattr(http, "_LARGEST", 3000)
+    monkeypatch.setattr(http, "_LARGEST_BYTES", 3000)
     assert "one by one" in app(event("GET", "/api/jobs", **one), None)["body"]

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.labels import fault, normal
+from chalicelib.domain.labels import find_fault, normalize
 
 
 @pytest.mark.parametrize(
     "name", ["a", "上线", "a b", "👩\u200d🚀", "\u05d0\u200f", "e\u0301", "क्षि"]
 )
 def test_good(name: str) -> None:
-    assert fault(name) is None
+    assert find_fault(name) is None
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,12 @@ def test_good(name: str) -> None:
     ],
 )
 def test_bad(name: str, said: str) -> None:
-    assert said in (fault(name) or "")
+    assert said in (find_fault(name) or "")
 
 
 @given(st.text(st.characters(codec="utf-8")))
 def test_a_good_name_has_one_spelling_that_is_good_as_well(name: str) -> None:
-    one = normal(name)
-    assert normal(one) == one == normal(unicodedata.normalize("NFD", name))
-    if fault(name) is None:
-        assert fault(one) is None
+    one = normalize(name)
+    assert normalize(one) == one == normalize(unicodedata.normalize("NFD", name))
+    if find_fault(name) is None:
+        assert find_fault(one) is None

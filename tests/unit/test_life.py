@@ -208,7 +208,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def look_after(self) -> None:
-        upkeep.turn()
+        upkeep.take_turn()
 
     @rule(container=st.sampled_from(CONTAINERS))
     def dead_letter(self, container: str) -> None:
@@ -263,7 +263,7 @@ class Life(RuleBasedStateMachine):
             for container in CONTAINERS:
                 self.deliver(container, False, None)
             self.clock.now += 800
-            upkeep.turn()
+            upkeep.take_turn()
         assert not store.executions.get_execution(self.job_id, self.executor_id).Open
 
 

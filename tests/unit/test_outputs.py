@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chalicelib.schemas.executions import ExecutionAnswer
 from chalicelib.services import outputs as room
-from chalicelib.services.outputs import MAX_ANSWER, shorten
+from chalicelib.services.outputs import MAX_ANSWER_BYTES, shorten
 
 
 def answer(outputs: list[str], argument: str = "") -> ExecutionAnswer:
@@ -38,7 +38,7 @@ def test_what_fits_stays_as_it_is() -> None:
 def test_long_outputs_are_cut_to_their_ends_evenly(character: str) -> None:
     long = answer([character * 30_000 + "end"] * 999 + ["short"])
     shorten(long)
-    assert MAX_ANSWER * 0.95 < size(long) <= MAX_ANSWER
+    assert MAX_ANSWER_BYTES * 0.95 < size(long) <= MAX_ANSWER_BYTES
     *cut, short = long.Result
     assert len({len(result["Output"]) for result in cut}) == 1
     assert all(result["Output"].endswith("end") for result in cut)
@@ -49,7 +49,7 @@ def test_long_outputs_are_cut_to_their_ends_evenly(character: str) -> None:
 def test_arguments_go_where_they_alone_are_too_long() -> None:
     long = answer(["x"] * 1000, argument="\1" * 4000)
     shorten(long)
-    assert size(long) <= MAX_ANSWER
+    assert size(long) <= MAX_ANSWER_BYTES
     assert all(result["ArgumentsTruncated"] for result in long.Result)
 
 
@@ -58,7 +58,7 @@ def test_outputs_are_cut_from_the_front_no_more_than_needed(texts: list[str], li
     whole, cut = answer(texts), answer(texts)
     bare = size(answer([""] * len(texts)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "MAX_ANSWER", bare + limit)
+        patch.setattr(room, "MAX_ANSWER_BYTES", bare + limit)
         shorten(cut)
     assert size(cut) <= bare + limit or not any(result["Output"] for result in cut.Result)
     for before, after in zip(whole.Result, cut.Result, strict=True):
@@ -77,7 +77,7 @@ def test_shares_are_even_and_use_what_there_is(sizes: list[int], budget: int) ->
 
 
 def test_an_answer_at_the_limit_is_untouched_and_one_byte_more_is_not() -> None:
-    free = MAX_ANSWER - size(answer([""]))
+    free = MAX_ANSWER_BYTES - size(answer([""]))
     exact, over = answer(["x" * free]), answer(["x" * (free + 1)])
     shorten(exact)
     shorten(over)

@@ -112,7 +112,7 @@ def test_what_is_no_token_gets_an_error_of_ours() -> None:
     refusal = body["x-amazon-apigateway-gateway-responses"]["UNAUTHORIZED"]
     answer = json.loads(refusal["responseTemplates"]["application/json"])
     with pytest.raises(Unauthorized) as raised:
-        tokens.caller_of("")
+        tokens.authenticate("")
     assert answer == {"id": raised.value.id, "message": raised.value.message}
 
 

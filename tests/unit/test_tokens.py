@@ -45,8 +45,8 @@ def stored() -> Token:
 
 
 def test_a_token_tells_whose_it_is_and_what_it_is_good_for() -> None:
-    plain = tokens.create(ACTOR, new(apps=["b", "a", "b"], may_run_as_root=True))
-    caller = tokens.caller_of(f"Bearer {plain}")
+    plain = tokens.create_token(ACTOR, new(apps=["b", "a", "b"], may_run_as_root=True))
+    caller = tokens.authenticate(f"Bearer {plain}")
     assert (caller.name, caller.role) == ("ci", Role.OPERATOR)
     assert caller.apps == ("a", "b")
     assert caller.may_run_as_root
@@ -54,9 +54,9 @@ def test_a_token_tells_whose_it_is_and_what_it_is_good_for() -> None:
 
 
 def test_a_token_has_256_random_bits_and_is_not_stored() -> None:
-    plain = tokens.create(ACTOR, new())
+    plain = tokens.create_token(ACTOR, new())
     assert re.fullmatch(r"ajt_[A-Za-z0-9_-]{43}", plain)
-    assert plain != tokens.create(ACTOR, new())
+    assert plain != tokens.create_token(ACTOR, new())
     for token in store.tokens.list_tokens():
         assert re.fullmatch(r"[0-9a-f]{64}", token.Hash)
         assert plain[4:] not in str(token.attribute_values)
@@ -64,7 +64,7 @@ def test_a_token_has_256_random_bits_and_is_not_stored() -> None:
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER  "])
 def test_the_scheme_in_any_case(scheme: str) -> None:
-    assert tokens.caller_of(scheme + tokens.create(ACTOR, new())).name == "ci"
+    assert tokens.authenticate(scheme + tokens.create_token(ACTOR, new())).name == "ci"
 
 
 @pytest.mark.parametrize(
@@ -72,40 +72,40 @@ def test_the_scheme_in_any_case(scheme: str) -> None:
     ["", "Bearer", "Bearer x", "Basic {}", "{}", "Bearer {} {}", "Bearer {}x", "Bearer ajt_ü"],
 )
 def test_a_header_without_a_token(header: str) -> None:
-    plain = tokens.create(ACTOR, new())
+    plain = tokens.create_token(ACTOR, new())
     with pytest.raises(Unauthorized, match="Authorization: Bearer"):
-        tokens.caller_of(header.replace("{}", plain))
+        tokens.authenticate(header.replace("{}", plain))
 
 
 def test_an_unknown_token() -> None:
-    tokens.create(ACTOR, new())
+    tokens.create_token(ACTOR, new())
     with pytest.raises(Forbidden, match="unknown or revoked"):
-        tokens.caller_of(f"Bearer ajt_{'x' * 43}")
+        tokens.authenticate(f"Bearer ajt_{'x' * 43}")
 
 
 def test_a_token_expires(clock: SimpleNamespace) -> None:
     """By itself: DynamoDB removes expired items days later."""
-    plain = tokens.create(ACTOR, new(days=2))
+    plain = tokens.create_token(ACTOR, new(days=2))
     clock.now = int(NOW) + 2 * DAY - 1
-    tokens.caller_of(f"Bearer {plain}")
+    tokens.authenticate(f"Bearer {plain}")
     clock.now = int(NOW) + 2 * DAY
     with pytest.raises(Forbidden, match="of ci is expired"):
-        tokens.caller_of(f"Bearer {plain}")
+        tokens.authenticate(f"Bearer {plain}")
 
 
 def test_a_revoked_token_is_worthless() -> None:
-    plain = tokens.create(ACTOR, new())
-    tokens.revoke(ACTOR, stored())
+    plain = tokens.create_token(ACTOR, new())
+    tokens.revoke_token(ACTOR, stored())
     with pytest.raises(Forbidden, match="unknown or revoked"):
-        tokens.caller_of(f"Bearer {plain}")
+        tokens.authenticate(f"Bearer {plain}")
 
 
 def test_last_use_is_noted_every_five_minutes(clock: SimpleNamespace) -> None:
-    plain = tokens.create(ACTOR, new())
+    plain = tokens.create_token(ACTOR, new())
     assert stored().LastUsed is None
     noted = []
     for clock.now in (NOW, NOW + 299, NOW + 300, NOW + 400):
-        tokens.caller_of(f"Bearer {plain}")
+        tokens.authenticate(f"Bearer {plain}")
         noted.append(stored().LastUsed)
     assert noted == [NOW, NOW, NOW + 300, NOW + 300]
 
@@ -113,31 +113,31 @@ def test_last_use_is_noted_every_five_minutes(clock: SimpleNamespace) -> None:
 def test_a_use_that_cannot_be_noted_is_no_reason_to_refuse(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plain = tokens.create(ACTOR, new())
+    plain = tokens.create_token(ACTOR, new())
     broken = create_autospec(store.tokens.note_use, side_effect=OSError("no network"))
     monkeypatch.setattr(store.tokens, "note_use", broken)
-    assert tokens.caller_of(f"Bearer {plain}").name == "ci"
+    assert tokens.authenticate(f"Bearer {plain}").name == "ci"
     broken.assert_called_once()
 
 
 def test_noting_a_use_does_not_bring_a_revoked_token_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plain = tokens.create(ACTOR, new())
+    plain = tokens.create_token(ACTOR, new())
     found = stored()
-    tokens.revoke(ACTOR, found)
+    tokens.revoke_token(ACTOR, found)
     monkeypatch.setattr(
         store.tokens, "find_token", create_autospec(store.tokens.find_token, return_value=found)
     )
-    tokens.caller_of(f"Bearer {plain}")
+    tokens.authenticate(f"Bearer {plain}")
     assert store.tokens.list_tokens() == []
 
 
 def test_making_and_revoking_is_in_the_audit() -> None:
-    tokens.create(ACTOR, new())
+    tokens.create_token(ACTOR, new())
     found = stored()
-    tokens.revoke(ACTOR, found)
-    tokens.revoke(ACTOR, found)
+    tokens.revoke_token(ACTOR, found)
+    tokens.revoke_token(ACTOR, found)
     entries = [(entry.Action, entry.Actor, entry.Name) for entry in AuditEntry.scan()]
     assert sorted(entries) == [("token.create", ACTOR, "ci"), ("token.revoke", ACTOR, "ci")]
     rights = {
@@ -166,12 +166,12 @@ def test_making_and_revoking_is_in_the_audit() -> None:
 )
 def test_what_no_token_can_be(changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
-        tokens.create(ACTOR, new(**changes))
+        tokens.create_token(ACTOR, new(**changes))
     assert store.tokens.list_tokens() == []
 
 
 def test_applications_are_stored_as_jobs_have_them(aws: None) -> None:
-    tokens.create(ACTOR, new(apps=[" e\u0301 ", "\u00e9", "b"]))
+    tokens.create_token(ACTOR, new(apps=[" e\u0301 ", "\u00e9", "b"]))
     (token,) = store.tokens.list_tokens()
     assert token.Apps == ["b", "\u00e9"]
 
@@ -190,7 +190,7 @@ def authorized(header: str) -> tuple[list[str], dict[str, str]]:
 
 def test_a_good_token_gets_through_to_all_routes() -> None:
     """The gateway keeps the answer for them all."""
-    allowed, context = authorized(f"Bearer {tokens.create(ACTOR, new(name='上线'))}")
+    allowed, context = authorized(f"Bearer {tokens.create_token(ACTOR, new(name='上线'))}")
     assert allowed == [ALL]
     assert all(isinstance(value, str) and value.isascii() for value in context.values())
 
@@ -210,7 +210,7 @@ def run(*arguments: str) -> int:
 def test_create_prints_the_token_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("create", "--name", "ci", "--role", "viewer", "--app", "a", "--app", "b") == 0
     plain = capsys.readouterr().out.strip()
-    caller = tokens.caller_of(f"Bearer {plain}")
+    caller = tokens.authenticate(f"Bearer {plain}")
     assert (caller.role, caller.apps, caller.may_run_as_root) == (Role.VIEWER, ("a", "b"), False)
     assert stored().ExpiresAt == int(NOW) + 90 * DAY
 

@@ -89,7 +89,7 @@ def test_what_is_over_is_closed_with_counters_that_add_up() -> None:
     finished(execution, "c1", 0, NOW + 5)
     finished(execution, "c2", 3)
     write(execution, "c3", Status.CREATE_FAILED, Reason=Reason.CONTAINER_PAUSED)
-    upkeep.turn()
+    upkeep.take_turn()
     assert counters(execution) == (4, 1, 3, NOW + 5)
     assert list(store.executions.open_executions()) == []
 
@@ -100,8 +100,8 @@ def test_what_is_under_way_on_a_live_node_stays_open(status: Status, clock: Any)
     finished(execution, "c1", 0)
     write(execution, "c2", status)
     clock.now += 10**5
-    heartbeat(clock.now - upkeep.NODE_GONE + 1)
-    upkeep.turn()
+    heartbeat(clock.now - upkeep.NODE_GONE_SECONDS + 1)
+    upkeep.take_turn()
     assert counters(execution) is None
     assert result(execution, "c2").Status == status  # type: ignore[union-attr]
 
@@ -109,10 +109,10 @@ def test_what_is_under_way_on_a_live_node_stays_open(status: Status, clock: Any)
 def test_a_target_that_nobody_took_up_stays_until_its_deadline_and_then_expires(clock: Any) -> None:
     execution = accepted("c1")
     clock.now += settings.delivery_deadline_seconds
-    upkeep.turn()
+    upkeep.take_turn()
     assert counters(execution) is None
     clock.now += 121
-    upkeep.turn()
+    upkeep.take_turn()
     assert counters(execution) == (1, 0, 1, NOW)
     stored = result(execution, "c1")
     assert stored
@@ -125,15 +125,15 @@ def test_what_ran_on_a_node_that_is_gone_is_lost(clock: Any, known: bool) -> Non
     write(execution, "c1", Status.RUNNING, StartTime=NOW)
     if known:
         heartbeat(NOW)
-    clock.now += upkeep.NODE_GONE
-    upkeep.turn()
+    clock.now += upkeep.NODE_GONE_SECONDS
+    upkeep.take_turn()
     assert result(execution, "c1").Status == Status.RUNNING
     clock.now += 1
-    upkeep.turn()
+    upkeep.take_turn()
     stored = result(execution, "c1")
     assert stored
     assert (stored.Status, stored.Reason) == (Status.RUNNING_FAILED, Reason.LOST)
-    upkeep.turn()
+    upkeep.take_turn()
     assert counters(execution) == (1, 0, 1, clock.now)
 
 
@@ -147,9 +147,9 @@ def test_a_worker_that_ends_a_target_meanwhile_is_right(monkeypatch: pytest.Monk
 
     with monkeypatch.context() as patch:
         patch.setattr(store.nodes, "get_nodes", ends_now)
-        upkeep.turn()
+        upkeep.take_turn()
     assert result(execution, "c1").Status == Status.FINISHED  # type: ignore[union-attr]
-    upkeep.turn()
+    upkeep.take_turn()
     assert counters(execution) == (1, 1, 0, NOW)
 
 
@@ -165,7 +165,7 @@ def test_a_broken_execution_does_not_keep_the_others_open() -> None:
     write(broken, "c1", Status.FINISHED)
     finished(whole, "c1", 0)
     with pytest.raises(upkeep.UpkeepFailed):
-        upkeep.turn()
+        upkeep.take_turn()
     assert counters(whole)
     assert counters(broken) is None
 
@@ -174,10 +174,10 @@ def test_a_start_that_died_before_its_messages_is_sent_later(clock: Any) -> None
     url = heartbeat(NOW)
     execution = accepted("c1", "c2", "c3")
     finished(execution, "c1", 0)
-    upkeep.turn()
+    upkeep.take_turn()
     assert sent(url) == []
     clock.now += settings.delivery_deadline_seconds / 5 + 1
-    upkeep.turn()
+    upkeep.take_turn()
     assert sent(url) == ["c2", "c3"]
 
 
@@ -187,7 +187,7 @@ def test_what_was_sent_again_waits_as_long_until_the_next_time(clock: Any) -> No
     counts = []
     for _ in range(0, int(settings.delivery_deadline_seconds), 10):
         clock.now += 10
-        upkeep.turn()
+        upkeep.take_turn()
         counts += sent(url)
     assert counts == ["c1"] * 4
 
@@ -199,7 +199,7 @@ def test_what_was_taken_up_is_sent_again_each_hour(clock: Any, status: Status) -
     for seconds, expected in [(3590, []), (20, ["c1"]), (20, []), (3600, ["c1"])]:
         clock.now += seconds
         url = heartbeat(clock.now)
-        upkeep.turn()
+        upkeep.take_turn()
         assert sent(url) == expected
 
 
@@ -208,10 +208,10 @@ def test_what_waits_in_a_backlog_is_not_sent_again(clock: Any) -> None:
     execution = accepted("c1", "c2")
     dispatch.send_messages(execution, execution.Target, {"n1": Node.get("n1")})
     clock.now += settings.delivery_deadline_seconds / 5 + 1
-    upkeep.turn()
+    upkeep.take_turn()
     assert sent(url) == ["c1", "c2"]
     # Both are off the queue now, and nobody took them up.
-    upkeep.turn()
+    upkeep.take_turn()
     assert sent(url) == ["c1", "c2"]
 
 
@@ -224,8 +224,8 @@ def test_an_execution_whose_messages_cannot_be_sent_fails_the_turn(
     with monkeypatch.context() as patch:
         patch.setattr(queues, "send", lambda messages: 1 / 0)
         with pytest.raises(upkeep.UpkeepFailed):
-            upkeep.turn()
-    upkeep.turn()
+            upkeep.take_turn()
+    upkeep.take_turn()
     assert sent(url) == ["c1"]
 
 

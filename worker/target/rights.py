@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from chalicelib.domain.access import composed
+from chalicelib.domain.labels import normalize
 from worker.engine.paths import EnginePaths
 
 # What the engine says of a container, or of a volume.
@@ -217,7 +217,7 @@ def belongs(container: Inspect, app_name: str, service_name: str) -> bool:
 
 
 def _is_among(name: str, names: Iterable[str | None]) -> bool:
-    return composed(name) in [composed(other) for other in names if other]
+    return normalize(name) in [normalize(other) for other in names if other]
 
 
 # --- users --------------------------------------------------------------------------------------
