@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pins run unit contract test test-all chaos sleepers check format swarm bench fuzz docs deploy \
+.PHONY: help setup pins run unit contract test test-all chaos sleepers check format swarm image bench fuzz docs deploy \
 	settings reclaim
 # ENGINE=newest or ENGINE=28, on the command line, takes one of Debian's newer engines instead of the machine's.
 ON_ENGINE = $(if $(ENGINE),$(PYTHON) -m dev.engines $(ENGINE))
@@ -46,6 +46,9 @@ run: $(STAMP)  ## Start everything here, run a sample job, serve (API_PORT=8000 
 
 swarm: $(STAMP)  ## Start a swarm of three nodes in network namespaces, as root (ENGINE=28)
 	@$(ON_ENGINE) $(PYTHON) -m dev.swarm
+
+image: $(STAMP)  ## Build the worker's image on a base of Debian's packages (IMAGE=appjobs-worker:1 DOCKER_HOST=)
+	@$(PYTHON) -m dev.image $(or $(IMAGE),appjobs-worker:1)
 
 deploy: $(STAMP)  ## Put the API on AWS (STAGE=prod PARAMETERS='RetentionDays=60')
 	@$(PYTHON) -m deploy.deploy $(or $(STAGE),$(error say which stage: make deploy STAGE=prod)) $(PARAMETERS)

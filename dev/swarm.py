@@ -37,7 +37,8 @@ HOST_NUMBER = 1
 FIRST_NODE_NUMBER = 11
 SWARM_PORT = 2377
 READY_SECONDS = 60.0
-STOP_SECONDS = 120.0
+# Most of it goes by while files of images are removed.
+STOP_SECONDS = 300.0
 
 
 class Swarm:
