@@ -158,7 +158,7 @@ class Consumer(threading.Thread):
 
     def _put_back(self, queue_url: str, messages: list[Received]) -> None:
         """Gives up messages whose turn did not come: another worker runs them."""
-        receipts = [self._lease.receipt(queue_url, message.target) for message in messages]
+        receipts = [self._lease.newest_receipt(queue_url, message.target) for message in messages]
         for message in messages:
             self._let_go(queue_url, message.target)
         _make_visible(queue_url, receipts)
@@ -207,7 +207,7 @@ class Consumer(threading.Thread):
         with metrics.IN_FLIGHT.labels(node.node_id).track_inprogress():
             try:
                 runner.run(message, lambda: self._turns.give_place_back(message))
-                queues.delete(node.queue_url, self._lease.receipt(node.queue_url, target))
+                queues.delete(node.queue_url, self._lease.newest_receipt(node.queue_url, target))
             except Exception:
                 # The message stays on the queue. It comes again; then its target is adopted, or over.
                 log.exception("message not brought to its end")

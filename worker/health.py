@@ -54,7 +54,7 @@ class Health:
         """Forgets a loop that ended as it should."""
         self._pulses.pop(loop, None)
 
-    def stalled(self) -> list[str]:
+    def find_stalled(self) -> list[str]:
         """The loops that do not turn any more."""
         pulses = list(self._pulses.items())
         return [loop for loop, pulse in pulses if pulse.silent_for() > _STALLED_SECONDS]
@@ -81,7 +81,7 @@ class Health:
             return _METRICS(environ, respond)
         if environ["PATH_INFO"] != "/healthz":
             return _text(respond, "404 Not Found", "there are /healthz and /metrics")
-        if stalled := self.stalled():
+        if stalled := self.find_stalled():
             return _text(respond, "503 Service Unavailable", f"stalled: {', '.join(stalled)}")
         return _text(respond, "200 OK", "ok")
 

@@ -43,7 +43,7 @@ class Lease(threading.Thread):
                 queues.delete(queue_url, before.receipt)
         return before is None
 
-    def receipt(self, queue_url: str, target: TargetMessage) -> str:
+    def newest_receipt(self, queue_url: str, target: TargetMessage) -> str:
         """The newest receipt of a held message."""
         with self._lock:
             return self._held[queue_url, target.ids].receipt

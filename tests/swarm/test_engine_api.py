@@ -138,14 +138,14 @@ def test_events_end_when_the_engine_is_silent(
         engine = Engine(f"unix://{tmp_path}/engine.sock", pool=2)
         engine.connect()
         told = [(id, code, EVENTS[0]["timeNano"]) for id, code in (("e1", 3), ("e2", 127))]
-        assert list(engine.ends(0)) == told
+        assert list(engine.follow_ends(0)) == told
 
 
 def test_events_that_break_off_say_so(tmp_path: Path) -> None:
     with serving(tmp_path / "engine.sock") as server:
         engine = Engine(f"unix://{tmp_path}/engine.sock", pool=2)
         engine.connect()
-        ends = engine.ends(0)
+        ends = engine.follow_ends(0)
         assert next(ends)[0] == "e1"
         server.over.set()
         with pytest.raises(Unreachable):

@@ -259,7 +259,7 @@ def test_an_exit_code_that_the_engine_forgets_before_the_adoption_is_known(
     wait_until(lambda: dying.log.read_text().count(SERVING) > served, 60, dying.log.read_text)
     for _ in range(2 * RECORDED_EVENTS):
         engine.create(target["ContainerId"], ["true"], [], "", False)
-    assert exec_id not in [told for told, _, _ in engine.ends(0)]
+    assert exec_id not in [told for told, _, _ in engine.follow_ends(0)]
     result = ended(cluster, job_id, executor_id, ADOPTION_SECONDS)
     assert (result["Status"], result["ExitCode"], runs(node, target)) == ("FINISHED", 6, 1)
 

@@ -123,7 +123,7 @@ def test_the_engine_is_asked_only_of_mounts_that_show_the_node(engine: Any) -> N
         {"Type": "tmpfs", "Source": "", "Destination": "/tmp"},
     ]
     options = {"plain": {}, "bound": {"type": "none", "o": "bind", "device": "/srv/link"}}
-    engine.volume.side_effect = lambda name: {"Driver": "local", "Options": options[name]}
+    engine.inspect_volume.side_effect = lambda name: {"Driver": "local", "Options": options[name]}
     assert admit(engine, command(user="app"), container(Mounts=mounts)) == "1000"
     assert [call.args for call in engine.holds_socket.call_args_list] == [
         ("c1", "/bound"),

@@ -113,13 +113,13 @@ def test_a_process_is_found_in_its_container(connected: Engine, api: Any) -> Non
 def test_a_container_that_is_not_there_cannot_be_looked_at(api: Any, connected: Engine) -> None:
     api.inspect_container.side_effect = refused(404, "No such container: c1")
     with pytest.raises(Refusal) as refusal:
-        connected.container("c1")
+        connected.inspect_container("c1")
     assert refusal.value.reason == Reason.CONTAINER_NOT_FOUND
 
 
 def test_a_volume_that_is_not_there_is_none(api: Any, connected: Engine) -> None:
     api.inspect_volume.side_effect = refused(404, "no such volume")
-    assert connected.volume("v1") is None
+    assert connected.inspect_volume("v1") is None
 
 
 def test_the_node_is_known_by_its_socket_and_its_data(api: Any) -> None:

@@ -61,7 +61,7 @@ def following(exit_codes: ExitCodes, engine: Any, *turns: Any) -> None:
                 raise told
             yield told
 
-    engine.ends.side_effect = ends
+    engine.follow_ends.side_effect = ends
     with pytest.raises(Enough):
         exit_codes.run()
 
@@ -74,7 +74,7 @@ def test_remembered_ends_and_new_ones_are_known(exit_codes: ExitCodes, engine: A
     following(exit_codes, engine, [end(1, 7), end(2, 127)], [end(2, 127), end(3, 3)])
     assert [exit_codes.find(f"e{number}") for number in (1, 2, 3, 4)] == [7, 127, 3, None]
     # From the last one on: the events in between are sent as well.
-    assert [call.args for call in engine.ends.call_args_list] == [
+    assert [call.args for call in engine.follow_ends.call_args_list] == [
         (0,),
         (int(NOW * 1e9) + 2,),
         (int(NOW * 1e9) + 3,),
@@ -155,7 +155,7 @@ def test_the_ends_that_a_worker_heard_of_outlive_it(
     # It goes on from there: the engine still has the last one, so nothing was missed since then.
     following(after, engine, [end(2, 3), end(3, 1)])
     assert after.since == AT(0, 0)
-    assert engine.ends.call_args_list[-2].args == (int(NOW * 1e9) + 2,)
+    assert engine.follow_ends.call_args_list[-2].args == (int(NOW * 1e9) + 2,)
     assert [end.exec_id for end in file.read()] == ["e1", "e2", "e3"]
 
 

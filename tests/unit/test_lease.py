@@ -54,7 +54,7 @@ def test_a_message_is_taken_once_and_its_newest_receipt_counts() -> None:
     lease = new_lease()
     assert lease.hold("q", received("old"))
     assert not lease.hold("q", received("new"))
-    assert lease.receipt("q", TARGET) == "new"
+    assert lease.newest_receipt("q", TARGET) == "new"
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_of_two_messages_for_a_target_the_older_is_deleted(delete: Any) -> None:
     assert lease.hold("q", received("r1", id="m1"))
     assert not lease.hold("q", received("r2", id="m2"))
     delete.assert_called_once_with("q", "r1")
-    assert lease.receipt("q", TARGET) == "r2"
+    assert lease.newest_receipt("q", TARGET) == "r2"
 
 
 def test_a_target_is_the_same_whatever_application_its_message_names(delete: Any) -> None:
@@ -78,7 +78,7 @@ def test_a_target_is_the_same_whatever_application_its_message_names(delete: Any
     assert lease.hold("q", received("r1", id="m1"))
     assert not lease.hold("q", received("r2", told, id="m2"))
     delete.assert_called_once_with("q", "r1")
-    assert lease.receipt("q", TARGET) == "r2"
+    assert lease.newest_receipt("q", TARGET) == "r2"
 
 
 def test_a_message_delivered_again_is_not_deleted(delete: Any) -> None:
@@ -93,7 +93,7 @@ def test_a_second_message_that_cannot_be_deleted_harms_nobody(delete: Any) -> No
     lease = new_lease()
     lease.hold("q", received("r1", id="m1"))
     assert not lease.hold("q", received("r2", id="m2"))
-    assert lease.receipt("q", TARGET) == "r2"
+    assert lease.newest_receipt("q", TARGET) == "r2"
 
 
 def test_the_same_target_on_another_queue_is_another_message() -> None:

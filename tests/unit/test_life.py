@@ -81,7 +81,7 @@ class ModelEngine:
         if not self.reachable:
             raise Unreachable("away")
 
-    def container(self, container_id: str) -> dict[str, Any]:
+    def inspect_container(self, container_id: str) -> dict[str, Any]:
         self._answer()
         return {"Id": CONTAINERS[0]}
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.output.redact import Needles, Redactor, redacted
+from worker.output.redact import Needles, Redactor, redact
 
 BEGIN, END = "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"
 PEM = f"{BEGIN}\nMIIEvQIBADANBgkqhkiG\n9w0BAQEFAASCBKcwggSj\n{END}\n"
@@ -158,7 +158,7 @@ def test_examples(secrets: list[str], output: bytes, expected: bytes, size: int)
     ],
 )
 def test_a_message_is_treated_as_output_is(secrets: list[str], message: str, expected: str) -> None:
-    assert redacted(message, Needles(secrets)) == expected
+    assert redact(message, Needles(secrets)) == expected
 
 
 def test_a_prompt_appears_at_once() -> None:

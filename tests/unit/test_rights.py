@@ -9,7 +9,7 @@ import pytest
 
 from worker.engine.paths import EnginePaths
 from worker.target import rights
-from worker.target.rights import Mounted, belongs, number, number_of, sources, ways_out
+from worker.target.rights import Mounted, belongs, find_sources, find_uid, find_ways_out, parse_uid
 
 ENGINE = EnginePaths("/srv/engine/other.sock", "/srv/docker")
 
@@ -50,12 +50,12 @@ def bind(source: str, destination: str = "/x") -> dict[str, str]:
     ids=str,
 )
 def test_settings_of_a_container_may_lead_out_of_it(host: dict[str, Any], way: str) -> None:
-    assert ways_out(container(**host), Mounted(), ENGINE) == [way]
+    assert find_ways_out(container(**host), Mounted(), ENGINE) == [way]
 
 
 def test_a_task_on_the_nodes_network_is_known_by_its_networks() -> None:
     task = container(networks=("host",), NetworkMode="default")
-    assert ways_out(task, Mounted(), ENGINE) == ["shares the node's network namespace"]
+    assert find_ways_out(task, Mounted(), ENGINE) == ["shares the node's network namespace"]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_task_on_the_nodes_network_is_known_by_its_networks() -> None:
     ids=str,
 )
 def test_an_ordinary_container_does_not_lead_out(host: dict[str, Any]) -> None:
-    assert ways_out(container(networks=("ingress",), **host), Mounted(), ENGINE) == []
+    assert find_ways_out(container(networks=("ingress",), **host), Mounted(), ENGINE) == []
 
 
 # An engine's sockets; folders that hold one, or parts of the system; files in some folders.
@@ -128,7 +128,7 @@ LEAD_NOWHERE = [
 
 @pytest.mark.parametrize("source", LEAD_OUT)
 def test_some_folders_of_the_node_lead_out(source: str) -> None:
-    (way,) = ways_out(container([bind(source)]), Mounted(), ENGINE)
+    (way,) = find_ways_out(container([bind(source)]), Mounted(), ENGINE)
     assert re.fullmatch(
         r"mounts (/\S*) of its node at /x(, which gives access to (?!\1$)/\S+)?", way
     )
@@ -136,7 +136,7 @@ def test_some_folders_of_the_node_lead_out(source: str) -> None:
 
 @pytest.mark.parametrize("source", LEAD_NOWHERE)
 def test_other_folders_of_the_node_do_not(source: str) -> None:
-    assert ways_out(container([bind(source)]), Mounted(), ENGINE) == []
+    assert find_ways_out(container([bind(source)]), Mounted(), ENGINE) == []
 
 
 def test_a_volume_is_judged_by_what_it_is_made_of() -> None:
@@ -148,7 +148,7 @@ def test_a_volume_is_judged_by_what_it_is_made_of() -> None:
             "Source": "/srv/docker/v/_data",
         }
         engines = {"Driver": "local", "Options": options, **volume}
-        return ways_out(
+        return find_ways_out(
             container([named | {"Source": volume.get("Source", named["Source"])}]),
             Mounted({"v": engines}),
             ENGINE,
@@ -181,21 +181,23 @@ def test_a_volume_is_judged_by_what_it_is_made_of() -> None:
 
 def test_a_volume_that_the_engine_does_not_show_is_not_trusted() -> None:
     mount = {"Type": "volume", "Name": "v", "Destination": "/x", "Source": "/srv/docker/v/_data"}
-    (way,) = ways_out(container([mount]), Mounted({"v": None}), ENGINE)
+    (way,) = find_ways_out(container([mount]), Mounted({"v": None}), ENGINE)
     assert way == "mounts the volume v, which the engine does not show"
 
 
 def test_a_socket_is_known_by_what_it_is_and_by_its_name() -> None:
     link = bind("/srv/app/link", "/x.sock")
-    assert ways_out(container([link]), Mounted(), ENGINE) == []
+    assert find_ways_out(container([link]), Mounted(), ENGINE) == []
     way = "mounts a socket of its node at /x.sock"
-    assert ways_out(container([link]), Mounted(sockets=frozenset({"/x.sock"})), ENGINE) == [way]
-    assert ways_out(container([bind("/srv/link", "/run/docker.sock")]), Mounted(), ENGINE)
+    assert find_ways_out(container([link]), Mounted(sockets=frozenset({"/x.sock"})), ENGINE) == [
+        way
+    ]
+    assert find_ways_out(container([bind("/srv/link", "/run/docker.sock")]), Mounted(), ENGINE)
 
 
 def test_only_mounts_that_show_the_node_have_sources() -> None:
-    assert sources({"Type": "tmpfs", "Destination": "/run", "Source": ""}, {}) == []
-    assert sources(bind("/srv//app/"), {}) == ["/srv/app"]
+    assert find_sources({"Type": "tmpfs", "Destination": "/run", "Source": ""}, {}) == []
+    assert find_sources(bind("/srv//app/"), {}) == ["/srv/app"]
 
 
 def test_the_documentation_names_all_that_leads_out() -> None:
@@ -281,7 +283,7 @@ lead:x:01007:1::/:
     ],
 )
 def test_a_name_has_the_number_that_an_engine_finds(user: str, found: int | None) -> None:
-    assert number_of(user, PASSWD) == found
+    assert find_uid(user, PASSWD) == found
 
 
 @pytest.mark.parametrize(
@@ -302,4 +304,4 @@ def test_a_name_has_the_number_that_an_engine_finds(user: str, found: int | None
     ],
 )
 def test_a_number_is_itself_as_far_as_an_engine_keeps_it(user: str, expected: int | None) -> None:
-    assert number(user) == expected
+    assert parse_uid(user) == expected

@@ -57,12 +57,12 @@ class Engine:
         address = self.url.removeprefix("unix://") if self.url.startswith("unix://") else ""
         return EnginePaths(address, self._data_root)
 
-    def container(self, container_id: str) -> dict[str, Any]:
+    def inspect_container(self, container_id: str) -> dict[str, Any]:
         """What the engine says of a container. Raises Refusal, Unreachable."""
         with engine_errors():
             return dict(self._client.inspect_container(container_id))
 
-    def volume(self, name: str) -> dict[str, Any] | None:
+    def inspect_volume(self, name: str) -> dict[str, Any] | None:
         """What the engine says of a volume; None if it has none. Raises Refusal, Unreachable."""
         with engine_errors():
             try:
@@ -156,7 +156,7 @@ class Engine:
             except docker.errors.NotFound as error:
                 raise UnknownExec(error.explanation) from None
 
-    def ends(self, since: int) -> Iterator[tuple[str, int, int]]:
+    def follow_ends(self, since: int) -> Iterator[tuple[str, int, int]]:
         """(ID, exit code, when) of the execs that ended, and of those that end, as long as some do.
 
         They begin with what the engine remembers of its last 256 events, from `since` on (nanoseconds, by

@@ -82,7 +82,7 @@ class ExitCodes(threading.Thread):
     def _follow(self) -> None:
         """Keeps the ends until the engine is silent for a while. Raises Unreachable, Refusal."""
         (last, when), first = self._last, True
-        for exec_id, code, came in self._engine.ends(when):
+        for exec_id, code, came in self._engine.follow_ends(when):
             self._pulse.beat()
             # The engine begins with the last one that we had, unless it has forgotten that.
             if first and exec_id != last:

@@ -28,12 +28,12 @@ class Needles:
         self._whole = BytesAhoCorasick(needles)
         self._heads = BytesAhoCorasick(list(self._by_head))
 
-    def found(self, data: bytes) -> list[tuple[int, int]]:
+    def find(self, data: bytes) -> list[tuple[int, int]]:
         """Where they are, (start, end), in the order of their starts; they may overlap."""
         matches = self._whole.find_matches_as_indexes(data, overlapping=True)
         return sorted((start, end) for _, start, end in matches)
 
-    def unfinished(self, data: bytes) -> int:
+    def find_unfinished(self, data: bytes) -> int:
         """Where the longest end of the data that may become one begins; the data's length if none may."""
         size = len(data)
         first = max(0, size - self._longest + 1)
@@ -83,7 +83,7 @@ class Redactor:
     def feed(self, chunk: bytes) -> bytes:
         """The output as far as it is settled; bytes that may yet become a secret are held back."""
         data = self._held + chunk
-        return self._settle(data, self._needles.unfinished(data))
+        return self._settle(data, self._needles.find_unfinished(data))
 
     def flush(self) -> bytes:
         """The bytes that were held back when the stream ended."""
@@ -93,7 +93,7 @@ class Redactor:
         """Redacts the data up to its edge: no needle that is still unfinished begins before it."""
         shown: list[bytes] = []
         position = self._covered
-        for start, end in self._needles.found(data):
+        for start, end in self._needles.find(data):
             if start >= position:
                 if start > edge:
                     break
@@ -105,7 +105,7 @@ class Redactor:
         return b"".join(shown)
 
 
-def redacted(text: str, needles: Needles) -> str:
+def redact(text: str, needles: Needles) -> str:
     """The text without the needles."""
     redactor = Redactor(needles)
     return (redactor.feed(text.encode()) + redactor.flush()).decode()

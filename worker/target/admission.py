@@ -25,12 +25,12 @@ def admit(engine: Engine, command: Command, container: Inspect) -> str:
     if command.may_run_as_root:
         return command.user
     mounted = _look_at_mounts(engine, container)
-    if ways := rights.ways_out(container, mounted, engine.paths):
+    if ways := rights.find_ways_out(container, mounted, engine.paths):
         raise _forbidden(
             f"the container {', '.join(ways)}: that leads out of it, onto its node; "
             f"choose one that has no such thing, {_WITH_ROOT}"
         )
-    return _user_without_root(engine, command, container)
+    return _require_no_root(engine, command, container)
 
 
 def _require_own(command: Command, container: Inspect) -> None:
@@ -47,29 +47,29 @@ def _require_own(command: Command, container: Inspect) -> None:
 def _look_at_mounts(engine: Engine, container: Inspect) -> Mounted:
     mounts = container["Mounts"]
     names = {mount["Name"] for mount in mounts if mount["Type"] == "volume"}
-    volumes = {name: engine.volume(name) for name in names}
-    shown = [mount["Destination"] for mount in mounts if rights.sources(mount, volumes)]
+    volumes = {name: engine.inspect_volume(name) for name in names}
+    shown = [mount["Destination"] for mount in mounts if rights.find_sources(mount, volumes)]
     # A link on the node may lead to a socket or to its folder, whatever the link's name is.
     sockets = (place for place in shown if engine.holds_socket(container["Id"], place))
     return Mounted(volumes, frozenset(sockets))
 
 
-def _user_without_root(engine: Engine, command: Command, container: Inspect) -> str:
+def _require_no_root(engine: Engine, command: Command, container: Inspect) -> str:
     if command.privileged:
         raise _forbidden(f"the job is Privileged: set Privileged to false, {_WITH_ROOT}")
     user = command.user or container["Config"].get("User") or ""
     name, colon, group = user.partition(":")
-    number = 0 if name in ("", "root") else _number_of(engine, container, name)
+    number = 0 if name in ("", "root") else _find_uid(engine, container, name)
     if not number:
         raise _forbidden(_why_root(command, name, number))
     return f"{number}{colon}{group}"
 
 
-def _number_of(engine: Engine, container: Inspect, name: str) -> int | None:
+def _find_uid(engine: Engine, container: Inspect, name: str) -> int | None:
     if _DIGITS.fullmatch(name):
-        return rights.number(name)
+        return rights.parse_uid(name)
     passwd = engine.read_file(container["Id"], _PASSWD)
-    return None if passwd is None else rights.number_of(name, passwd)
+    return None if passwd is None else rights.find_uid(name, passwd)
 
 
 def _why_root(command: Command, name: str, number: int | None) -> str:

@@ -55,7 +55,7 @@ def _make_exec(
         return Failure(Reason.EXPIRED, expired_message(deadline))
     try:
         arguments = _arguments(command)
-        container = engine.container(target.container_id)
+        container = engine.inspect_container(target.container_id)
         user = admit(engine, command, container)
         _take_container(result, container["Id"])
         return engine.create(container["Id"], arguments, command.env, user, command.privileged)

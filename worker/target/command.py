@@ -12,7 +12,7 @@ from chalicelib.clients import sealing
 from chalicelib.clients.queues import TargetMessage
 from chalicelib.domain.words import split
 from chalicelib.store.models import Execution
-from worker.output.redact import Needles, redacted
+from worker.output.redact import Needles, redact
 
 _T = TypeVar("_T")
 # How much of the end of its output a result has, and all results of an execution together.
@@ -60,7 +60,7 @@ class Command:
 
     def scrub(self, message: str) -> str:
         """An error's text without secrets, and not too long to be stored a thousand times."""
-        return redacted(message, self.needles)[:_MESSAGE_CHARACTERS]
+        return redact(message, self.needles)[:_MESSAGE_CHARACTERS]
 
 
 class Commands:

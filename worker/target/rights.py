@@ -99,7 +99,7 @@ class Mounted:
     sockets: frozenset[str] = frozenset()
 
 
-def ways_out(container: Inspect, mounted: Mounted, engine: EnginePaths) -> list[str]:
+def find_ways_out(container: Inspect, mounted: Mounted, engine: EnginePaths) -> list[str]:
     """What leads out of the container onto its node; each completes "the container ..."."""
     return [
         *_ways_of_configuration(container["HostConfig"]),
@@ -134,7 +134,7 @@ def _ways_of_namespaces(container: Inspect) -> Iterator[str]:
 def _ways_of_mounts(container: Inspect, mounted: Mounted, engine: EnginePaths) -> Iterator[str]:
     for mount in container["Mounts"]:
         destination = str(mount["Destination"])
-        for path in sources(mount, mounted.volumes):
+        for path in find_sources(mount, mounted.volumes):
             if found := _what_it_gives_away(path, engine):
                 access = "" if found == path else f", which gives access to {found}"
                 yield f"mounts {path} of its node at {destination}{access}"
@@ -148,7 +148,7 @@ def _is_docker_socket(path: str) -> bool:
     return PurePosixPath(path).name == "docker.sock"
 
 
-def sources(mount: Inspect, volumes: Mapping[str, Inspect | None]) -> list[str]:
+def find_sources(mount: Inspect, volumes: Mapping[str, Inspect | None]) -> list[str]:
     """The paths of the node that the mount shows; none for a volume that is a folder of the engine."""
     if mount["Type"] == "bind":
         return [_plain(mount["Source"])]
@@ -223,19 +223,19 @@ def _is_among(name: str, names: Iterable[str | None]) -> bool:
 # --- users --------------------------------------------------------------------------------------
 
 
-def number(user: str) -> int | None:
+def parse_uid(user: str) -> int | None:
     """The number that the user is written as; None for a name, or for a number that no engine keeps."""
-    return _number(user.encode())
+    return _parse_uid(user.encode())
 
 
-def number_of(name: str, passwd: bytes) -> int | None:
+def find_uid(name: str, passwd: bytes) -> int | None:
     """The number of the first user of that name, as an engine reads passwd; None if it is not certain."""
     for line in passwd.split(b"\n"):
-        first, _, number = [*line.strip().split(b":"), b"", b""][:3]
+        first, _, uid = [*line.strip().split(b":"), b"", b""][:3]
         if first == name.encode():
-            return _number(number)
+            return _parse_uid(uid)
     return None
 
 
-def _number(text: bytes) -> int | None:
+def _parse_uid(text: bytes) -> int | None:
     return int(text) if _UID.fullmatch(text) and int(text) <= _MAX_UID else None

@@ -44,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def engine() -> Any:
     fake = create_autospec(Engine, instance=True)
-    fake.container.side_effect = lambda id: container(id)
+    fake.inspect_container.side_effect = lambda id: container(id)
     fake.read_file.return_value = b"u:x:1000:1000:::\n"
     fake.paths = EnginePaths()
     fake.is_alive.return_value = False

@@ -117,7 +117,7 @@ def test_a_start_costs_three_engine_calls_also_when_adopted(
 
 def calls(engine: Any) -> list[str]:
     """What was asked of the engine about the exec: all but whether the container is one to run in."""
-    about = ("create", "start", "inspect", "is_alive", "ends")
+    about = ("create", "start", "inspect", "is_alive", "follow_ends")
     return [name for name, _, _ in engine.method_calls if name in about]
 
 

@@ -44,7 +44,7 @@ def test_a_command_that_no_longer_splits_fails_and_says_so(
 def test_a_forbidden_target_is_neither_taken_nor_created(
     runner: HeldRunner, engine: Any, message: Received
 ) -> None:
-    engine.container.side_effect = lambda id: container("long", CapAdd=["SYS_ADMIN"])
+    engine.inspect_container.side_effect = lambda id: container("long", CapAdd=["SYS_ADMIN"])
     mortal = accepted(NOW + 1, MayRunAsRoot=None, Privileged=False)
     runner.run(mortal)
     result = stored(mortal)
@@ -77,7 +77,7 @@ def test_a_message_of_no_target_is_dropped(
 ) -> None:
     forged = accepted(NOW, **fields)
     runner.run(forged if first else again(forged))
-    engine.container.assert_not_called()
+    engine.inspect_container.assert_not_called()
     engine.create.assert_not_called()
     assert store.results.get_results("j1", forged.target.executor_id) == {}
 
@@ -95,7 +95,7 @@ def spelled(*ids: str) -> list[Received]:
 def test_one_container_runs_once_however_it_is_spelled(
     runner: HeldRunner, engine: Any, ids: tuple[str, ...]
 ) -> None:
-    engine.container.side_effect = lambda id: container("long")
+    engine.inspect_container.side_effect = lambda id: container("long")
     for message in spelled(*ids):
         runner.run(message)
     engine.start.assert_called_once()
@@ -113,7 +113,7 @@ def test_one_container_runs_once_however_it_is_spelled(
 def test_a_death_between_take_and_claim_leaves_the_container_its_target(
     runner: HeldRunner, engine: Any
 ) -> None:
-    engine.container.side_effect = lambda id: container("long")
+    engine.inspect_container.side_effect = lambda id: container("long")
     short, long = spelled("c1", "long")
     engine.create.side_effect = Unreachable
     with pytest.raises(Unreachable):
