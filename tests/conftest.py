@@ -9,26 +9,18 @@ are sent at the same time.
 
 import os
 import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from xdist.scheduler import LoadFileScheduling
 
-from deploy.project import ROOT
 from dev.addresses import free_port
 from dev.aws import Aws
 from dev.stack import start_aws
-from dev.tokens import bearer, make_token
+from tests.support.local_api import admin_token, local_api
 
-ALLOWED_ORIGIN = "https://console.example"
-START_SECONDS = 60
-STOP_SECONDS = 10
 # What a test records by this name is told at the end of the run.
 TOLD = "told"
 # What a finished result has of the engine's own inspect.
@@ -121,66 +113,3 @@ def api_url(aws: Aws, api_log: Path | None, token: str) -> Iterator[str]:
 def token(aws: Aws) -> str:
     """A token that may do everything: the given API's, or one made for this session."""
     return os.environ.get("APPJOBS_TOKEN") or admin_token(aws.environment)
-
-
-def admin_token(environment: Mapping[str, str]) -> str:
-    """A new token that may do everything on the stack of that environment."""
-    return make_token(environment, "tests", "--role", "admin", "--root")
-
-
-@contextmanager
-def local_api(
-    environment: Mapping[str, str], log: Path, token: str, module: Sequence[str] = ("dev.gateway",)
-) -> Iterator[str]:
-    """Runs the API on a free port until the end of the block."""
-    with api_process(environment, log, token, module) as (_, url):
-        yield url
-
-
-@contextmanager
-def api_process(
-    environment: Mapping[str, str], log: Path, token: str, module: Sequence[str] = ("dev.gateway",)
-) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
-    """The same, with the process."""
-    port = free_port()
-    command = [sys.executable, "-m", *module, "--port", str(port)]
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**inherited, **environment, "CORS_ORIGINS": ALLOWED_ORIGIN},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_for_api(url, token, process, log)
-        yield process, url
-    finally:
-        stop(process)
-
-
-def wait_for_api(url: str, token: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Returns once the API lists jobs; fails with the end of its log where it never does."""
-    headers = bearer(token)
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if requests.get(f"{url}/api/jobs", headers=headers, timeout=30).status_code == 200:
-                return
-        except requests.ConnectionError:
-            pass
-        time.sleep(0.1)
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
-    pytest.fail(f"the API does not answer (exit status {process.poll()}); its log ends:\n{tail}")
-
-
-def stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ends a child process, kindly first."""
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.local_api import ALLOWED_ORIGIN
+
 from .backstage import Backstage, Node
 from .client import Api
 
@@ -62,4 +64,4 @@ def allowed_origin() -> str:
     """An origin whose web pages may call the API; another stack tells its own in `CORS_ORIGINS`."""
     if "APPJOBS_API_URL" in os.environ and (given := os.environ.get("CORS_ORIGINS")):
         return given.split(",")[0].strip()
-    return "https://console.example"
+    return ALLOWED_ORIGIN

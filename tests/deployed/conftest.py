@@ -31,9 +31,9 @@ from dev.aws import Aws
 from dev.ministack import start_ministack
 from dev.swarm import Swarm
 from dev.tokens import bearer
-from tests.conftest import ALLOWED_ORIGIN, admin_token
 from tests.contract.backstage import Backstage
 from tests.contract.client import Api, Json
+from tests.support.local_api import ALLOWED_ORIGIN, admin_token
 
 PREFIX = "appjobs-test"
 # By their names in the template; what their calls are recorded under.

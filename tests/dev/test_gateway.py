@@ -17,7 +17,7 @@ import pytest
 
 from dev.aws import Aws
 from dev.gateway import LARGEST_BODY, LARGEST_HEADERS
-from tests.conftest import api_process
+from tests.support.local_api import api_process
 
 SECONDS = 20
 
@@ -175,7 +175,7 @@ def test_slow_clients_keep_nobody_waiting(client: Client) -> None:
 def test_a_signal_ends_it_and_requests_under_way_are_answered(
     aws: Aws, token: str, tmp_path: Path, number: signal.Signals
 ) -> None:
-    with api_process(aws.environment, tmp_path / "api.log", token) as (process, url):
+    with api_process(aws.environment, tmp_path / "api.log", token) as (api, url):
         client = Client(url, token)
         with ThreadPoolExecutor(20) as pool:
             request = client.head("GET /api/jobs", "Connection: close")
@@ -183,11 +183,11 @@ def test_a_signal_ends_it_and_requests_under_way_are_answered(
             answers = [pool.submit(answer_on, connection) for connection in connections]
             # They are taken in the order in which they come.
             answers[0].result()
-            process.send_signal(number)
+            api.process.send_signal(number)
             statuses = {answer.result()[0] for answer in answers}
         for connection in connections:
             connection.close()
         assert statuses == {200}
-        assert process.wait(SECONDS) == 0
+        assert api.process.wait(SECONDS) == 0
         with pytest.raises(ConnectionRefusedError):
             client.send(b"")

@@ -21,6 +21,7 @@ from dev.addresses import free_port
 from dev.environments import python_of
 from dev.swarm import Swarm
 from dev.tokens import bearer
+from tests.support.background import in_background
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the engine in a network namespace needs root"),
@@ -57,22 +58,13 @@ def run(folder: Path, engine: str, **settings: str) -> Iterator[subprocess.Popen
     environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
     environment |= {"DOCKER_HOST": engine, "http_proxy": PROXY, "https_proxy": PROXY}
     environment |= {"API_PORT": str(free_port()), "AWS_PORT": str(free_port()), **settings}
-    with printed(folder).open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dev.run"],
-            cwd=folder,
-            env=environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        )
-    try:
+    command = [sys.executable, "-m", "dev.run"]
+    # Its children die with it.
+    with (
+        printed(folder).open("wb") as output,
+        in_background(command, folder, output, environment) as process,
+    ):
         yield process
-    finally:
-        # Its children die with it.
-        process.kill()
-        process.wait()
 
 
 def printed(folder: Path) -> Path:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from deploy.project import ROOT
 from dev.engine import EngineError, docker, engine_answers
 from dev.swarm import Node, Swarm, SwarmError
 from dev.swarm_guard import NETNS_DIR, Footprint, process_ids
+from tests.support.background import in_background
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the test swarm needs root")
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 def command_lines() -> dict[int, str]:
@@ -128,21 +129,8 @@ def test_a_killed_engine_starts_again_as_the_same_node(swarm: Swarm, worker_node
 def harness(directory: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """The command, as a script starts it in the background; killed at the end, whatever it does."""
     command = [sys.executable, "-m", "dev.swarm", "--dir", str(directory), *options]
-    process = subprocess.Popen(
-        command,
-        cwd=PROJECT,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-        # A shell has its children in the background ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-    )
-    try:
+    with in_background(command, ROOT, subprocess.PIPE) as process:
         yield process
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout
-        process.stdout.close()
 
 
 def read_until(process: subprocess.Popen[bytes], text: bytes) -> None:

@@ -23,7 +23,7 @@ from dev.stack import start_aws
 from dev.swarm import Swarm
 from dev.swarm_node import Node
 from dev.tokens import bearer
-from tests.conftest import admin_token, local_api
+from tests.support.local_api import admin_token, local_api
 from tests.support.waiting import wait_until
 from worker.engine.client import Engine
 from worker.engine.events import ExitCodes

@@ -19,7 +19,7 @@ from dev.api import Api
 from dev.engine import docker
 from dev.swarm_node import Node
 from dev.tokens import bearer
-from tests.conftest import local_api
+from tests.support.local_api import local_api
 from tests.support.waiting import wait_until
 from tests.swarm.conftest import (
     SERVING,
