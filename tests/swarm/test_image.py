@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deploy.project import ROOT
 from dev import image
 from dev.engine import docker, docker_bytes
 from dev.swarm_node import Node
-from tests.conftest import ROOT
-from tests.swarm.conftest import END_SECONDS, Cluster, announced, system_on, wait_until
+from tests.support.waiting import wait_until
+from tests.swarm.conftest import END_SECONDS, Cluster, announced, system_on
 
 # Two names of one image: it is a service's new image that Swarm updates.
 OLD, NEW = "appjobs-worker:1", "appjobs-worker:2"
