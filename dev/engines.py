@@ -3,31 +3,30 @@
     python -m dev.engines newest [COMMAND...]
     python -m dev.engines 28 [COMMAND...]
 
-`newest` is the newest engine of Debian's that starts here; a number is a release of which Debian has
-some version. It comes from the mirror that apt is set up with, checked by apt, into `.local/engines`;
-nothing is installed. There it stays: remove the folder to have it fetched anew.
+`newest` is the newest engine of Debian's that starts here. A number is a release: Debian must have a
+version of it. The engine comes from the mirror that apt is set up with, and apt checks it. It is unpacked
+into `.local/engines`, and nothing is installed. It stays there: to fetch it anew, remove the folder.
 """
 
-import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.project import LOCAL, ROOT, locked
 from dev.engine import docker
 from dev.errors import LocalError
 from dev.packages import install_missing
 from dev.swarm import PROGRAMS, Swarm
 
 NEWEST = "newest"
-DIRECTORY = Path(__file__).resolve().parents[1] / ".local" / "engines"
-# Newest first. An engine of Debian's next but one release may want a newer C library than is here.
+DIRECTORY = LOCAL / "engines"
+# Newest first. An engine of Debian's next but one release may need a newer C library than is here.
 SUITES = ("sid", "trixie")
-# The machine's own runc and tini go with them: newer ones want a newer C library.
+# The machine's own runc and tini are used with them: newer ones need a newer C library.
 PACKAGES = ("docker.io", "docker-cli", "containerd")
 KEYRINGS = Path("/usr/share/keyrings")
 SECONDS = 600
@@ -60,9 +59,10 @@ class Release:
 
 
 def find(wanted: str) -> Release:
-    """The wanted engine, fetched, and known to start here. Raises LocalError with what there is."""
+    """The wanted engine, fetched and known to start here. Raises LocalError, which says what there is."""
     failures = []
-    with _alone():
+    # One process at a time fetches; the next one finds what it has fetched.
+    with locked(DIRECTORY / "lock"):
         for suite in SUITES:
             try:
                 release = _release(suite)
@@ -76,19 +76,10 @@ def find(wanted: str) -> Release:
     raise LocalError(f"no Docker {wanted} from Debian: {'; '.join(failures)}")
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """One process at a time fetches; the next finds what it has fetched."""
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
-    with (DIRECTORY / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _release(suite: str) -> Release:
-    """What the suite has; what was fetched before, where something was. Raises LocalError."""
-    if ready := sorted((DIRECTORY / suite).glob("*/ready")):
-        return Release(suite, ready[-1].parent.name)
+    """What the suite has, or the newest that was fetched from it before. Raises LocalError."""
+    if fetched := [ready.parent.name for ready in (DIRECTORY / suite).glob("*/ready")]:
+        return Release(suite, max(fetched, key=_numbers))
     apt = _apt(suite)
     for line in _run("apt-cache", *apt, "show", "--no-all-versions", PACKAGES[0]).splitlines():
         if line.startswith("Version: "):
@@ -96,8 +87,13 @@ def _release(suite: str) -> Release:
     raise LocalError(f"no package {PACKAGES[0]}")
 
 
+def _numbers(version: str) -> list[int]:
+    """What versions are compared by: as text, 9 would be newer than 28."""
+    return [int(number) for number in re.findall(r"\d+", version)]
+
+
 def _make_ready(release: Release) -> None:
-    """Fetches and tries it, unless that was done before. Raises LocalError."""
+    """Fetches it and tries it, unless that was done before. Raises LocalError."""
     ready = release.directory / "ready"
     if ready.exists():
         return
@@ -117,18 +113,18 @@ def _make_ready(release: Release) -> None:
 def _try(release: Release) -> None:
     """Runs a container and an exec with it. Raises LocalError."""
     script = f"from dev import engines; engines.run_something({str(release.directory)!r})"
-    _run(sys.executable, "-c", script, folder=DIRECTORY.parents[1], path=release.path)
+    _run(sys.executable, "-c", script, folder=ROOT, path=release.path)
 
 
 def run_something(directory: str) -> None:
-    """Has the engine that is first on the PATH form a swarm and execute a command in a container."""
+    """Forms a swarm with the engine that is first on the PATH, and runs a command in a container."""
     with Swarm(Path(directory) / "trial", nodes=1, tasks=1) as swarm:
         (container,) = swarm.manager.containers()
         docker(swarm.manager.docker_host, "exec", container, "true")
 
 
 def _apt(suite: str) -> list[str]:
-    """Options by which apt knows this suite alone, from the first of its own mirrors that has it."""
+    """Options with which apt knows only this suite, from the first of its own mirrors that has it."""
     options, failure = _options(suite), "apt has no sources"
     (DIRECTORY / suite / "lists" / "partial").mkdir(parents=True, exist_ok=True)
     keyring = next(KEYRINGS.glob("debian-archive-keyring.*"), None)
@@ -164,7 +160,7 @@ def _sources(suite: str) -> Path:
 
 
 def _run(*command: str, folder: Path | None = None, path: str | None = None) -> str:
-    """What the command printed. Raises LocalError with the end of what it said."""
+    """What the command printed. Raises LocalError with the end of what it printed."""
     environment = {**os.environ, "PATH": path or os.environ["PATH"], "LC_ALL": "C"}
     try:
         done = subprocess.run(

@@ -1,6 +1,7 @@
-"""Plays the schedule and the dead-letter queue's trigger on a local AWS: `python -m dev.upkeep`.
+"""Plays the schedule and the trigger of the dead-letter queue on a local AWS: `python -m dev.upkeep`.
 
 On AWS, EventBridge and SQS call the functions of app.py; here this process calls the same service.
+UPKEEP_SECONDS says how often upkeep has a turn (60).
 """
 
 import os

@@ -1,7 +1,7 @@
 """The OpenAPI document over HTTP: it is served, and no request finds an answer that it does not know.
 
 FUZZ is the number of generated requests for each operation, beside a fixed set at the limits of every
-parameter and body; `make fuzz` sets it to 600.
+parameter and body; `make fuzz` sets it to 450.
 """
 
 import os

@@ -71,7 +71,7 @@ def answer_on(connection: socket.socket) -> tuple[int, bytes]:
     return answer.status, answer.read()
 
 
-def test_head_has_the_headers_of_get_and_no_body_and_the_connection_lives_on(
+def test_head_answers_with_headers_and_keeps_the_connection(
     client: Client,
 ) -> None:
     path = f"/api/jobs?AppName={uuid4().hex}"

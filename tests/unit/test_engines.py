@@ -1,4 +1,4 @@
-"""Which of Debian's engines is taken, where some are missing or do not start."""
+"""Which of Debian's engines is taken if some are missing or do not start."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_a_release_or_the_newest_is_taken(wanted: str, suite: str) -> None:
     assert engines.find(wanted) == Release(suite, VERSIONS[suite])
 
 
-def test_where_the_newest_does_not_start_the_next_one_is_taken(
+def test_if_the_newest_does_not_start_the_next_one_is_taken(
     broken: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken.add("sid")
@@ -40,7 +40,7 @@ def test_where_the_newest_does_not_start_the_next_one_is_taken(
     assert "sid: it does not start" in capsys.readouterr().err
 
 
-def test_who_wants_what_there_is_not_learns_what_there_is(broken: set[str]) -> None:
+def test_a_refusal_says_what_there_is(broken: set[str]) -> None:
     with pytest.raises(LocalError, match=r"no Docker 29 .*28\.5\.2 .*26\.1\.5"):
         engines.find("29")
     broken.add("sid")
@@ -54,10 +54,11 @@ def test_its_programs_come_first_on_the_path() -> None:
     assert second.endswith(".local/engines/sid/28.5.2/usr/bin")
 
 
-def test_what_was_fetched_before_is_taken_again(
+def test_the_newest_that_was_fetched_before_is_taken_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(engines, "DIRECTORY", tmp_path)
-    (tmp_path / "sid" / "28.5.2").mkdir(parents=True)
-    (tmp_path / "sid" / "28.5.2" / "ready").touch()
-    assert engines.find("newest") == Release("sid", "28.5.2")
+    for version in ("9.9.9", "28.5.2", "28.5.10", "28.5.9"):
+        (tmp_path / "sid" / version).mkdir(parents=True)
+        (tmp_path / "sid" / version / "ready").touch()
+    assert engines.find("newest") == Release("sid", "28.5.10")

@@ -9,6 +9,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
+from chalicelib.domain.states import Reason
 from worker.engine import events as module
 from worker.engine import exit_file
 from worker.engine.client import Engine
@@ -138,8 +139,8 @@ def test_the_loop_beats_while_the_engine_is_away(
     engine: Any, file: ExitFile, clock: SimpleNamespace
 ) -> None:
     pulse = create_autospec(Pulse, instance=True)
-    refusal = create_autospec(Refusal, instance=True)
-    engine.connect.side_effect = [Unreachable("no"), ValueError(refusal), Enough]
+    refusal = Refusal(Reason.ENGINE_ERROR, "too old")
+    engine.connect.side_effect = [Unreachable("no"), refusal, Enough]
     with pytest.raises(Enough):
         ExitCodes(engine, file, pulse).run()
     assert pulse.beat.call_count == 3

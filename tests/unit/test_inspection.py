@@ -106,7 +106,7 @@ def test_results_stand_in_the_order_of_the_targets(job_id: str) -> None:
     assert answer.CreateTime == float(executor_id)
 
 
-def test_a_finished_result_has_the_engines_fields_and_the_end_of_the_output(job_id: str) -> None:
+def test_a_finished_result_has_the_engines_fields_and_the_outputs_end(job_id: str) -> None:
     executor_id = start(job_id, ("c1", "n1"))
     inspect = {"ID": "e1", "ExitCode": 3, "Running": False, "ContainerID": "c1full"}
     write(

@@ -1,5 +1,6 @@
 """What a public project has: CI, hooks, a changelog, and links that lead somewhere."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,3 +103,14 @@ def test_each_file_that_a_page_names_is_there(page: Path) -> None:
     named = set(FILE.findall(page.read_text(encoding="utf-8")))
     folders = [ROOT, page.parent, ROOT / "chalicelib", ROOT / "worker"]
     assert [name for name in named if not any((one / name).exists() for one in folders)] == []
+
+
+def test_names_of_tests_are_short_enough_to_find() -> None:
+    names = {
+        node.name
+        for file in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+    assert len(names) > 500
+    assert sorted(name for name in names if len(name) > 70) == []

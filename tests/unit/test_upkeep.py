@@ -106,7 +106,7 @@ def test_what_is_under_way_on_a_live_node_stays_open(status: Status, clock: Any)
     assert result(execution, "c2").Status == status  # type: ignore[union-attr]
 
 
-def test_a_target_that_nobody_took_up_stays_until_its_deadline_and_then_expires(clock: Any) -> None:
+def test_a_target_that_nobody_took_up_expires_at_its_deadline(clock: Any) -> None:
     execution = accepted("c1")
     clock.now += settings.delivery_deadline_seconds
     upkeep.take_turn()
@@ -253,7 +253,7 @@ def test_a_dead_letter_of_a_target_that_is_over_changes_nothing() -> None:
     assert result(execution, "c1").Status == Status.FINISHED  # type: ignore[union-attr]
 
 
-def test_a_dead_letter_of_a_target_that_nobody_took_up_leaves_it_to_its_deadline() -> None:
+def test_a_dead_letter_leaves_a_target_that_nobody_took_up_to_its_deadline() -> None:
     execution = accepted("c1")
     upkeep.end_dead_letter(dead_letter(execution))
     assert result(execution, "c1") is None
