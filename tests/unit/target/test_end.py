@@ -302,6 +302,27 @@ def test_an_exec_that_outlives_its_output_was_cut_off(
     assert (result.OutputIncomplete, result.Output) == (True, b"hi\n")
 
 
+def test_the_output_of_an_exec_that_outlives_it_is_incomplete(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    running = {**OVER, "Running": True, "ExitCode": None}
+    engine.inspect.side_effect = [*[running] * 9, OVER]
+    runner.run(message)
+    result = stored(message)
+    assert (result.Inspect["ExitCode"], result.OutputIncomplete) == (0, True)
+
+
+def test_126_is_not_believed_if_the_process_was_seen_to_live_on(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    """It had lost its reader: the code that only the event had is lost with it."""
+    engine.inspect.return_value = {**OVER, "ExitCode": 126}
+    engine.is_alive.side_effect = [True, False]
+    runner.run(message)
+    result = stored(message)
+    assert (result.Reason, result.OutputIncomplete) == (Reason.LOST, True)
+
+
 def test_an_end_that_shows_a_moment_after_the_outputs_end_is_complete(
     runner: HeldRunner, engine: Any, message: Received
 ) -> None:
