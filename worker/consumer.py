@@ -37,7 +37,7 @@ class Consumer(threading.Thread):
     def __init__(
         self,
         url: str,
-        settings: WorkerSettings,
+        worker_settings: WorkerSettings,
         lease: Lease,
         heartbeat: Heartbeat,
         health: Health,
@@ -45,7 +45,7 @@ class Consumer(threading.Thread):
         spools: SpoolDirectory,
     ) -> None:
         super().__init__(name=f"consumer {url}", daemon=True)
-        self._settings = settings
+        self._settings = worker_settings
         self._lease = lease
         self._heartbeat = heartbeat
         self._health = health
@@ -53,10 +53,10 @@ class Consumer(threading.Thread):
         self._commands = commands
         self._spools = spools
         # Each command keeps one connection open for its output and needs another for its calls.
-        self._engine = Engine(url, pool=2 * settings.max_running)
-        file = ExitFile(settings.spool_dir, url)
+        self._engine = Engine(url, pool=2 * worker_settings.max_running)
+        file = ExitFile(worker_settings.spool_dir, url)
         self.exit_codes = ExitCodes(self._engine, file, health.pulse(f"events {url}"))
-        self._turns = Turns(settings.max_commands, settings.max_running)
+        self._turns = Turns(worker_settings.max_commands, worker_settings.max_running)
         self._draining = threading.Event()
         self._polled = time.time()
 
