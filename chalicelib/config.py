@@ -1,13 +1,13 @@
 """Settings that the API and the worker share: the only reader of the environment in chalicelib.
 
-Where AWS is (region, credentials, `AWS_ENDPOINT_URL`) is botocore's own business and not listed here.
+Botocore reads by itself where AWS is (region, credentials, `AWS_ENDPOINT_URL`); that is not listed here.
 """
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# A log takes no more output than this, whatever a worker or a job is set to: 64 GiB.
+# No log takes more output than this, whatever the worker's or the job's setting is: 64 GiB.
 MAX_LOG_BYTES = 64 * 1024**3
 
 
@@ -19,15 +19,15 @@ class Settings:
     prefix: str = "appjobs-dev"
     # Bucket of the logs. Bucket names are global, so it cannot follow from the prefix.
     log_bucket: str = "appjobs-dev-logs"
-    # Where node queues send a message that keeps failing. Empty: nowhere.
+    # The queue for messages of node queues that keep failing. Empty: there is none.
     dead_letter_queue_arn: str = ""
     # How long executions, results and logs are kept, in days. The bucket's lifecycle has the same number.
     retention_days: int = 30
     # How long entries of the audit are kept, in days.
     audit_retention_days: int = 365
-    # A target that no worker took up within this many seconds never runs.
+    # A target that no worker took up within this time never runs.
     delivery_deadline_seconds: int = 600
-    # Whether jobs run in containers of their own application only, whoever starts them.
+    # Whether jobs run only in containers of their own application, whoever starts them.
     own_containers_only: bool = False
     # Web pages of these origins may call the API; `*` for any.
     cors_origins: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class Settings:
 def load(environ: Mapping[str, str]) -> Settings:
     """Settings from environment variables.
 
-    Raises ValueError, naming the variable, where one is wrong.
+    Raises ValueError, which names the variable, if one is wrong.
     """
     default = Settings()
     return Settings(
@@ -76,7 +76,10 @@ def load(environ: Mapping[str, str]) -> Settings:
 
 
 def read_whole_number(environ: Mapping[str, str], name: str, default: int) -> int:
-    """The positive whole number that `name` holds, or the default where it is unset or empty."""
+    """The positive whole number in `name`; the default if it is unset or empty.
+
+    Raises ValueError if it is not a positive whole number.
+    """
     text = environ.get(name) or str(default)
     if not text.isdecimal() or int(text) == 0:
         raise ValueError(f"{name} must be a whole number of at least 1, not {text!r}")

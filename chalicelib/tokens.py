@@ -1,6 +1,6 @@
 """Makes, lists and revokes tokens: `python -m chalicelib.tokens --help`.
 
-Which deployment's, the environment says, as it does for the API: APPJOBS_PREFIX, AWS_*.
+The environment says of which deployment, as it does for the API: APPJOBS_PREFIX, AWS_*.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.do(options)
     except AppjobsError as error:
         return _fail(error.message)
-    except Exception as error:  # noqa: BLE001 - who runs this can do more about AWS than we can
+    except Exception as error:  # noqa: BLE001 - the one who runs this can do more about AWS than we can
         return _fail(f"AWS, with APPJOBS_PREFIX={settings.prefix}: {error}")
     return 0
 
@@ -53,14 +53,14 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="APPNAME",
-        help="bind it to this application (several times for several): it sees its jobs alone, and runs "
-        "them in its containers alone; default: all",
+        help="bind it to this application (several times for several): it sees only its jobs, and runs "
+        "them only in its containers; default: all",
     )
     parser.add_argument(
         "--days",
         type=int,
         default=90,
-        help=f"how long it is good, at most {MAX_DAYS} (%(default)s)",
+        help=f"how long it is valid, at most {MAX_DAYS} (%(default)s)",
     )
     parser.add_argument(
         "--root",

@@ -7,7 +7,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-# A call that hangs is given up after so many seconds and tried again: all tries together (botocore waits
+# A call that hangs is given up after these seconds and tried again. All tries together (botocore waits
 # between them, with jitter) take less than the 60 s for which a message is ours unless we extend it.
 CONNECT_SECONDS = 3
 ANSWER_SECONDS = 10
@@ -19,7 +19,7 @@ _making = Lock()
 
 def client(service: str, answer_seconds: int = ANSWER_SECONDS) -> Any:
     """The process's client of an AWS service; safe to use from several threads."""
-    # Making one is not safe, and takes 10 MB: threads that need the same one wait for it.
+    # Making a client is not thread-safe and takes 10 MB: threads that need the same one wait for it.
     with _making:
         return make_client(service, answer_seconds)
 
@@ -33,8 +33,8 @@ def make_client(service: str, answer_seconds: int) -> Any:
         max_pool_connections=64,
         retries={"mode": "standard", "total_max_attempts": TRIES},
         tcp_keepalive=True,
-        # Links to logs need both: the older signature covers no response headers, and S3's global address
-        # sends whoever follows a link to a new bucket on to a region for which it is not signed.
+        # Links to logs need both. The older signature covers no response headers. And for a new bucket,
+        # S3's global address redirects to a region for which the link is not signed.
         signature_version="v4",
         s3={"addressing_style": "virtual"},
     )

@@ -1,8 +1,8 @@
 """Logs in S3: their keys, links to them, and the object that grows while a command runs.
 
-S3 objects cannot be appended to. Below 5 MiB (the least size of a multipart upload's part) the object
-is put again as a whole; above, a multipart upload makes the new one from a server-side copy of the old
-one and the new bytes.
+S3 objects cannot be appended to. Below 5 MiB (the smallest part of a multipart upload) the whole object
+is put again. Above, a multipart upload makes the new object from a server-side copy of the old one and
+the new bytes.
 """
 
 from itertools import pairwise
@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError
 from chalicelib.clients.aws import client
 from chalicelib.config import settings
 
-# S3's least size of a multipart upload's part (the last may be smaller), and our largest: S3 would copy
-# 5 GiB in one call, but not within the time that a call may take.
+# The smallest part that S3 takes in a multipart upload (the last may be smaller), and our largest: S3
+# would copy 5 GiB in one call, but not within the time that a call may take.
 MIN_PART_BYTES = 5 * 1024**2
 MAX_PART_BYTES = 1024**3
 LINK_SECONDS = 300
@@ -29,12 +29,12 @@ def _s3() -> Any:
 
 
 def log_key(job_id: str, executor_id: str, container_id: str) -> str:
-    """Where the log of one target lies in the bucket."""
+    """The key of one target's log in the bucket."""
     return f"logs/{job_id}/{executor_id}/{container_id}.log"
 
 
 def make_link(key: str, filename: str) -> str:
-    """A URL that downloads the log under that file name, good for some minutes."""
+    """A URL that downloads the log under that file name for some minutes."""
     parameters = {
         "Bucket": settings.log_bucket,
         "Key": key,
@@ -80,7 +80,7 @@ def read(key: str, at_most: int) -> bytes | None:
 
 
 def read_end(key: str, size: int) -> bytes:
-    """The last `size` bytes of a log that is stored and not empty."""
+    """The last `size` bytes of a log that is stored and is not empty."""
     span = f"bytes=-{size}"
     answer = _s3().get_object(Bucket=settings.log_bucket, Key=key, Range=span)
     return bytes(answer["Body"].read())
@@ -89,8 +89,8 @@ def read_end(key: str, size: int) -> bytes:
 class GrowingObject:
     """A log that grows: a base that is settled in S3, and the segment after it.
 
-    `write` may be called again with a longer segment, or after it failed: the object is always the base
-    and the last segment written. `settle` makes that segment part of the base.
+    The object is always the base and the last segment that was written. So `write` may be called again
+    with a longer segment, or after it failed. `settle` makes that segment part of the base.
     """
 
     def __init__(self, key: str) -> None:
@@ -105,7 +105,7 @@ class GrowingObject:
             _s3().put_object(**self._place, Body=segment, ContentType=_TYPE)
 
     def settle(self, size: int) -> None:
-        """Counts the segment last written, of `size` bytes, as base; the next starts after it.
+        """Makes the last segment, of `size` bytes, part of the base; the next one starts after it.
 
         S3 copies no part below MIN_PART_BYTES, so the first segment must not be smaller.
         """

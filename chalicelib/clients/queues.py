@@ -22,12 +22,12 @@ from tenacity import (
 from chalicelib.clients.aws import ANSWER_SECONDS, client
 from chalicelib.config import settings
 
-# A message stays invisible this long after it was received or its lease extended. Short
-# enough that a dead worker's targets are adopted while the engine still remembers the execs (5 min).
+# A message stays invisible this long after it was received or its lease was extended. Short enough that a
+# dead worker's targets are adopted while the engine still remembers the execs (5 min).
 VISIBILITY_SECONDS = 60
-# After so many receives a message is set aside in the dead-letter queue.
+# After this many receives a message is set aside in the dead-letter queue.
 MAX_RECEIVES = 20
-# The longest there is: a command may run for days, and its message must outlast its worker's death.
+# The longest that SQS has: a command may run for days, and its message must outlast its worker's death.
 RETENTION_SECONDS = 1_209_600
 # What SQS takes in one request.
 MAX_BATCH = 10
@@ -44,27 +44,28 @@ log = structlog.stdlib.get_logger(__name__)
 class TargetMessage(msgspec.Struct, frozen=True, rename="pascal"):
     """Asks a node's worker to run an execution in one container.
 
-    Whoever reaches the queue may have sent it. Its ids become parts of keys and paths: they are checked.
+    Anybody with access to the queue may have sent it. Its ids become parts of keys and paths, so they are
+    checked.
     """
 
     job_id: Annotated[str, Meta(pattern=_JOB_ID)]
     # When it was accepted, in seconds.
     executor_id: Annotated[str, Meta(pattern=_EXECUTOR_ID)]
     container_id: Annotated[str, Meta(pattern=_CONTAINER_ID)]
-    # Whose turn it is depends on this, and nothing else does. Messages of before have none.
+    # Only whose turn it is depends on this. Messages of older versions have none.
     app_name: Annotated[str, Meta(max_length=128)] = ""
 
     @property
     def ids(self) -> tuple[str, str, str]:
-        """Which target it is; its messages may differ in the rest."""
+        """Which target it is. Messages of one target may differ in the rest."""
         return self.job_id, self.executor_id, self.container_id
 
 
 class Received(msgspec.Struct, frozen=True):
     """A message in our hands; `receipt` deletes or extends it.
 
-    A message that is delivered again has the same `id` and another receipt. A target's second message,
-    which SQS or upkeep may bring about, has another `id`.
+    A message that is delivered again has the same `id` and another receipt. A target may have a second
+    message, by SQS or by upkeep: that one has another `id`.
     """
 
     target: TargetMessage
@@ -79,7 +80,7 @@ class SendFailed(Exception):
 
 
 def queue_name(node_id: str) -> str:
-    """The name of a node's queue: readable where SQS allows it (engine IDs hold colons)."""
+    """The name of a node's queue: readable if SQS allows it (engine IDs have colons)."""
     name = f"{settings.prefix}-node-{node_id.replace(':', '-')}"
     if re.fullmatch(r"[A-Za-z0-9_-]{1,80}", name):
         return name
@@ -87,10 +88,10 @@ def queue_name(node_id: str) -> str:
 
 
 def ensure_queue(node_id: str) -> str:
-    """Makes the node's queue if it is not there; returns its URL.
+    """Makes the node's queue if there is none; returns its URL.
 
-    One that is there stays as it is: who may change a queue may give it to others. `make deploy` brings
-    all queues up to date.
+    A queue that exists stays as it is: a worker with the right to change queues could open them to
+    others. `make deploy` brings all queues up to date.
     """
     sqs, name = client("sqs"), queue_name(node_id)
     try:
@@ -115,7 +116,7 @@ def make_attributes(dead_letter_queue_arn: str) -> dict[str, str]:
 def send(messages: Iterable[tuple[str, TargetMessage]]) -> None:
     """Sends each message to its queue's URL, in batches, several requests at a time.
 
-    Raises SendFailed where SQS refused some of them; the others are on their way.
+    Raises SendFailed if SQS refused some of them; the others are on their way.
     """
     by_queue: dict[str, list[TargetMessage]] = defaultdict(list)
     for url, message in messages:
@@ -138,7 +139,7 @@ def send(messages: Iterable[tuple[str, TargetMessage]]) -> None:
     reraise=True,
 )
 def _send_batch(url: str, messages: list[TargetMessage]) -> None:
-    """Sends up to ten messages to one queue, and those that SQS refused again; empties the list."""
+    """Sends up to ten messages to one queue, and again those that SQS refused; empties the list."""
     entries = [
         {"Id": str(index), "MessageBody": msgspec.json.encode(message).decode()}
         for index, message in enumerate(messages)
@@ -165,14 +166,14 @@ def receive(url: str, at_most: int, wait: int) -> list[Received]:
 
 def _decode(message: dict[str, Any]) -> Received | None:
     target = decode(message["Body"])
-    if target is None:  # Left alone, it ends in the dead-letter queue.
+    if target is None:  # Nobody deletes it, so it ends in the dead-letter queue.
         return None
     first = message["Attributes"]["ApproximateReceiveCount"] == "1"
     return Received(target, message["MessageId"], message["ReceiptHandle"], first)
 
 
 def decode(body: str) -> TargetMessage | None:
-    """The message that the body holds, None where it is none of ours."""
+    """The message in the body; None if it is not one of ours."""
     try:
         return msgspec.json.decode(body, type=TargetMessage)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -181,14 +182,14 @@ def decode(body: str) -> TargetMessage | None:
 
 
 def delete(url: str, receipt: str) -> None:
-    """Takes a message off its queue for good."""
+    """Deletes a message from its queue."""
     client("sqs").delete_message(QueueUrl=url, ReceiptHandle=receipt)
 
 
 def hold(url: str, receipts: list[str], seconds: int = VISIBILITY_SECONDS) -> list[str]:
-    """Keeps up to ten messages invisible for so many more seconds (0: visible at once).
+    """Keeps up to ten messages invisible for this many more seconds (0: makes them visible at once).
 
-    Returns why SQS refused the refused ones, such as a receipt that no longer counts.
+    Returns the codes with which SQS refused some of them, such as for a receipt that no longer counts.
     """
     entries = [
         {"Id": str(index), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
@@ -206,7 +207,7 @@ def count_waiting(url: str) -> int:
 
 
 def split_into_batches(items: Iterable[_T]) -> Iterator[list[_T]]:
-    """The items in lists of what SQS takes at once."""
+    """The items in lists of as many as SQS takes at once."""
     iterator = iter(items)
     while batch := list(islice(iterator, MAX_BATCH)):
         yield batch

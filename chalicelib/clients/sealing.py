@@ -1,7 +1,7 @@
 """Secret arguments: sealed one by one with KMS, shown as masks, opened only where they are used.
 
-Each is a ciphertext of its own, so that an edit that keeps some of them needs no right to decrypt.
-The encryption context is the job: a ciphertext moved to another job does not open.
+Each secret has its own ciphertext, so an edit that keeps some of them needs no right to decrypt.
+The encryption context is the job: a ciphertext that is moved to another job does not open.
 """
 
 import msgspec
@@ -11,7 +11,8 @@ from chalicelib.clients.aws import client
 from chalicelib.config import settings
 from chalicelib.domain.errors import InvalidRequest, SecretsUnreadable
 
-# KMS says these for good: the key, the ciphertext or the permission is gone. Others are worth a retry.
+# With these, KMS refuses for good: the key, the ciphertext or the permission is gone. Others are worth a
+# retry.
 _FINAL = frozenset(
     {
         "AccessDeniedException",
@@ -52,7 +53,7 @@ def seal(job_id: str, plain: str) -> Sealed:
 def open_sealed(job_id: str, sealed: Sealed) -> str:
     """The secret in plain text.
 
-    Raises SecretsUnreadable where KMS refuses for good.
+    Raises SecretsUnreadable if KMS refuses for good.
     """
     if not sealed.ciphertext:
         return ""
@@ -74,11 +75,11 @@ def mask(sealed: Sealed) -> str:
 
 
 def merge(job_id: str, stored: list[Sealed], sent: list[str]) -> list[Sealed]:
-    """The secrets of an edited job: what was sent, its masks replaced by the stored secrets.
+    """The secrets of an edited job: what was sent, with stored secrets in the place of masks.
 
-    Each mask takes the first stored secret of its length that no mask before it took.
-    Raises InvalidRequest for a mask that matches none, naming its index, and for too many bytes in
-    the kept and the new ones together; nothing is sealed then.
+    Each mask takes the first stored secret of its length that no earlier mask took.
+    Raises InvalidRequest, before anything is sealed, for a mask that matches no secret (it names the
+    index), and if the kept and the new secrets together have too many bytes.
     """
     left = list(stored)
     kept = [_take(left, mask, index) for index, mask in enumerate(sent)]
@@ -102,13 +103,13 @@ def _take(left: list[Sealed], sent: str, index: int) -> Sealed | None:
 
 
 def require_size(size: int) -> None:
-    """Raises InvalidRequest where a job's secrets have more bytes (UTF-8) together than allowed."""
+    """Raises InvalidRequest if a job's secrets together have more bytes (UTF-8) than allowed."""
     if size > MAX_BYTES:
         raise InvalidRequest(f"SecretArgs must have at most {MAX_BYTES} bytes together, not {size}")
 
 
 def pack(secrets: list[Sealed]) -> bytes | None:
-    """The secrets as one stored value; None where there are none."""
+    """The secrets as one stored value; None if there are none."""
     return msgspec.msgpack.encode(secrets) if secrets else None
 
 

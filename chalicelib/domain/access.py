@@ -18,7 +18,7 @@ class Permission(StrEnum):
 
 
 class Role(StrEnum):
-    """What a token is for; each may do what the one before it may, and more."""
+    """What a token is for. Each role may do what the one before it may, and more."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -33,21 +33,21 @@ GRANTS = {
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """Who sent a request: what its token is good for."""
+    """Who sent a request, and what its token allows."""
 
     name: str
     # The first characters of the token's hash: names need not be unique.
     token_id: str
     role: Role
-    # The applications that the token is bound to; none: it is good for all.
+    # The applications that the token is bound to; none: it is valid for all.
     apps: tuple[str, ...] = ()
     may_run_as_root: bool = False
-    # Of this request; the token's other requests have others.
+    # These two differ from request to request.
     source_ip: str = ""
     request_id: str = ""
 
     def require(self, permission: Permission) -> None:
-        """Raises Forbidden where the role has no such permission."""
+        """Raises Forbidden if the role does not have the permission."""
         if permission not in GRANTS[self.role]:
             raise Forbidden(f"the role {self.role} may not {permission}")
 
@@ -61,13 +61,13 @@ class Caller(Struct, frozen=True, kw_only=True):
             raise JobNotFound(job_id)
 
     def require_app(self, app_name: str) -> None:
-        """Raises Forbidden where a job must not be put into this application."""
+        """Raises Forbidden if the caller must not put a job into this application."""
         if not self.sees(app_name):
             bound = ", ".join(self.apps)
             raise Forbidden(f"this token is bound to {bound}; it may put no job into {app_name}")
 
     def require_root(self, privileged: bool, user: str) -> None:
-        """Raises Forbidden where the command runs as root and the token has no right to that."""
+        """Raises Forbidden if the command runs as root and the token does not have that right."""
         if (privileged or is_root(user)) and not self.may_run_as_root:
             raise Forbidden(
                 "a job that is Privileged or whose User is root needs a token with the right to run "

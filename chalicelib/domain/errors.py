@@ -20,7 +20,7 @@ class InvalidRequest(AppjobsError):
 
 
 class UnsupportedType(AppjobsError):
-    """The body is of another type than JSON; the message says which."""
+    """The body's type is not JSON; the message says which it is."""
 
     id = "invalid_request"
     status = 415
@@ -34,14 +34,14 @@ class NameTaken(AppjobsError):
 
 
 class Unauthorized(AppjobsError):
-    """The request tells no token; the message says how to send one."""
+    """The request has no token; the message says how to send one."""
 
     id = "unauthorized"
     status = 401
 
 
 class Forbidden(AppjobsError):
-    """The token is not good for this; the message says which right is missing."""
+    """The token does not allow this; the message says which right is missing."""
 
     id = "forbidden"
     status = 403
@@ -62,18 +62,18 @@ class ExecutionNotFound(AppjobsError):
 
 
 class ContainerNotFound(AppjobsError):
-    """The container is no target of the execution; the message is the ContainerId."""
+    """The container is not a target of the execution; the message is the ContainerId."""
 
     id = "container_id_not_found"
     status = 404
 
 
 class SecretsUnreadable(AppjobsError):
-    """The key that sealed a job's secrets refuses to open them."""
+    """KMS refuses to open a job's secrets."""
 
 
 class TryAgain(AppjobsError):
-    """Others changed the same items at the same time, more often than we were willing to retry."""
+    """Others changed the same items at the same time, more often than we retry."""
 
 
 def require(holds: bool, message: str) -> None:

@@ -2,12 +2,13 @@
 
 import unicodedata
 
-# Embeddings, overrides and isolates: they show the rest of a line in another order than it has.
+# Embeddings, overrides and isolates: they show the rest of a line in an order that it does not have.
 _REORDER = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _CONTROL = frozenset(("Cc", "Zl", "Zp"))
-# Letters and symbols by their category, which show nothing: fillers, and the empty pattern of braille.
+# By their category these are letters and symbols, but they show nothing: fillers, and braille's empty
+# pattern.
 _EMPTY = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-# Marks alone stand on nothing.
+# A mark without a letter shows nothing of its own.
 _UNSEEN = ("Z", "M", "Cc", "Cf")
 
 
@@ -17,7 +18,7 @@ def normalize(text: str) -> str:
 
 
 def find_fault(text: str) -> str | None:
-    """What is wrong with a name, to be read after the field's name; None: nothing."""
+    """What is wrong with a name, as the end of a sentence that begins with the field; None: nothing."""
     for character in text:
         if unicodedata.category(character) in _CONTROL:
             return f"must have no control characters, and has U+{ord(character):04X}"

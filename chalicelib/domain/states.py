@@ -47,7 +47,7 @@ class Meaning:
 _BEFORE = frozenset({Status.CREATE_FAILED})
 _AFTER = frozenset({Status.RUNNING_FAILED})
 
-# Whoever decides by what a reason means asks this table: a new reason is a row here.
+# Code that decides by what a reason means asks this table. A new reason is a row here.
 MEANINGS = {
     Reason.NODE_UNKNOWN: Meaning(statuses=_BEFORE, may_have_run=False),
     Reason.EXPIRED: Meaning(statuses=_BEFORE | _AFTER, may_have_run=False),
@@ -70,7 +70,8 @@ MEANINGS = {
     Reason.LOST: Meaning(statuses=_AFTER, may_have_run=True),
 }
 
-# STARTING is the absence of a result, so it is no key here: the first write of a result is a creation.
+# A target is STARTING while it has no result, so that is not a key here: the first write makes the
+# result.
 MOVES: dict[Status, frozenset[Status]] = {
     Status.CREATED: frozenset({Status.RUNNING, Status.FINISHED, Status.RUNNING_FAILED}),
     Status.RUNNING: frozenset({Status.FINISHED, Status.RUNNING_FAILED}),
@@ -85,10 +86,10 @@ def sources(target: Status) -> list[Status]:
 
 
 def repeated_message(first: str) -> str:
-    """What is said of a target whose container is another target's; `first` is how that one spells it."""
+    """The message of a target whose container is another target's; `first` is how that one spells it."""
     return f"this container is the target {first} already; name each container once"
 
 
 def expired_message(deadline: int) -> str:
-    """What is said of a target that nobody took up in time; `deadline` in seconds."""
+    """The message of a target that nobody took up in time; `deadline` in seconds."""
     return f"no worker took this target up within {deadline} s; it will not run"

@@ -1,19 +1,19 @@
 """Splits a command into words as a POSIX shell does (XCU 2.2 and 2.3), without any expansion. Pure.
 
 Backslash, quotes, line continuation and comments mean what they mean to a shell. What a shell would
-expand (`$`, a backquote, `*`, `~`) or take for an operator (`|`, `;`, `&`, `<`, `>`, parentheses) is an
-ordinary character here, and an unquoted newline separates words as a blank does.
+expand (`$`, a backquote, `*`, `~`) or read as an operator (`|`, `;`, `&`, `<`, `>`, parentheses) is an
+ordinary character here. An unquoted newline separates words as a blank does.
 """
 
 import re
 
 _QUOTED = r"""\\(.)|'([^']*)'|"((?:[^"\\]|\\.)*)\""""
 _PART = re.compile(_QUOTED, re.DOTALL)
-# What stands between words, then a word. A comment begins where a word would.
+# What separates words, then a word. A comment begins where a word could begin.
 _STEP = re.compile(
     rf"""(?:[ \t\n]|\\\n|#[^\n]*)*(?P<word>(?:{_QUOTED}|[^ \t\n\\'"])+)?""", re.DOTALL
 )
-# Before any other character a backslash within double quotes stands for itself.
+# Within double quotes, a backslash before any other character is an ordinary character.
 _ESCAPED = re.compile(r'\\(?:([$`"\\])|\n)')
 _OPEN = {
     "'": "it ends within single quotes; close them",

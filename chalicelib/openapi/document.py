@@ -1,6 +1,6 @@
-"""The OpenAPI document: a table of the routes, and the very shapes that check their requests.
+"""The OpenAPI document: a table of the routes, and the same shapes that check their requests.
 
-A new route is a row here. A test tells where one is missing, or is no route any more.
+A new route is a row here. A test fails if a row is missing, or if its route is gone.
 """
 
 import re
@@ -33,9 +33,9 @@ Json = dict[str, Any]
 
 _DESCRIPTION = """\
 Runs commands in the containers of applications on a Docker Swarm. Unknown keys of a request are ignored,
-and `null` is the same as leaving a key out. Every answer has the header `X-Request-Id`, which stands in
+and `null` is the same as leaving a key out. Every answer has the header `X-Request-Id`, which is in
 the API's log too. A body of 401 and 403 may be the gateway's own. HEAD answers as GET does, without the
-body. A path that is no route is a 404, id `route_not_found`; another method is a 405 with `Allow`."""
+body. A path that is not a route is a 404, id `route_not_found`; another method is a 405 with `Allow`."""
 _PATH_PARAMETERS = {"job_id": "The JobId.", "executor_id": "The ExecutorId."}
 
 
@@ -89,7 +89,7 @@ _LOG = {
 
 _GATEWAYS = {
     401: {"description": "No token came with the request.", **_content({"type": "object"})},
-    403: {"description": "The token is not good for this.", **_content({"type": "object"})},
+    403: {"description": "The token does not allow this.", **_content({"type": "object"})},
 }
 
 OPERATIONS = (
@@ -103,7 +103,7 @@ OPERATIONS = (
                 **_content({"type": "array", "items": _ref(JobAnswer)}),
             }
         },
-        query=(_parameter("query", "AppName", "Those of this application alone.", False),),
+        query=(_parameter("query", "AppName", "Only those of this application.", False),),
         errors=(InvalidRequest,),
     ),
     Operation(
@@ -154,7 +154,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/api/jobs/{job_id}/log/{executor_id}",
-        "The whole log of one target, as it stands",
+        "The whole log of one target, as it is now",
         _LOG,
         query=(_parameter("query", "ContainerId", "The target's container."),),
         errors=(InvalidRequest, JobNotFound, ExecutionNotFound, ContainerNotFound),
@@ -194,7 +194,7 @@ def document() -> Json:
     return {
         "openapi": "3.1.0",
         "info": {"title": "appjobs", "version": "1", "description": _DESCRIPTION},
-        # Relative to where the document is: a gateway has its stage's name before `/api`.
+        # Relative to the document: a gateway has its stage's name before `/api`.
         "servers": [{"url": ".."}],
         "security": [{"bearer": []}],
         "paths": paths,

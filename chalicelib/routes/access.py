@@ -15,22 +15,22 @@ from chalicelib.services import tokens
 
 log = structlog.stdlib.get_logger(__name__)
 
-# How long API Gateway goes on believing what the authorizer said of a token: a revoked one works for so
-# many seconds more. `make run` asks each time.
+# API Gateway keeps the authorizer's answer this long: a revoked token still works for that time. `make
+# run` asks each time.
 CACHE_SECONDS = 60
 View = Callable[..., Response]
 
 
 def authorize(request: AuthRequest) -> AuthResponse:
-    """Lets a good token through to all routes, with its caller as context.
+    """Lets a valid token through to all routes, with its caller as context.
 
     The gateway keeps this answer for all of a token's requests, whatever their route. So it cannot depend
-    on the route: what the caller may do there, `needs` says.
+    on the route: `needs` checks what the caller may do there.
     """
     try:
         caller = tokens.authenticate(request.token)
     except (Unauthorized, Forbidden) as refusal:
-        # The first one only if the gateway's look at the token's form differs from ours.
+        # Unauthorized comes only if the gateway and we differ about what a token looks like.
         log.warning("refused", reason=refusal.message)
         return AuthResponse(routes=[], principal_id="nobody")
     # ASCII: the gateway passes the context on as it would a header.
@@ -41,7 +41,7 @@ def authorize(request: AuthRequest) -> AuthResponse:
 def guard(app: Chalice, authorizer: ChaliceAuthorizer) -> None:
     """Puts the authorizer before every route that the app has so far.
 
-    Raises TypeError where a route does not say what it `needs`: anybody could use it.
+    Raises TypeError if a route does not say what it `needs`: everybody could use it.
     """
     for path, methods in app.routes.items():
         for route in methods.values():
@@ -51,7 +51,7 @@ def guard(app: Chalice, authorizer: ChaliceAuthorizer) -> None:
 
 
 def needs(permission: Permission, routes: Blueprint) -> Callable[[View], View]:
-    """Declares what a view's caller must be allowed, and hands the caller to it as first argument."""
+    """Declares which permission a view needs, and passes the caller to it as first argument."""
 
     def declare(view: View) -> View:
         @functools.wraps(view)

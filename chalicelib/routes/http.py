@@ -1,4 +1,4 @@
-"""What every route shares: errors become answers here, in one place, and each request has an id."""
+"""What every route shares: here errors become answers, and each request gets an id."""
 
 import base64
 import functools
@@ -19,16 +19,17 @@ log = structlog.stdlib.get_logger(__name__)
 
 View = Callable[..., Response]
 _JSON = {"Content-Type": "application/json"}
-# No program should guess another type, and no cache keep what only its caller may see.
+# No program should guess another type, and no cache should keep what only the caller may see.
 _ON_ALL = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-# What Lambda answers at the most, the body written as a JSON string once more; and room for headers.
+# The largest answer of a Lambda, with the body written as a JSON string once more, and with room for
+# headers.
 _LARGEST_BYTES = 6_291_556 - 8192
 
 
 class Bytes(Response):  # type: ignore[misc]
-    """An answer of any bytes. It travels to the gateway in base64; JSON must not, it grows by a third.
+    """An answer of any bytes. It travels to the gateway in base64. JSON must not: it grows by a third.
 
-    Chalice would decide that by the type, and refuse who sends no `Accept`.
+    Chalice would decide that by the type, and would refuse a client that sends no `Accept`.
     """
 
     def to_dict(self, binary_types: list[str] | None = None) -> dict[str, Any]:
@@ -40,7 +41,7 @@ class Bytes(Response):  # type: ignore[misc]
 def answer_json(body: Any, status: int = 200, smaller: str = "ask for less") -> Response:
     """An answer in JSON, UTF-8, non-ASCII characters unescaped (chalice would escape them).
 
-    Raises InvalidRequest where Lambda could not answer it; `smaller` says how to ask for less.
+    Raises InvalidRequest if the answer is too large for Lambda; `smaller` says how to ask for less.
     """
     text = msgspec.json.encode(body).decode()
     if not _fits(text):
@@ -62,10 +63,11 @@ def read_body(request: Request) -> bytes:
 def answer_bytes(
     request: Request, content: bytes | None, headers: dict[str, str]
 ) -> Response | None:
-    """An answer with these bytes; None where that is not possible.
+    """An answer with these bytes; None if that is not possible.
 
-    The gateway takes them out of base64 for what the client accepts. What it does for a client that does
-    not say is documented nowhere, so that one gets text, which is right in any case.
+    The gateway decodes base64 for the types that the client accepts. It is documented nowhere what it
+    does for a client that does not say what it accepts. So such a client gets text, which is always
+    right.
     """
     if content is None or "accept" in request.headers:
         return None if content is None else Bytes(content, headers)
@@ -86,7 +88,7 @@ def answer_error(id: str, message: str, status: int) -> Response:
 
 
 def answers_errors(view: View) -> View:
-    """Wraps a view so that what it raises becomes an answer: domain errors theirs, all else a 500."""
+    """Wraps a view so that what it raises becomes an answer: a domain error its own, all else a 500."""
 
     @functools.wraps(view)
     def answering(*args: Any, **kwargs: Any) -> Response:
@@ -129,7 +131,7 @@ def add_context(request: Request, get_response: Callable[[Request], Response]) -
 
 
 def _in_our_words(response: Response) -> Response:
-    """Chalice refuses a method with a body of its own shape."""
+    """Chalice refuses a method with a body that is not of our shape."""
     if isinstance(response.body, dict) and "Message" in response.body:
         refusal = answer_error(InvalidRequest.id, response.body["Message"], response.status_code)
         response.body = refusal.body

@@ -21,14 +21,14 @@ class AuditRequest(Struct, kw_only=True):
     JobId: Annotated[str, Meta(max_length=36)] | None = None
     Since: _Seconds | None = None
     Until: _Seconds | None = None
-    # Where the page before ended.
+    # The end of the page before.
     Next: str | None = None
 
     def check(self) -> None:
-        """Raises InvalidRequest for a Next that is none; brings the name into its one form."""
+        """Raises InvalidRequest for a Next that no page has; normalizes the name."""
         require(
             self.Next is None or _NEXT.fullmatch(self.Next) is not None,
-            "Next must be the Next of the page before, as it stands there",
+            "Next must be exactly the Next of the page before",
         )
         self.AppName = self.AppName and labels.normalize(self.AppName.strip())
 
@@ -62,7 +62,7 @@ class AuditAnswer(Struct, kw_only=True, omit_defaults=True):
 
 
 class AuditPage(Struct):
-    """Entries, the newest first; Next asks for those after them, null: there are none."""
+    """Entries, the newest first. Next asks for those after them; null: there are none."""
 
     Entries: list[AuditAnswer]
     Next: str | None = None

@@ -20,7 +20,7 @@ _NodeId = Annotated[
         min_length=1,
         max_length=80,
         extra_json_schema={"pattern": f"^{_NODE_ID.pattern}$"},
-        description="The Swarm NodeID, or the engine's ID where it is in no swarm.",
+        description="The Swarm NodeID, or the engine's ID if it is in no swarm.",
     ),
 ]
 _ContainerId = Annotated[
@@ -46,7 +46,7 @@ class StartRequest(Struct):
     Target: Annotated[list[Target], Meta(min_length=1, max_length=MAX_TARGETS)]
 
     def check(self) -> None:
-        """Raises InvalidRequest for an id that can be none, and where a container stands twice."""
+        """Raises InvalidRequest for what cannot be an id, and for a container that is listed twice."""
         seen = set()
         for index, target in enumerate(self.Target):
             require(
@@ -61,7 +61,7 @@ class StartRequest(Struct):
             )
             require(
                 target.ContainerId not in seen,
-                f"Target[{index}].ContainerId {target.ContainerId} stands twice; name it once",
+                f"Target[{index}].ContainerId {target.ContainerId} is listed twice; name it once",
             )
             seen.add(target.ContainerId)
 
@@ -72,10 +72,10 @@ class ExecutionAnswer(Struct):
     JobId: JobId
     ExecutorId: ExecutorId
     CreateTime: Time
-    # As they were stored: plain dicts, which need no check.
+    # As they are stored: plain dicts, which need no check.
     Target: list[dict[str, str]]
-    # Each in one of the shapes of RESULTS. They are built as plain dicts, since whatever fields an
-    # engine's inspect has are handed on.
+    # Each has one of the shapes of RESULTS. They are built as plain dicts, since all fields of an
+    # engine's inspect are passed on, whatever they are.
     Result: list[dict[str, Any]]
     Total: Annotated[int, Meta(description="Targets.")]
     Succeeded: Annotated[int, Meta(description="Targets that ended with exit code 0.")]

@@ -74,7 +74,7 @@ class JobRequest(Struct, kw_only=True):
             Meta(
                 max_length=MAX_SECRETS,
                 description="Each is one argument after those of Cmd; 3 KiB together. In an edit, "
-                "absent: the stored ones stay; an element of `*` alone: the stored one of that length.",
+                "absent: the stored ones stay; an element of `*` only: the stored one of that length.",
             ),
         ]
         | UnsetType
@@ -87,14 +87,14 @@ class JobRequest(Struct, kw_only=True):
                 ge=0,
                 le=MAX_LOG_BYTES,
                 description="How much output each target's log takes, beside the last MiB; it lowers the "
-                "worker's own limit. 0: the worker's alone. In an edit, absent: the stored one stays.",
+                "worker's own limit. 0: only that one. In an edit, absent: the stored one stays.",
             ),
         ]
         | UnsetType
     ) = UNSET
 
     def check(self) -> None:
-        """Raises InvalidRequest for what the types do not tell; brings names into their one form."""
+        """Raises InvalidRequest for what the types cannot check; normalizes names."""
         self.AppName = _label("AppName", self.AppName.strip(), 128)
         self.Name = _label("Name", self.Name.strip(), 64)
         if self.ServiceName:
@@ -133,7 +133,7 @@ class JobAnswer(Struct):
         list[Annotated[str, Meta(pattern=r"^\**$")]],
         Meta(description="As many `*` as the secret has characters."),
     ]
-    LogBytes: Annotated[int, Meta(description="0: the worker's own limit alone.")]
+    LogBytes: Annotated[int, Meta(description="0: only the worker's own limit.")]
     Executors: Annotated[list[ExecutorId], Meta(description="Its starts, the oldest first.")]
 
 

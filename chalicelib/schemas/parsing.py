@@ -44,9 +44,9 @@ def parse(body: bytes, shape: type[T]) -> T:
 
 
 def _known(body: bytes, shape: type[Struct]) -> bytes:
-    """An object of those of the body's keys that the shape has, but for nulls, which are as absent.
+    """The body with only the keys that the shape has, and without nulls, which mean absent.
 
-    Whatever the others hold is not read, so a number that is too large for us may stand there.
+    The values of other keys are not read, so they may hold a number that is too large for us.
     """
     text = body.removeprefix(codecs.BOM_UTF8)
     text.decode()  # what is skipped would not be checked

@@ -40,8 +40,8 @@ class ProcessConfig(TypedDict):
 class Dropped(TypedDict):
     """What a log that became too long lacks."""
 
-    Bytes: Annotated[int, Meta(ge=1, description="So many bytes are missing.")]
-    After: Annotated[int, Meta(ge=1, description="After so many bytes of the log.")]
+    Bytes: Annotated[int, Meta(ge=1, description="This many bytes are missing.")]
+    After: Annotated[int, Meta(ge=1, description="After this many bytes of the log.")]
 
 
 class _Output(_Result):
@@ -57,7 +57,7 @@ class _Output(_Result):
 
 
 class FinishedResult(_Output):
-    """The engine reported an exit code; all fields of its own exec inspect stand here too."""
+    """The engine reported an exit code; all fields of its own exec inspect are here too."""
 
     Status: Literal["FINISHED"]
     ID: str

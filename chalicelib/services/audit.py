@@ -11,14 +11,14 @@ from chalicelib.schemas.audit import AuditAnswer, AuditPage, AuditRequest
 from chalicelib.store.models import AuditEntry, Job, Token
 
 PAGE_ENTRIES = 100
-# Entries read for a page at the most, those that are filtered out included.
+# At most this many entries are read for a page, those that are filtered out included.
 MAX_READ_ENTRIES = 5000
 DAY_SECONDS = 86_400
-# Days read for a page at the most: each is a query, and most of a long span may have no entries.
+# At most this many days are read for a page: each is a query, and most days may have no entries.
 MAX_DAYS = 60
-# How far back the entries are searched where the request does not say.
+# How far back the entries are searched if the request does not say.
 _SEARCHED_SECONDS = 30 * DAY_SECONDS
-# The clock of who wrote the newest entry may be ahead of ours.
+# The clock of the Lambda that wrote the newest entry may be ahead of ours.
 _CLOCKS_DIFFER_SECONDS = 60
 _SHOWN = (
     "Action",
@@ -83,7 +83,7 @@ def _entry(**what: Any) -> AuditEntry:
 def read_page(caller: Caller, request: AuditRequest) -> AuditPage:
     """The newest entries that the caller may see and the request asks for.
 
-    A page may hold fewer than there are, also none: there are more as long as it has a Next.
+    A page may have fewer entries than there are, even none: there are more as long as it has a Next.
     """
     since, before = _span(request)
     # One query finds all that was done to a job.
@@ -102,7 +102,7 @@ def read_page(caller: Caller, request: AuditRequest) -> AuditPage:
 
 
 def _span(request: AuditRequest) -> tuple[str, str]:
-    """Where the entries that are asked for begin and end, within those that are kept."""
+    """The moments between which the request asks for entries, within those that are kept."""
     now = time.time()
     newest = now + _CLOCKS_DIFFER_SECONDS
     until = newest if request.Until is None else min(request.Until, newest)

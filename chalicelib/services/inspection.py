@@ -46,7 +46,7 @@ def inspect_execution(caller: Caller, job_id: str, executor_id: str) -> Executio
 
 
 class Log(Struct):
-    """A target's log: itself, unless it is a long one, and a link to it, if anything of it is stored."""
+    """A target's log: its content unless it is long, and a link to it if anything of it is stored."""
 
     filename: str
     content: bytes | None
@@ -83,7 +83,7 @@ def _filename(executor_id: str, container_id: str) -> str:
 
 
 def _get(caller: Caller, job_id: str, executor_id: str) -> Execution:
-    """The execution, if the caller sees its application; also of a job that is deleted or moved since."""
+    """The execution, if the caller sees its application, even if its job was deleted or moved since."""
     parse_job_id(job_id)
     try:
         execution = _get_stored(job_id, executor_id)
@@ -98,14 +98,14 @@ def _get(caller: Caller, job_id: str, executor_id: str) -> Execution:
 
 def _get_stored(job_id: str, executor_id: str) -> Execution:
     execution = store.executions.get_execution(job_id, parse_executor_id(executor_id))
-    # DynamoDB deletes what expired some days later, results and executions in any order.
+    # DynamoDB deletes what expired some days later, and results and executions in any order.
     if execution.ExpiresAt < time.time():
         raise ExecutionNotFound(executor_id)
     return execution
 
 
 def _show(target: dict[str, str], result: Result) -> dict[str, Any]:
-    """A result as the contract has it: the engine's own fields flat beside ours."""
+    """A result as the contract has it: the engine's own fields beside ours."""
     shown: dict[str, Any] = {**(result.Inspect or {}), **target, "Status": result.Status}
     for name in ("ID", "E", "Reason", "StartTime", "EndTime", "OutputIncomplete", "OutputDropped"):
         value = getattr(result, name)
@@ -122,7 +122,7 @@ def _show(target: dict[str, str], result: Result) -> dict[str, Any]:
 
 
 def _whole_characters(output: bytes, cut: bool) -> bytes:
-    """The output without the rest of a character that its cut went through."""
+    """The output without the rest of a character that was cut in two."""
     if not cut:
         return output
     return re.sub(rb"\A[\x80-\xbf]{1,3}", b"", output)

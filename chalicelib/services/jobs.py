@@ -52,7 +52,7 @@ def create_job(caller: Caller, request: JobRequest) -> JobAnswer:
 
 
 def edit_job(caller: Caller, job_id: str, request: JobRequest) -> JobAnswer:
-    """Replaces a job; masks among its secrets stand for the stored ones.
+    """Replaces a job; masks among its secrets mean the stored ones.
 
     Raises JobNotFound, NameTaken, Forbidden, and InvalidRequest for a mask that matches no secret.
     """
@@ -114,14 +114,14 @@ def _moves(job: Job) -> list[list[str]]:
 
 
 def _changes(job: Job, request: JobRequest, secrets_changed: bool) -> dict[str, Any]:
-    """What the audit notes of an edit: the names of the changed fields, and where a job was before."""
+    """What the audit notes of an edit: the names of the changed fields, and the application before it."""
     changed = [name for name in FIELDS if getattr(request, name) not in (UNSET, getattr(job, name))]
     moved = {"MovedFrom": job.AppName} if "AppName" in changed else {}
     return {"Fields": changed + ["SecretArgs"] * secrets_changed, **moved}
 
 
 def _apply(request: JobRequest, job: Job, sealed: list[sealing.Sealed]) -> None:
-    """Sets the job's fields; one that may be left out stays as it is if it is."""
+    """Sets the job's fields. A field that may be left out, and is, stays as it is."""
     for name in FIELDS:
         sent = getattr(request, name)
         if sent is not UNSET:

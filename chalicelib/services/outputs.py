@@ -6,16 +6,16 @@ import msgspec
 
 from chalicelib.schemas.executions import ExecutionAnswer
 
-# The contract's limit is 5 MB, Lambda's 6 MB with the answer written as a JSON string once more. So
-# what is counted is the size after that second writing, where a line feed takes three bytes.
+# The contract's limit is 5 MB. Lambda's is 6 MB with the answer written as a JSON string once more. So
+# the size after that second writing is counted, in which a line feed takes three bytes.
 MAX_ANSWER_BYTES = 4_900_000
-# In characters, of up to seven bytes each; what a thousand results have room for beside the rest.
+# In characters, of up to seven bytes each: a thousand results have room for these beside the rest.
 _LONGEST_ERROR = 400
 _LONGEST_NAME = 100
 
 
 def shorten(answer: ExecutionAnswer) -> None:
-    """Shortens the outputs to their ends, all to the same size at the most, so that the answer fits.
+    """Shortens the outputs to their ends, each to the same size at most, so that the answer fits.
 
     If it is too long even without any output (a thousand long commands or errors), errors are cut,
     and the arguments that the engine repeats in each result go too: `ArgumentsTruncated` says so.

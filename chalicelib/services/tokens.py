@@ -20,20 +20,20 @@ from chalicelib.store.models import AuditEntry, Token
 log = structlog.stdlib.get_logger(__name__)
 
 MAX_DAYS = 366
-# Tells what it is where somebody finds one, also to programs that search for leaked secrets.
+# Whoever finds a token sees what it is. So do programs that search for leaked secrets.
 _MARK = "ajt_"
 _RANDOM_BYTES = 32
 _HEADER = re.compile(rf"(?i:bearer) +({_MARK}[\w-]{{43}}) *", re.ASCII)
 _ID_LENGTH = 12
 # API Gateway takes at most 8 KB from an authorizer; characters of other scripts take six bytes there.
 _MAX_APPS_BYTES = 4096
-# Who lists tokens wants to know which are in use, not to the second.
+# A list of tokens shows which are in use. That need not be exact to the second.
 _USE_NOTED_SECONDS = 300
 _DAY_SECONDS = 86_400
 
 
 class NewToken(Struct, kw_only=True):
-    """What a token that is to be made is good for."""
+    """What a new token allows."""
 
     name: str
     role: Role
@@ -54,8 +54,8 @@ class NewToken(Struct, kw_only=True):
 
 
 def create_token(actor: str, new: NewToken) -> str:
-    """Makes a token and returns it: the only time that it is seen. Raises InvalidRequest."""
-    # As the jobs' AppNames are: they are compared as they stand.
+    """Makes a token and returns it. It is never shown again. Raises InvalidRequest."""
+    # As with the jobs' AppNames: they are compared as they are.
     new.apps = sorted({labels.normalize(app.strip()) for app in new.apps})
     new.check()
     plain = _MARK + token_urlsafe(_RANDOM_BYTES)
@@ -92,7 +92,7 @@ def _entry(actor: str, action: Action, token: Token) -> AuditEntry:
 def authenticate(header: str) -> Caller:
     """Who sends this Authorization header.
 
-    Raises Unauthorized where it holds no token, Forbidden where that one is not good any more.
+    Raises Unauthorized if it has no token, Forbidden if the token is no longer valid.
     """
     shown = _HEADER.fullmatch(header)
     if not shown:
@@ -113,7 +113,7 @@ def authenticate(header: str) -> Caller:
 
 
 def id_of(token: Token) -> str:
-    """What tells tokens of one name apart; useless for who wants to guess the token."""
+    """Distinguishes tokens of one name. It does not help anybody to guess the token."""
     return str(token.Hash[:_ID_LENGTH])
 
 

@@ -1,7 +1,7 @@
-"""Looks after open executions: sends lost messages again, fails what nobody will ever end, closes what
+"""Looks after open executions: sends lost messages again, fails what nobody will end, closes what
 is over.
 
-Each write is conditional, so it may run twice at once, die anywhere, and race with workers.
+Each write is conditional. So upkeep may run twice at once, die anywhere, and race with workers.
 """
 
 import time
@@ -19,13 +19,13 @@ from chalicelib.store.models import Execution, Node, Result
 
 log = structlog.stdlib.get_logger(__name__)
 
-# A node whose worker was silent for so many seconds is gone for good. Long beside an engine's memory of
-# an exec (10 minutes): a worker that comes back later could not tell how the command ended either.
+# A node whose worker was silent this long is gone for good. An engine remembers an exec for 10 minutes
+# only: a worker that comes back later could not say how the command ended either.
 NODE_GONE_SECONDS = 3600
 # A target that was taken up has its message until its end. Only a deleted queue, or a command of more
-# than 14 days, could lose it; so it is sent again this seldom, in seconds.
+# than 14 days, could lose it. So it is sent again this seldom.
 _TAKEN_UP_RESEND_SECONDS = 3600
-# The part of the delivery deadline after which a message may have got lost, if nobody took it up.
+# If nobody took a target up within this part of the delivery deadline, its message may be lost.
 _RESENDS = 5
 _AT_ONCE = 16
 
@@ -65,12 +65,12 @@ def _look_after(execution: Execution) -> None:
 
 
 def _fail_expired(result: Result) -> bool:
-    """Makes it lasting that a target expired; False where a worker took it up after all."""
+    """Stores that a target expired; False if a worker took it up after all."""
     return store.results.add_result(result)
 
 
 def _bring_on(execution: Execution, results: list[Result]) -> None:
-    """Fails those that ran on a node that is gone, and sends the messages of the others again in time."""
+    """Fails the targets that ran on a node that is gone. Sends the others' messages again in time."""
     nodes = store.nodes.get_nodes({result.NodeId for result in results})
     for result in results:
         if _is_taken_up(result) and _is_gone(nodes.get(result.NodeId), execution):
@@ -98,7 +98,7 @@ def _is_taken_up(result: Result) -> bool:
 
 
 def _is_due(execution: Execution, result: Result) -> bool:
-    """Whether the target's message may have got lost. A second one beside the first does no harm."""
+    """Whether the target's message may be lost. A second one beside the first does no harm."""
     sent = execution.ResentTime or float(execution.ExecutorId)
     patience = (
         _TAKEN_UP_RESEND_SECONDS
@@ -109,12 +109,12 @@ def _is_due(execution: Execution, result: Result) -> bool:
 
 
 def _is_idle(node: Node | None) -> bool:
-    """Whether no message waits for the node: where some do, more would make its backlog longer."""
+    """Whether no message waits for the node. If some do, more would only make its backlog longer."""
     return node is not None and queues.count_waiting(node.QueueUrl) == 0
 
 
 def _is_gone(node: Node | None, execution: Execution) -> bool:
-    # A node that is not listed was there when the execution began.
+    # A node that is not listed existed when the execution began.
     seen = float(execution.ExecutorId) if node is None else node.Heartbeat
     return time.time() - seen > NODE_GONE_SECONDS
 
@@ -127,7 +127,7 @@ def _fail_lost(result: Result, message: str) -> None:
 
 def _close(execution: Execution, results: list[Result]) -> None:
     succeeded = sum(has_succeeded(result.Status, result.Inspect) for result in results)
-    # A target that never ran has no end of its own.
+    # A target that never ran has no EndTime.
     ended = max(float(result.EndTime or execution.ExecutorId) for result in results)
     if store.executions.close_execution(execution, succeeded, len(results) - succeeded, ended):
         log.info("closed", job_id=execution.JobId, executor_id=execution.ExecutorId)

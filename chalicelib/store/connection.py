@@ -4,9 +4,9 @@ from chalicelib.store.models import Execution, Node, Result
 
 
 def connect() -> None:
-    """Makes the clients of those tables that several threads are about to use.
+    """Makes the clients of the tables that several threads will use.
 
-    PynamoDB makes one when it is first needed: many threads at that moment make as many, of 10 MB each.
+    PynamoDB makes a client when it is first needed. Many threads at that moment make many, of 10 MB each.
     """
     for model in (Execution, Result, Node):
         _ = model._get_connection().connection.client

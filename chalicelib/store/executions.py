@@ -19,10 +19,10 @@ from chalicelib.store.transactions import (
 
 log = structlog.stdlib.get_logger(__name__)
 
-# The starts that a job lists at the most: one every four minutes of the default retention period. It
-# bounds the item to half of what DynamoDB allows.
+# A job lists at most this many starts: one every four minutes of the default retention period. That
+# keeps the item below half of what DynamoDB allows.
 MAX_EXECUTORS = 10_000
-# Starts are dropped from the list this many at a time: seldom, and within what one update may hold.
+# Starts are dropped from the list this many at a time: seldom, and within the limits of one update.
 _PRUNED = 50
 _LOST_RACES = (CONDITION_FAILED, "TransactionConflictException")
 
@@ -52,12 +52,12 @@ def start_job(
 
 
 def _prune(job: Job, oldest: float) -> None:
-    """Drops starts from the front of the list, where we still see the list that we read."""
+    """Drops starts from the front of the list, if it is still the list that we read."""
     surplus = len(job.Executors) - MAX_EXECUTORS
     expired = sum(float(executor_id) < oldest for executor_id in job.Executors)
     if max(surplus, expired) < _PRUNED:
         return
-    # The list only grows at its end: where its first is as we read it, so are the others.
+    # The list only grows at its end: if its first is the one that we read, so are the others.
     unchanged = Job.Executors[0] == job.Executors[0]
     try:
         Job(job.JobId).update([Job.Executors[i].remove() for i in range(_PRUNED)], unchanged)
@@ -88,7 +88,7 @@ def note_resent(execution: Execution, when: float) -> None:
 
 
 def close_execution(execution: Execution, succeeded: int, failed: int, ended: float) -> bool:
-    """Closes an execution whose results are all final; False where another did before."""
+    """Closes an execution whose results are all final; False if another turn did before."""
     closing: list[Action] = [
         Execution.Total.set(succeeded + failed),
         Execution.Succeeded.set(succeeded),

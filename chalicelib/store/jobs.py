@@ -9,12 +9,12 @@ from chalicelib.domain.errors import JobNotFound, NameTaken
 from chalicelib.store.models import COMMAND, AuditEntry, Job, JobName
 from chalicelib.store.transactions import Parts, note, transaction, until_settled
 
-# DynamoDB refuses to look for a longer key, or an empty one. Not all emulators do: some find nothing.
+# DynamoDB refuses to look for a longer or an empty key. Some emulators do not refuse; they find nothing.
 _KEY_BYTES = 2048
 
 
 def get_job(job_id: str) -> Job:
-    """The job as it stands now. Raises JobNotFound."""
+    """The job as it is now. Raises JobNotFound."""
     try:
         return Job.get(job_id, consistent_read=True)
     except DoesNotExist:

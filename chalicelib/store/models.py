@@ -1,4 +1,4 @@
-"""The DynamoDB tables. Attributes only: what is written when, and on what condition, is `store`'s.
+"""The DynamoDB tables. Only attributes: the other modules say what is written when, on which condition.
 
 Attributes have the API's names, so the PascalCase here is not a slip.
 """
@@ -25,7 +25,7 @@ OPEN = "open"
 
 
 class _Meta:
-    # As `aws` has them: retries are botocore's, with jitter.
+    # As in `clients.aws`: botocore retries, with jitter.
     max_retry_attempts = TRIES - 1
     connect_timeout_seconds = CONNECT_SECONDS
     read_timeout_seconds = ANSWER_SECONDS
@@ -33,7 +33,7 @@ class _Meta:
 
 
 class _OptionalText(UnicodeAttribute):
-    """A text that is absent where it is empty: not every DynamoDB stores the empty string."""
+    """A text that is absent if it is empty: not every DynamoDB stores the empty string."""
 
     def __init__(self) -> None:
         super().__init__(null=True, default="")
@@ -62,9 +62,9 @@ class _Command(Model):
     Privileged = BooleanAttribute()
     User = _OptionalText()
     Env: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
-    # Bytes of output that a target's log takes at the most; 0: as many as the worker allows.
+    # A target's log takes at most this many bytes of output; 0: as many as the worker allows.
     LogBytes = _OptionalNumber()
-    # `secrets.pack`ed; absent if there are none.
+    # `sealing.pack`ed; absent if there are none.
     Sealed = BinaryAttribute(legacy_encoding=False, null=True)
 
 
@@ -93,7 +93,7 @@ class Job(_Command):
         table_name = f"{settings.prefix}-jobs"
 
     JobId = UnicodeAttribute(hash_key=True)
-    # Changes with every edit and with nothing else, so that starts do not disturb each other.
+    # Changes with every edit and only then, so that starts do not disturb each other.
     Revision = NumberAttribute()
     # The latest starts, in the order in which they were written.
     Executors: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
@@ -125,7 +125,7 @@ class OpenExecutions(GlobalSecondaryIndex["Execution"]):  # type: ignore[no-unty
 
 
 class Execution(_Command):
-    """One start of a job, with the job as it stood then. Only upkeep changes it."""
+    """One start of a job, with the job as it was then. Only upkeep changes it."""
 
     class Meta(_Meta):
         table_name = f"{settings.prefix}-executions"
@@ -136,14 +136,14 @@ class Execution(_Command):
     Target = JSONAttribute()
     # Nodes among the targets' that no worker had announced when the execution was accepted.
     UnknownNodes: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
-    # Whether who started it had the right to run as root.
+    # True if the caller who started it may run as root.
     MayRunAsRoot = BooleanAttribute(null=True)
-    # Whether it runs in containers of its application only: its starter was bound, or that is the rule.
+    # True if it runs only in containers of its application: its starter is bound, or the rule is on.
     OwnContainersOnly = BooleanAttribute(null=True)
     ExpiresAt = NumberAttribute()
     # OPEN until it is closed, then absent: only open executions are in the index.
     Open = UnicodeAttribute(null=True)
-    # When upkeep last sent the messages of its targets again, in seconds; absent where it never did.
+    # When upkeep last sent the messages of its targets again, in seconds; absent if it never did.
     ResentTime = NumberAttribute(null=True)
     # Written when it is closed. Succeeded (exit code 0) and Failed add up to Total.
     Total = NumberAttribute(null=True)
@@ -176,7 +176,7 @@ class Result(Model):
     OutputDropped: JSONAttribute = JSONAttribute(null=True)
     E = UnicodeAttribute(null=True)
     Reason = UnicodeAttribute(null=True)
-    # Of a container's long id: the target that has the container, if it spells it in another way.
+    # In the result of a container's long id: the target that has the container under another spelling.
     TakenBy = UnicodeAttribute(null=True)
     StartTime = NumberAttribute(null=True)
     EndTime = NumberAttribute(null=True)
@@ -198,7 +198,7 @@ class Node(Model):
 
 
 class Token(Model):
-    """What a bearer token is good for. The token itself is stored nowhere."""
+    """What a bearer token allows. The token itself is stored nowhere."""
 
     class Meta(_Meta):
         table_name = f"{settings.prefix}-tokens"
@@ -207,12 +207,12 @@ class Token(Model):
     Hash = UnicodeAttribute(hash_key=True)
     Name = UnicodeAttribute()
     Role = UnicodeAttribute()
-    # The applications that it is bound to; none: it is good for all.
+    # The applications that it is bound to; none: it is valid for all.
     Apps: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
     MayRunAsRoot = BooleanAttribute()
     CreateTime = NumberAttribute()
     ExpiresAt = NumberAttribute()
-    # Some minutes old at times: not every use is written.
+    # It may be some minutes old: not every use is written.
     LastUsed = NumberAttribute(null=True)
 
 
@@ -228,7 +228,7 @@ class AuditByJob(GlobalSecondaryIndex["AuditEntry"]):  # type: ignore[no-untyped
 
 
 class AuditEntry(Model):
-    """Who did what, when, from where. Entries are added, never changed; names of fields, never values.
+    """Who did what, when, from where. Entries are added, never changed. They name fields, never values.
 
     A partition is a day: it is read newest first, and takes a thousand entries a second, far more than
     there are changes and starts.

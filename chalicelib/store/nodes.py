@@ -6,10 +6,10 @@ from chalicelib.store.models import Node
 
 
 def announce(node: Node) -> None:
-    """Says that a worker serves this node, now; the last to say so is right, hence no condition."""
+    """Says that a worker serves this node now. The last writer is right, so the put is unconditional."""
     node.save()
 
 
 def get_nodes(node_ids: Iterable[str]) -> dict[str, Node]:
-    """Those of the nodes that a worker has announced, by NodeId."""
+    """The nodes among these that a worker has announced, by NodeId."""
     return {node.NodeId: node for node in Node.batch_get(list(node_ids), consistent_read=True)}

@@ -12,7 +12,7 @@ from chalicelib.store.transactions import try_write
 
 
 def result_key(job_id: str, executor_id: str) -> str:
-    """The key under which an execution's results lie."""
+    """The key of an execution's results."""
     return f"{job_id}/{executor_id}"
 
 
@@ -23,7 +23,7 @@ def get_results(job_id: str, executor_id: str) -> dict[str, Result]:
 
 
 def get_result(job_id: str, executor_id: str, container_id: str) -> Result | None:
-    """One target's result, None where nobody took it up."""
+    """One target's result; None if nobody took it up."""
     try:
         return Result.get(result_key(job_id, executor_id), container_id, consistent_read=True)
     except DoesNotExist:
@@ -31,18 +31,19 @@ def get_result(job_id: str, executor_id: str, container_id: str) -> Result | Non
 
 
 def add_result(result: Result) -> bool:
-    """Stores a target's first result (`CREATED`, `CREATE_FAILED`); False where there is one already.
+    """Stores a target's first result (`CREATED`, `CREATE_FAILED`); False if there is one already.
 
-    An answer may get lost and the write be retried: what we wrote ourselves does not count as another's.
+    An answer may get lost, and then the write is tried again: our own first try does not count as
+    another's.
     """
     return _put(result, Result.Status.does_not_exist() | _is_same(result))
 
 
 def take_container(result: Result, long_id: str) -> str:
-    """Makes a target the only one of its container, whose long id it does not spell out.
+    """Makes a target that does not name its container by the long id the only one of that container.
 
     Returns the target that has the container: the result's own ContainerId, or the one that was first.
-    What is written is the result of whoever spells the long id out: that target comes second.
+    It writes the result of the target that has the long id: from now on, that target comes second.
     """
     second = Result(
         result.Execution,
@@ -62,13 +63,13 @@ def take_container(result: Result, long_id: str) -> str:
 
 
 def move_result(result: Result) -> bool:
-    """Stores a result's next status; False where that is no longer this exec's to say."""
+    """Stores a result's next status; False if the result is over, or another exec's."""
     legal = Result.Status.is_in(*sources(Status(result.Status)))
     return _put(result, (Result.ID == result.ID) & legal)
 
 
 def _is_same(result: Result) -> Any:
-    """What is stored is this very write: an exec has its ID, a failure without one its time."""
+    """True of what this very write stored. An exec is known by its ID, all else by its time."""
     same = Result.Status == result.Status
     if result.ID:
         return same & (Result.ID == result.ID)

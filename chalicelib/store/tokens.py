@@ -21,7 +21,7 @@ def add_token(token: Token, entry: AuditEntry) -> None:
 
 
 def find_token(token_hash: str) -> Token | None:
-    """The token with this hash, as it stands now; None where there is none, or none any more."""
+    """The token with this hash as it is now; None if there is none (any more)."""
     try:
         return Token.get(token_hash, consistent_read=True)
     except DoesNotExist:
@@ -37,12 +37,12 @@ def list_tokens() -> list[Token]:
 
 @until_settled
 def delete_token(token: Token, entry: AuditEntry) -> None:
-    """Removes a token; where another did before, that one's entry says so."""
+    """Removes a token. If another did before, the audit has that one's entry."""
     with suppress(_Gone), transaction() as parts:
         parts.delete(token, Token.Hash.exists(), otherwise=_Gone())
         note(parts, entry)
 
 
 def note_use(token: Token, now: float) -> None:
-    """Writes when the token was last used; it must not come back where it was revoked meanwhile."""
+    """Writes when the token was last used. A token that was revoked meanwhile must not come back."""
     token.update([Token.LastUsed.set(now)], Token.Hash.exists())
