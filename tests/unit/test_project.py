@@ -49,6 +49,16 @@ def test_each_hook_runs_the_pinned_tool_of_the_environment() -> None:
         assert re.search(r"(^|\s)\.venv/bin/", hook["entry"]), hook["entry"]
 
 
+def test_the_hooks_run_what_make_check_runs() -> None:
+    checks = re.search(r"^CHECKS := (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert checks
+    tools = re.findall(r'"([^."]+?)(?: --check)?(?: \.)?"', checks[1])
+    assert len(tools) == 4
+    config = load_config(str(ROOT / ".pre-commit-config.yaml"))
+    entries = " ".join(hook["entry"] for repo in config["repos"] for hook in repo["hooks"])
+    assert [tool for tool in tools if f".venv/bin/{tool}" not in entries] == []
+
+
 def test_releases_in_the_changelog_are_newest_first_and_dated() -> None:
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     releases = [tuple(map(int, found[:3])) for found in RELEASE.findall(text)]
