@@ -116,3 +116,18 @@ def test_the_map_for_contributors_names_each_module() -> None:
         if path.parent not in told and path.stem not in {*named, "__init__"}
     ]
     assert missing == []
+
+
+def test_the_checklists_name_tests_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    lists = text.partition("## Checklists")[2].partition("\n## ")[0]
+    file, found, missing = "", 0, []
+    for named, words in re.findall(r'(test_\w+\.py)|"([a-z ]+)"', " ".join(lists.split())):
+        file = named or file
+        tests = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob(file)]
+        name = f"def test_{words.replace(' ', '_')}"
+        found += not named
+        if words and not any(name in one for one in tests):
+            missing.append(f"{file}: {words}")
+    assert found > 20
+    assert missing == []
