@@ -1,1 +1,1 @@
-"""Measurements; each is a module of its own, run by `make bench`."""
+"""Measurements, one in each module; `make bench` runs them."""

@@ -1,4 +1,4 @@
-"""What redaction costs: the time to write an output to the disk with it, as a ratio to the time without.
+"""What redaction costs: the time to write an output to the disk with it, divided by the time without.
 
 The time is the processor's, so that other programs on the machine do not count.
 
@@ -13,7 +13,7 @@ from tempfile import TemporaryFile
 
 from worker.output.redact import MASK, Needles, Redactor
 
-# What the engine sends at once of a command that prints without a pause.
+# What the engine sends at once if a command prints without a pause.
 _CHUNK = 32 * 1024
 _MEGABYTE = 1024**2
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -23,7 +23,7 @@ _RUNS = 3
 
 
 def main(megabytes: int) -> None:
-    """Prints a line for each number of secrets; fails where the redacted output is wrong."""
+    """Prints a line for each number of secrets; fails if the redacted output is wrong."""
     print(f"{megabytes} MB in chunks of 32 KiB to a file, the best of {_RUNS} runs, in MB/s")
     print("secrets  plain  redacted  ratio")
     for count in (1, 4, 32):

@@ -1,4 +1,4 @@
-"""CloudFormation: a stack made or brought up to date, and what its outputs are for."""
+"""Makes or updates a CloudFormation stack, and turns its outputs into settings."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError, WaiterError
 
-# What a worker must know of the stack that the API belongs to.
+# What a worker must know about the stack that the API belongs to.
 SETTINGS = (
     "APPJOBS_PREFIX",
     "LOG_BUCKET",
@@ -15,16 +15,16 @@ SETTINGS = (
     "DELIVERY_DEADLINE",
     "AWS_DEFAULT_REGION",
 )
-# Between two looks at a stack, in seconds: a local AWS takes a moment, Amazon's minutes.
+# Between two looks at a stack, in seconds: a local AWS takes a moment, Amazon's takes minutes.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 # How long a stack may take.
 _PATIENCE = 3600.0
 _DONE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"}
 # The stack's own event that each of our changes begins with.
 _BEGINNINGS = {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "IMPORT_IN_PROGRESS"}
-# How the events of a resource end that outlived the undoing of its stack.
+# How the events of a resource end if it is left after its stack was undone.
 _LEFT = {"CREATE_COMPLETE", "DELETE_SKIPPED", "DELETE_FAILED"}
-# What has to be done about a stack that can be neither made nor updated.
+# What to do about a stack that can be neither made nor updated.
 _IN_THE_WAY = {
     "REVIEW_IN_PROGRESS": "a change set of it was never executed: execute it, or delete the stack",
     "CREATE_FAILED": "its creation failed, and was not undone: delete the stack",
@@ -78,7 +78,7 @@ def import_stack(client: Any, stack: dict[str, Any], resources: list[dict[str, A
 
 
 def _prepare(client: Any, made: dict[str, Any]) -> None:
-    """Waits for a change set of a new stack; where it is refused, nothing is left of that stack."""
+    """Waits for a change set of a new stack. If it is refused, nothing is left of that stack."""
     try:
         client.get_waiter("change_set_create_complete").wait(ChangeSetName=made["Id"])
     except WaiterError as error:
@@ -98,7 +98,7 @@ def find_stack(client: Any, name: str) -> dict[str, Any] | None:
 
 
 def stack_outputs(client: Any, name: str) -> dict[str, str]:
-    """The outputs of a stack that is there."""
+    """The outputs of a stack that exists."""
     return _outputs(_describe(client, name))
 
 
@@ -109,7 +109,7 @@ def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
 
 def _create(client: Any, stack: dict[str, Any]) -> dict[str, str]:
     made = client.create_stack(**stack, OnFailure="DELETE", RetainExceptOnCreate=True)
-    # A stack that is deleted can be found by its id alone.
+    # A stack that is deleted can be found only by its id.
     return _expect_done(client, _settled(client, made["StackId"]))
 
 
@@ -125,7 +125,7 @@ def _update(client: Any, stack: dict[str, Any]) -> dict[str, str]:
 
 
 def _clear_away(client: Any, stack: dict[str, Any]) -> None:
-    """Deletes a stack whose creation was undone. Raises DeployError where something of it is left."""
+    """Deletes a stack whose creation was undone. Raises DeployError if something of it is left."""
     name, stack_id = stack["StackName"], stack["StackId"]
     newest: dict[str, dict[str, Any]] = {}
     for event in _events(client, stack):
@@ -147,7 +147,7 @@ def _clear_away(client: Any, stack: dict[str, Any]) -> None:
 
 
 def _settled(client: Any, name: str) -> dict[str, Any]:
-    """The stack, once nothing is done to it any more. Raises DeployError where that takes too long."""
+    """The stack, once nothing changes it any more. Raises DeployError if that takes too long."""
     pause = _FIRST_PAUSE
     deadline = time.monotonic() + _PATIENCE
     while (stack := _describe(client, name))["StackStatus"].endswith("_IN_PROGRESS"):
@@ -162,7 +162,7 @@ def _settled(client: Any, name: str) -> dict[str, Any]:
 
 
 def _expect_done(client: Any, stack: dict[str, Any]) -> dict[str, str]:
-    """The stack's outputs. Raises DeployError when what was done to it failed."""
+    """The stack's outputs. Raises DeployError if its last change failed."""
     name, status = stack["StackName"], stack["StackStatus"]
     if status == "DELETE_COMPLETE":
         raise DeployError(

@@ -20,7 +20,7 @@ from deploy.package import RUNTIME, Package, package
 from deploy.project import LOCAL, ROOT
 
 _ARTIFACTS = ROOT / ".chalice" / "artifacts.yaml"
-# Roles and users are made; the template is one that SAM transforms.
+# The template makes roles and users, and SAM transforms it.
 _CAPABILITIES = ["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
 _WHO_MAY_CALL = ("AllowedCidrs", "VpcEndpointId")
 
@@ -57,7 +57,7 @@ def deploy(
 
 
 def protect(session: Any, name: str) -> None:
-    """Protects a stack and its tables from being deleted.
+    """Protects a stack and its tables against deletion.
 
     Not in the template: a table that is protected from its first moment on outlives a creation that is
     undone.
@@ -74,7 +74,7 @@ def protect(session: Any, name: str) -> None:
 
 
 def _upload(s3: Any, bucket: str, built: Package) -> str:
-    """Stores code and template under their hashes: what did not change is no update.
+    """Stores code and template under their hashes, so that what did not change is not an update.
 
     Returns the template's URL.
     """
@@ -95,8 +95,8 @@ def _put(s3: Any, bucket: str, content: bytes, kind: str) -> str:
 def _note_callers(template: dict[str, Any], values: Mapping[str, str]) -> None:
     """Says in the API's document who may call it.
 
-    The gateway goes by the former policy until its stage is deployed anew. SAM has that done when this
-    document differs, and the values of parameters do not stand in it.
+    The gateway follows the former policy until its stage is deployed again. SAM deploys it again if this
+    document differs, and the document does not have the values of parameters.
     """
     noted = ", ".join(f"{name}={values.get(name, '')}" for name in _WHO_MAY_CALL)
     template["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]["info"]["description"] = noted

@@ -1,4 +1,4 @@
-"""Packages app.py for Lambda: `chalice package`, the template completed and the archive made small."""
+"""Packages app.py for Lambda: runs `chalice package`, completes the template, makes the archive small."""
 
 import hashlib
 import json
@@ -25,10 +25,10 @@ _SERVICES = ("dynamodb", "kms", "s3", "sqs", "sts")
 _DROPPED = re.compile(
     rf"(.*/)?__pycache__/.*|bin/.*|boto3/examples/.*|botocore/data/(?!({'|'.join(_SERVICES)})/)[^/]+/.*"
 )
-# Lambda's Python: the newest that the tests run the functions with, whatever Python deploys.
+# Lambda's Python: the newest with which the tests run the functions. Another Python may deploy them.
 RUNTIME = "3.13"
 _REQUIREMENTS = ROOT / "requirements.txt"
-# Archives have no dates before; the same content then makes the same archive.
+# The earliest date that an archive can have. With it, the same content makes the same archive.
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -41,7 +41,7 @@ class Package:
 
 
 def package(prefix: str, folder: Path, region: str, python: str = RUNTIME) -> Package:
-    """Builds the package in `folder`, for that Python. Raises DeployError with what chalice says."""
+    """Builds the package in `folder`, for that Python. Raises DeployError with chalice's message."""
     project = _project(folder / "project", _dependencies(python))
     merge = folder / "merge.json"
     merge.write_text(json.dumps(completion()), encoding="utf-8")
@@ -74,7 +74,7 @@ def _project(folder: Path, dependencies: Path) -> Path:
 
 
 def _dependencies(python: str) -> Path:
-    """What Lambda carries, installed for that Python on Amazon Linux; made anew when the pins change."""
+    """What Lambda carries, installed for that Python on Amazon Linux; made again if the pins change."""
     pins = hashlib.sha256(_REQUIREMENTS.read_bytes()).hexdigest()[:16]
     folder = LOCAL / "package" / f"dependencies-{python}-{pins}"
     with locked(LOCAL / "package.lock"):
@@ -120,7 +120,7 @@ def _shrink(source: Path, target: Path) -> None:
     ):
         for name in sorted(whole.namelist()):
             if not _DROPPED.fullmatch(name):
-                # Lambda's user is another than the one who packs.
+                # Lambda's user is not the one that packs.
                 info = zipfile.ZipInfo(name, _NO_DATE)
                 info.external_attr = 0o644 << 16
                 small.writestr(info, whole.read(name), zipfile.ZIP_DEFLATED)

@@ -1,4 +1,4 @@
-"""Where the project's files lie, and a lock for those that several processes make."""
+"""Where the project's files are, and a lock for those that several processes make."""
 
 import contextlib
 import fcntl

@@ -1,6 +1,6 @@
 """`make reclaim STAGE=…`: a new stack for the data that a deleted one left; `make deploy` makes the rest.
 
-Parameters that the former stack had (`RetentionDays=60`) are said once more: an import changes nothing.
+Give the parameters of the former stack (`RetentionDays=60`) again: an import changes nothing.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from deploy.project import TEMPLATE
 
 
 def reclaim(session: Any, prefix: str, given: dict[str, str]) -> list[str]:
-    """Makes the stack `prefix` of what is there of it; returns what that is. Raises DeployError."""
+    """Makes the stack `prefix` from what is left of it; returns what that is. Raises DeployError."""
     template = YAMLTemplateSerializer().load_template(TEMPLATE.read_text(encoding="utf-8"))
-    # An import takes no outputs, and nothing that would have to be made.
+    # An import accepts no outputs, and nothing that does not exist yet.
     del template["Outputs"]
     found = _found(session, prefix, template["Resources"])
     template["Resources"] = {
@@ -40,7 +40,7 @@ def reclaim(session: Any, prefix: str, given: dict[str, str]) -> list[str]:
 
 
 def _found(session: Any, prefix: str, resources: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is there of a template's resources, as an import names it."""
+    """Which of a template's resources exist, as an import names them."""
     account = session.client("sts").get_caller_identity()["Account"]
     names = {"Prefix": prefix, "AWS::Region": session.region_name, "AWS::AccountId": account}
     look = {

@@ -1,7 +1,7 @@
-"""What the gateway answers by itself, without a function: to a wrong method, to a path that is no route.
+"""What the gateway answers by itself, without a function, if the method or the path is not a route.
 
-Without a method that takes it, API Gateway holds a request to be one of AWS's own: its answer speaks of
-signatures, which sends people looking for a fault in their token.
+If no method takes a request, API Gateway thinks that it is one of AWS's own: its answer is about
+signatures, and people look for a mistake in their token.
 """
 
 import json
@@ -10,8 +10,8 @@ from typing import Any
 ANY = "x-amazon-apigateway-any-method"
 Json = dict[str, Any]
 
-# A mock integration takes its status from a template, which the request's type selects. What is not here
-# is a 415 by the gateway.
+# A mock integration takes its status from a template, which the request's type selects. If a type is not
+# here, the gateway answers 415.
 _TYPES = (
     "application/json",
     "application/octet-stream",
@@ -32,7 +32,7 @@ PATH = '$util.escapeJavaScript($context.path).replaceAll("\\\\\'", "\'")'
 
 
 def add_refusals(document: Json) -> None:
-    """Adds to each path of the API's document all other methods, and to the document all other paths."""
+    """Adds all other methods to each path of the API's document, and all other paths to the document."""
     for methods in document["paths"].values():
         allowed = ", ".join(sorted(method.upper() for method in methods))
         methods[ANY] = _refusal(405, "invalid_request", f"use one of {allowed}", Allow=allowed)

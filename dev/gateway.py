@@ -35,23 +35,23 @@ from deploy.refusals import HEADERS
 
 log = structlog.stdlib.get_logger("gateway")
 
-# Lambda takes and gives no more; API Gateway alone would take 10 MB.
+# Lambda takes and gives no more; API Gateway itself would take 10 MB.
 LARGEST_EVENT = 6 * 1024 * 1024
-# In base64 it is longer by a third.
+# Base64 makes it longer by a third.
 LARGEST_BODY = LARGEST_EVENT * 3 // 4
-# As API Gateway has it, for all header lines together.
+# API Gateway's limit, for all header lines together.
 LARGEST_HEADERS = 10_240
-# So much is read to its end, so that its sender gets to read the refusal; beyond, waitress hangs up.
+# Up to here we read to the end, so that the sender can read the refusal; beyond, waitress hangs up.
 _HEADERS_READ = 256 * 1024
 _BODY_READ = 64 * 1024 * 1024
 _THREADS = 32
 _CONNECTIONS = 1000
 _IDLE_SECONDS = 60
-# How long an answer may still take when a signal has come.
+# How long an answer may still take after a signal.
 _STOP_SECONDS = 10.0
 _JSON = {"Content-Type": "application/json"}
 _CONFIG = Path(__file__).resolve().parent.parent / ".chalice" / "config.json"
-# What is no token, and what is said to it, stands in the API's document.
+# The API's document says what is not a token, and what the answer to it is.
 _DOCUMENT = completion()["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]
 _AUTHORIZER = _DOCUMENT["securityDefinitions"]["authorizer"]["x-amazon-apigateway-authorizer"]
 _TOKEN = re.compile(_AUTHORIZER["identityValidationExpression"])

@@ -1,9 +1,9 @@
-"""Runs a server that would listen on every address, and is to be reached at one.
+"""Runs a server that would listen on every address, so that it can be reached only at one.
 
     python -m dev.isolated HOST:PORT COMMAND ...
 
-The command gets a network namespace with nothing but a loopback. We listen on HOST:PORT outside, with a
-socket that we take along, and hand each connection on to the same port inside. For another user than root
+The command gets a network namespace that has only a loopback. We listen on HOST:PORT outside, with a
+socket that we take inside, and pass each connection on to the same port there. If the user is not root,
 the kernel must allow user namespaces.
 """
 
@@ -28,7 +28,7 @@ def main() -> int:
 
 
 def _move_inside(address: str, command: list[str]) -> NoReturn:
-    """Starts this program anew, without a network, and with the socket in place of the address."""
+    """Starts this program again, without a network, and with the socket in place of the address."""
     host, _, port = address.rpartition(":")
     listener = socket.create_server((host, int(port)), backlog=256)
     listener.set_inheritable(True)
@@ -38,7 +38,7 @@ def _move_inside(address: str, command: list[str]) -> NoReturn:
 
 
 async def _serve(listener: socket.socket, command: list[str]) -> int:
-    # It must not outlive us, however we end.
+    # It must not run longer than we do, however we end.
     guard = ["setpriv", "--pdeathsig", "KILL", "--"]
     process = await asyncio.create_subprocess_exec(*guard, *command)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -49,7 +49,7 @@ async def _serve(listener: socket.socket, command: list[str]) -> int:
 
 
 async def _connect(port: int, reader: StreamReader, writer: StreamWriter) -> None:
-    # Whoever hangs up, in the midst of it or before the command listens, ends the other connection too.
+    # If one side hangs up, also before the command listens, the other connection ends too.
     with closing(writer), suppress(OSError):
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
         with closing(inner_writer):

@@ -1,8 +1,9 @@
 """MiniStack behind a door: `.local/ministack/bin/python -m dev.ministack_door`.
 
-With AUTH=true MiniStack holds users and roles to their signatures and policies. But it lets the account's
-owner in by the name of the key alone, has paths of its own which wipe it or show what it holds, and lets
-web pages read its answers: to anybody, so to every page in the developer's browser. The door does not.
+With AUTH=true MiniStack checks the signatures and policies of users and roles. But it lets the account's
+owner in without a signature, only by the name of the key. It has paths of its own that wipe it or show
+what it has. And web pages may read its answers: any page in the developer's browser. The door stops all
+three.
 
 It runs in MiniStack's environment, which has nothing of ours.
 """
@@ -36,7 +37,7 @@ _REFUSAL = (
 
 
 def behind_a_door(app: App) -> App:
-    """The application, for those whom the door lets in."""
+    """The application, for the requests that the door lets in."""
 
     async def door(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -54,7 +55,7 @@ def behind_a_door(app: App) -> App:
 
 
 def lets_in(scope: Scope, body: bytes) -> bool:
-    """Whether a request comes from somebody who may ask."""
+    """Whether the sender of a request may ask."""
     path = scope["path"]
     if path.startswith(("/_ministack", "/_localstack")):
         return bool(path == HEALTH and scope["method"] == "GET")
@@ -69,10 +70,10 @@ def lets_in(scope: Scope, body: bytes) -> bool:
 
 
 def is_to_an_api(host: str, path: str) -> bool:
-    """Whether MiniStack hands it to an API that is deployed here: those have an authorizer of their own.
+    """Whether MiniStack passes it to an API that is deployed here: those have their own authorizer.
 
-    Any page can call by a name that only looks like an API's: browsers know all of `.localhost` as this
-    machine. And some of MiniStack's own paths come before the APIs, whatever the host.
+    Any page can use a name that only looks like an API's: for browsers, all of `.localhost` is this
+    machine. And some of MiniStack's own paths come before the APIs, whatever the host is.
     """
     return bool(ministack._EXECUTE_API_RE.fullmatch(host)) and path.startswith(_STAGE)
 
@@ -80,7 +81,7 @@ def is_to_an_api(host: str, path: str) -> bool:
 def is_signed_by_us(
     scope: Scope, headers: dict[str, str], query: dict[str, list[str]], body: bytes
 ) -> bool:
-    """Whether who sent it has our key's secret."""
+    """Whether the sender has our key's secret."""
     presigned = "authorization" not in headers
     parse = sigv4.parse_query_signature if presigned else sigv4.parse_header_signature
     signature = parse(query if presigned else headers)
@@ -103,7 +104,7 @@ def _is_old(signature: Any, query: dict[str, list[str]], presigned: bool) -> boo
 
 
 def is_of_a_user_or_role(key: str) -> bool:
-    """Whether MiniStack knows that key, whose signature it checks itself."""
+    """Whether MiniStack knows that key. If it does, it checks the signature itself."""
     # `test` and the ids of accounts too.
     if is_root_access_key(key):
         return False
@@ -116,13 +117,13 @@ def _headers(scope: Scope) -> dict[str, str]:
     for raw_name, raw_value in scope["headers"]:
         name = raw_name.decode("latin-1").lower()
         value = sigv4.decode_header_value(raw_value)
-        # So are headers signed that come twice.
+        # This is how headers that come twice are signed.
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     return headers
 
 
 async def _body(receive: Receive) -> bytes:
-    """The whole body; of a client that has gone, what there is of it."""
+    """The whole body, or what came of it if the client has gone."""
     parts = []
     more = True
     while more:
@@ -133,7 +134,7 @@ async def _body(receive: Receive) -> bytes:
 
 
 def _once_more(body: bytes, receive: Receive) -> Receive:
-    """Gives the body that was read already, then goes on."""
+    """Gives the body again that was read already, then goes on."""
     given = False
 
     async def again() -> Message:

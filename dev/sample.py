@@ -1,4 +1,4 @@
-"""The sample application: an image made from busybox alone, so that no registry is needed."""
+"""The sample application: an image made only of busybox, so that no registry is needed."""
 
 import io
 import shutil
@@ -36,7 +36,7 @@ _GROUP = f"root:x:0:\napp:x:{APP_ID}:\n"
 
 
 def ensure_image(host: str) -> str:
-    """Make the sample image on the engine, unless it has it.
+    """Makes the sample image on the engine, unless it has the image.
 
     Returns the image's name. Raises LocalError, also if there is no static busybox and it cannot be
     installed here.
@@ -64,7 +64,7 @@ def root_filesystem() -> bytes:
 
 
 def ensure_containers(host: str, count: int = 2) -> list[str]:
-    """Have `count` sample containers running on the engine: start stopped ones, make missing ones.
+    """Starts sample containers that stopped and makes missing ones, until `count` run on the engine.
 
     Returns their long ids. Raises EngineError.
     """
@@ -75,14 +75,14 @@ def ensure_containers(host: str, count: int = 2) -> list[str]:
 
 
 def stop_containers(host: str) -> None:
-    """Remove the containers that `ensure_containers` made, and no others. Raises EngineError."""
+    """Removes only the containers that `ensure_containers` made. Raises EngineError."""
     ids = list(_sample_containers(host).values())
     if ids:
         docker(host, "rm", "--force", *ids)
 
 
 def _sample_containers(host: str) -> dict[str, str]:
-    # Swarm's own tasks have the same labels; the name's prefix tells them apart.
+    # Swarm's own tasks have the same labels, but not the name's prefix.
     listing = docker(
         host,
         *("ps", "--all", "--no-trunc", "--format", "{{.Names}} {{.ID}}"),

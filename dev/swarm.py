@@ -1,9 +1,9 @@
-"""A real Docker Swarm on one machine: each node is an engine in a network namespace of its own.
+"""A real Docker Swarm on one machine: each node is an engine in its own network namespace.
 
     python -m dev.swarm [--nodes 3] [--tasks 5] [--dir .local/swarm]
 
 The nodes' links meet in a bridge, in one more namespace: the hub. The host forwards none of their
-traffic, so its firewall has no say in it, whatever another engine on the host does to its rules.
+traffic. So its firewall does not matter, whatever another engine on the host does to its rules.
 """
 
 import argparse
@@ -43,8 +43,8 @@ STOP_SECONDS = 300.0
 class Swarm:
     """A swarm of `nodes` engines that runs the sample service with `tasks` tasks.
 
-    Use it as a context manager, or call `start` and `stop`. Should this process be killed, the
-    swarm is removed all the same, and `directory` with it; it holds all but the sockets.
+    Use it as a context manager, or call `start` and `stop`. If this process is killed, the swarm is
+    removed all the same, and `directory` with it. The directory has everything except the sockets.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Swarm:
         return self.nodes[0]
 
     def start(self) -> None:
-        """Start the swarm and wait until its tasks run, at least one on each node.
+        """Starts the swarm and waits until its tasks run, at least one on each node.
 
         Raises SwarmError or LocalError, after removing what it had started.
         """
@@ -82,7 +82,7 @@ class Swarm:
             raise
 
     def stop(self) -> None:
-        """Remove the swarm. Raises SwarmError when something of it is left; the guard says what."""
+        """Removes the swarm. Raises SwarmError if something of it is left; the guard says what."""
         if self._guard is None:
             return
         self._progress("removing the swarm")
@@ -101,9 +101,9 @@ class Swarm:
         self.stop()
 
     def wait_for_tasks(self) -> None:
-        """Wait until all tasks run, at least one on each node (where there are enough).
+        """Waits until all tasks run, at least one on each node (if there are enough tasks).
 
-        Raises LocalError when they do not within a minute.
+        Raises LocalError if they do not within a minute.
         """
         wait_for(self._tasks_run, READY_SECONDS, f"{self.tasks} running tasks")
 

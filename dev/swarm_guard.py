@@ -1,9 +1,9 @@
 """The test swarm's guard: a process that removes the swarm once its harness has ended.
 
-The harness starts it first, in a session of its own, and holds the writing end of its standard
-input. However the harness ends, by a stop, a crash or SIGKILL, the guard reads the end of its input
-and cleans up: the one clean-up there is, which no second Ctrl-C interrupts. It cleans up before
-the swarm starts too, should an earlier guard have been killed.
+The harness starts it first, in its own session, and keeps the writing end of its standard input.
+However the harness ends, by a stop, a crash or SIGKILL, the guard reads the end of its input and
+cleans up. There is no other clean-up, and a second Ctrl-C does not interrupt this one. The guard also
+cleans up before the swarm starts, in case an earlier guard was killed.
 """
 
 import hashlib
@@ -65,9 +65,9 @@ class Footprint:
 
 
 def clean_up(footprint: Footprint) -> None:
-    """Remove the swarm of this footprint, running or not, and nothing else.
+    """Removes the swarm of this footprint, running or not, and nothing else.
 
-    Raises CleanUpError when something resists.
+    Raises CleanUpError if something cannot be removed.
     """
     _kill_all(footprint)
     _unmount_all(footprint)
@@ -155,10 +155,10 @@ def _netns_files(footprint: Footprint) -> list[Path]:
 
 
 def _contained(footprint: Footprint) -> set[int]:
-    """The containers' processes, which outlive their engine: known by their cgroup alone."""
+    """The containers' processes, which outlive their engine: only their cgroup shows whose they are."""
     pids: set[int] = set()
     for cgroup in _cgroups(footprint):
-        # os.walk passes over cgroups that vanish meanwhile; Path.rglob raises.
+        # os.walk skips cgroups that vanish while it walks; Path.rglob raises.
         for folder, _, _ in os.walk(cgroup):
             with suppress(OSError):
                 processes = (Path(folder) / "cgroup.procs").read_text()
@@ -212,7 +212,7 @@ def _remove_network(footprint: Footprint) -> None:
 def _remove_directory(directory: Path) -> None:
     if not (directory / MARKER).exists():
         return
-    # The marker goes last: should this be cut short, the next clean-up still knows the directory.
+    # The marker goes last: if this is interrupted, the next clean-up still knows the directory.
     for path in directory.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -244,12 +244,12 @@ def _refuse_foreign_directory(directory: Path) -> None:
 
 
 def guard(footprint: Footprint) -> None:
-    """Clean up, say that the swarm may start, wait for the harness's end, clean up again."""
+    """Cleans up, says that the swarm may start, waits for the end of the harness, cleans up again."""
     with _take_lock(footprint):
         _refuse_foreign_directory(footprint.directory)
         clean_up(footprint)
         _make_directory(footprint.directory)
-        # A harness that ended meanwhile reads this no more.
+        # If the harness has ended, nobody reads this any more.
         with suppress(BrokenPipeError):
             print(READY, flush=True)
         sys.stdin.read()
@@ -257,7 +257,7 @@ def guard(footprint: Footprint) -> None:
 
 
 def main() -> int:
-    """Guard the swarm of the directory that is the only argument; returns the exit code."""
+    """Guards the swarm of the directory that is the only argument; returns the exit code."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     try:

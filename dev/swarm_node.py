@@ -1,4 +1,4 @@
-"""One node of the test swarm: its engine, and the faults that tests put it through."""
+"""One node of the test swarm: its engine, and the faults that tests cause in it."""
 
 import json
 import os
@@ -52,12 +52,12 @@ class Node:
 
     def run_command(self, argv: list[str]) -> list[str]:
         """Returns the command that runs `argv` on this node: with its network and its hostname."""
-        # `ip netns exec` would hide the cgroups from an engine, as it mounts /sys anew.
+        # `ip netns exec` would hide the cgroups from an engine, because it mounts /sys again.
         namespaces = [f"--net={NETNS_DIR / self.netns}", f"--uts={self.run_dir / 'uts'}"]
         return ["nsenter", *namespaces, *argv]
 
     def start_engine(self) -> None:
-        """Start the engine and wait until it answers; raises LocalError with the end of its log.
+        """Starts the engine and waits until it answers. Raises LocalError with the end of its log.
 
         After a kill, Swarm places no tasks here again until the service is changed or forced:
         `docker service update --force`.
@@ -66,8 +66,8 @@ class Node:
         self.wait_for_engine()
 
     def launch_engine(self) -> None:
-        """Start the engine's process, without waiting for it."""
-        # The pids that a killed engine noted down may be somebody else's by now.
+        """Starts the engine's process, and does not wait for it."""
+        # The pids in a killed engine's files may be those of other processes by now.
         for pid_file in ("docker.pid", "exec/containerd/containerd.pid"):
             (self.run_dir / pid_file).unlink(missing_ok=True)
         config = self.run_dir / "daemon.json"
@@ -77,11 +77,11 @@ class Node:
         self._engine = Child(f"the engine of {self.name}", process, self.log)
 
     def wait_for_engine(self) -> None:
-        """Wait until the engine answers; raises LocalError with the end of its log."""
+        """Waits until the engine answers. Raises LocalError with the end of its log."""
         wait_until_up(self._running_engine(), self.docker_host)
 
     def kill_engine(self) -> None:
-        """Kill the engine and its containerd as a crash would; the containers' processes live on.
+        """Kills the engine and its containerd as a crash would; the containers' processes go on.
 
         The engine ends them when it starts again.
         """
@@ -89,30 +89,30 @@ class Node:
         engine.kill()
         engine.wait()
         for pid in self._containerd_pids():
-            # Most often the kernel was quicker: an engine asks that its containerd dies with it.
+            # Usually the kernel was quicker: an engine asks it that its containerd dies too.
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not self._containerd_pids(), END_SECONDS, "containerd's end")
         self._engine = None
 
     def pause_engine(self) -> None:
-        """Freeze the engine: connections to it are accepted and never answered."""
+        """Freezes the engine: it accepts connections and never answers."""
         self._running_engine().process.send_signal(signal.SIGSTOP)
 
     def resume_engine(self) -> None:
-        """Let a paused engine go on."""
+        """Lets a paused engine go on."""
         self._running_engine().process.send_signal(signal.SIGCONT)
 
     def disconnect(self) -> None:
-        """Pull the node's network cable. Its engine still answers the host on its unix socket."""
+        """Pulls the node's network cable. Its engine still answers the host on its unix socket."""
         self._set_link("down")
 
     def reconnect(self) -> None:
-        """Plug the node's network cable in again."""
+        """Plugs the node's network cable in again."""
         self._set_link("up")
 
     def reap_engine(self) -> None:
-        """Collect the engine's process once the guard has killed it."""
+        """Collects the engine's process once the guard has killed it."""
         if self._engine:
             self._engine.process.wait()
             self._engine = None
@@ -129,7 +129,7 @@ class Node:
         return [pid for pid in process_ids() if engine_program(pid, self.run_dir) == "containerd"]
 
     def _engine_config(self) -> dict[str, object]:
-        # A file of its own also keeps the host's /etc/docker/daemon.json out of it.
+        # Its own file also keeps the host's /etc/docker/daemon.json out of it.
         return {
             "data-root": str(self.footprint.directory / self.name / "data"),
             "exec-root": str(self.run_dir / "exec"),
@@ -142,12 +142,12 @@ class Node:
 
 
 def ip(*args: str) -> None:
-    """Run `ip`; raises SwarmError with its error output."""
+    """Runs `ip`. Raises SwarmError with its error output."""
     run("ip", *args)
 
 
 def run(*command: str) -> None:
-    """Run a command; raises SwarmError with its error output."""
+    """Runs a command. Raises SwarmError with its error output."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SwarmError(f"{' '.join(command)}: {done.stderr.strip()}")

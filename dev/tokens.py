@@ -1,4 +1,4 @@
-"""Tokens for what runs here, made by the command line that operators have."""
+"""Tokens for what runs here, made with the command that operators have."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from dev.errors import LocalError
 
 
 def make_token(environment: Mapping[str, str], name: str, *options: str) -> str:
-    """Makes a token in the AWS of that environment; `options` as `create` has them.
+    """Makes a token in the AWS of that environment. `options` are those of `create`.
 
     Raises LocalError.
     """
@@ -22,7 +22,7 @@ def make_token(environment: Mapping[str, str], name: str, *options: str) -> str:
 
 
 def revoke_token(environment: Mapping[str, str], name: str) -> bool:
-    """Revokes the token of that name; False where there is none, or more than one."""
+    """Revokes the token of that name. False if there is none, or more than one."""
     return _command(environment, "revoke", name).returncode == 0
 
 

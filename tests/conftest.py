@@ -1,10 +1,9 @@
 """The stack under test: an AWS emulator and the API beside it, started once for a session.
 
-Where `APPJOBS_API_URL` is set, the tests speak to that API instead and start nothing; what a worker
-would write goes to the AWS that the usual variables name (`AWS_ENDPOINT_URL`, `APPJOBS_PREFIX`,
-`LOG_BUCKET`, …), and so do the tokens that they make. `APPJOBS_TOKEN` is an administrator's token with
-the right to run as root; one is made where it is not set. `APPJOBS_TEST_THREADS` bounds how many requests
-are sent at the same time.
+If `APPJOBS_API_URL` is set, the tests speak to that API and start nothing. What a worker would write, and
+the tokens that they make, they write to the AWS of the usual variables (`AWS_ENDPOINT_URL`,
+`APPJOBS_PREFIX`, `LOG_BUCKET`, …). `APPJOBS_TOKEN` is an administrator's token with the right to run as root; if it
+is not set, one is made. `APPJOBS_TEST_THREADS` is the largest number of requests at the same time.
 """
 
 import os
@@ -21,7 +20,7 @@ from dev.aws import Aws
 from dev.stack import start_aws
 from tests.support.local_api import admin_token, local_api
 
-# What a test records by this name is told at the end of the run.
+# What a test records under this name is printed at the end of the run.
 TOLD = "told"
 # What a finished result has of the engine's own inspect.
 ENGINE_KEYS = {
@@ -49,12 +48,12 @@ class Scheduling(LoadFileScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
-    """Who runs what, whatever `--dist` says."""
+    """Which process runs what, whatever `--dist` says."""
     return Scheduling(config, log)
 
 
 def pytest_report_header() -> str:
-    """Which engine the tests use that start one."""
+    """Which engine is used by the tests that start one."""
     try:
         version = subprocess.run(["dockerd", "--version"], capture_output=True, text=True).stdout
     except FileNotFoundError:
@@ -63,7 +62,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tells what tests found, whichever process they ran in."""
+    """Prints what tests found, whichever process they ran in."""
     for report in terminalreporter.getreports("passed"):
         for name, text in report.user_properties:
             if name == TOLD:
@@ -91,7 +90,7 @@ def aws(aws_directory: Path) -> Iterator[Aws]:
 
 @pytest.fixture(scope="session")
 def api_log(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    """What the API writes to its standard output and error; None where that is elsewhere."""
+    """What the API writes to its standard output and error; None if another machine has it."""
     if "APPJOBS_API_URL" in os.environ:
         given = os.environ.get("APPJOBS_API_LOG")
         return Path(given) if given else None

@@ -46,7 +46,7 @@ class Api(Client):
         yield self._threads.session
 
     def new_job(self, **changes: Any) -> Json:
-        """A job that was just created, alone in its application unless `changes` say otherwise."""
+        """A new job: the only one of its application, unless `changes` say otherwise."""
         return dict(ok(self.create(fields(**changes))))
 
     def new_execution(self, job_id: str, targets: list[Json]) -> str:
@@ -54,11 +54,11 @@ class Api(Client):
         return str(ok(self.start(job_id, targets))["Executors"][-1])
 
     def job(self, job_id: str) -> Json:
-        """The job as it stands."""
+        """The job as it is now."""
         return dict(ok(self.get(job_id)))
 
     def execution(self, job_id: str, executor_id: str) -> Json:
-        """The execution as it stands."""
+        """The execution as it is now."""
         return dict(ok(self.inspect(job_id, executor_id)))
 
 
@@ -73,12 +73,12 @@ def container() -> str:
 
 
 def target(node_id: str) -> Json:
-    """A target on that node, in a container of its own."""
+    """A target on that node, in a new container."""
     return {"ContainerId": container(), "NodeId": node_id}
 
 
 def fields(**changes: Any) -> Json:
-    """The fields of a job that is to be created."""
+    """The fields of a job, for its creation."""
     return {**FULL_JOB, "AppName": unique(), **changes}
 
 
@@ -119,7 +119,7 @@ def invalid(response: requests.Response, field: str | None = None) -> str:
 
 
 def client_error(response: requests.Response) -> None:
-    """Asserts that the answer blames the client, in the contract's form or the gateway's."""
+    """Asserts that the answer is an error of the client, in the contract's form or the gateway's."""
     assert 400 <= response.status_code < 500, (response.status_code, response.text[:2000])
     body = json.loads(response.content.decode("utf-8"))
     if response.status_code not in (401, 403):

@@ -1,4 +1,4 @@
-"""Holds the API's answers against its own OpenAPI document."""
+"""Compares the API's answers with its own OpenAPI document."""
 
 import json
 import re
@@ -17,7 +17,7 @@ GATEWAYS_OWN = {413}
 
 
 def check(path: str, response: requests.Response) -> None:
-    """Fails where the answer to a documented operation is none that the document knows."""
+    """Fails if the document does not have this answer to this operation."""
     operation = _operation(str(response.request.method), path)
     if operation is None or response.status_code in GATEWAYS_OWN:
         return
@@ -34,7 +34,7 @@ def check(path: str, response: requests.Response) -> None:
 
 
 def _operation(method: str, path: str) -> dict[str, Any] | None:
-    """What the document says of this request; None where it is no route."""
+    """What the document says about this request; None if it is not a route."""
     for template, operations in DOCUMENT["paths"].items():
         pattern = re.sub(r"{\w+}", "[^/]+", template)
         if re.fullmatch(pattern, f"/api{path}") and method.lower() in operations:

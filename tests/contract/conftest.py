@@ -1,4 +1,4 @@
-"""The client under the tests, and who plays the worker."""
+"""The client of the tests, and what plays the worker."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -16,17 +16,17 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of this folder, and orders them (the hook is told of all)."""
+    """Marks the tests of this folder, and orders them (the hook gets the tests of all folders)."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.contract)
-    # It reads all that the tables hold, so it comes before the tests that fill them.
+    # It reads everything in the tables, so it comes before the tests that fill them.
     items.sort(key=lambda item: item.path != HERE / "test_secrecy.py")
 
 
 @pytest.fixture(scope="session")
 def api(api_url: str, token: str) -> Api:
-    """The API, to a caller who may do everything; with `APPJOBS_API_HOST` where a gateway wants it."""
+    """The API, to a caller who may do everything; with `APPJOBS_API_HOST` if a gateway needs it."""
     headers = {"Authorization": f"Bearer {token}"}
     if host := os.environ.get("APPJOBS_API_HOST"):
         headers["Host"] = host
@@ -61,7 +61,7 @@ def node(announce: Callable[[], Node]) -> Node:
 
 @pytest.fixture(scope="session")
 def allowed_origin() -> str:
-    """An origin whose web pages may call the API; another stack tells its own in `CORS_ORIGINS`."""
+    """An origin whose web pages may call the API. Another stack has its own in `CORS_ORIGINS`."""
     if "APPJOBS_API_URL" in os.environ and (given := os.environ.get("CORS_ORIGINS")):
         return given.split(",")[0].strip()
     return ALLOWED_ORIGIN

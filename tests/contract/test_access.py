@@ -1,4 +1,4 @@
-"""Every route, with every kind of token: who gets in, how the others are refused, what stays secret."""
+"""Every route, with every kind of token: which get in, how the others are refused, what stays secret."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ MakeToken = Callable[..., Api]
 
 
 class Route:
-    """One route: who may use it, and a request that succeeds where it is allowed."""
+    """One route: who may use it, and a request that succeeds if it is allowed."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ every_route = pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.n
 
 @pytest.fixture(scope="module")
 def as_token(api: Api) -> Callable[[str | None], Api]:
-    """The API to who sends this Authorization header (None: sends none)."""
+    """The API, to a caller that sends this Authorization header (None: no header)."""
 
     def make(header: str | None) -> Api:
         others = {name: value for name, value in api.headers.items() if name != "Authorization"}
@@ -83,7 +83,7 @@ def as_token(api: Api) -> Callable[[str | None], Api]:
 
 @pytest.fixture(scope="module")
 def make(aws: Any, as_token: Callable[[str | None], Api]) -> MakeToken:
-    """Makes a token and hands out the API to who has it; the same one for the same wishes."""
+    """Makes a token and gives the API to its owner; the same token for the same rights."""
     made: dict[tuple[str, ...], Api] = {}
 
     def make(role: str, *options: str, name: str = "matrix") -> Api:
@@ -259,7 +259,7 @@ def test_a_bound_token_lists_its_own(make: MakeToken, own: str, job: Json, api: 
 
 
 def test_a_foreign_job_is_as_one_that_does_not_exist(make: MakeToken, job: Json) -> None:
-    """Also where the execution does not exist: that must not tell that the job does."""
+    """Also if the execution does not exist: the answer must not show that the job does."""
     foreign = make("admin", "--app", "y")
     for executor in ("1.000000", "nonsense"):
         refused(foreign.inspect(job["JobId"], executor), 404, "job_id_not_found", job["JobId"])

@@ -1,4 +1,4 @@
-"""Who did what: noted with the action itself, read in pages, never with a secret."""
+"""Who did what: noted together with the action, read in pages, never with a secret."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ def entries(api: Api, **wanted: str) -> list[Json]:
 
 @pytest.fixture(scope="module")
 def new_api(api: Api, aws: Any) -> Callable[..., tuple[Api, str]]:
-    """Makes an administrator's token; hands out the API to who has it, and its name."""
+    """Makes an administrator's token; gives the API to its owner, and the name of the token."""
 
     def make(*options: str) -> tuple[Api, str]:
         name = unique("admin")
@@ -137,7 +137,7 @@ def test_tokens_made_and_revoked(api: Api, aws: Any) -> None:
 
 
 def test_no_secret_is_in_the_audit(api: Api, backstage: Backstage) -> None:
-    """test_secrecy.py looks for the secret arguments; here are the values that are no secrets."""
+    """test_secrecy.py looks for the secret arguments; here are the values that are not secret."""
     marker = unique("MARKER")
     job = api.new_job(Cmd=f"echo {marker}", Env=[f"A={marker}"], SecretArgs=[marker])
     ok(api.put(job["JobId"], {**job, "Cmd": f"true {marker}", "Env": [f"B={marker}"]}))

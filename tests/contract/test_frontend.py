@@ -7,7 +7,7 @@ from .client import Api, Json, ok, target, unique
 
 
 class Frontend:
-    """Sends nulls, empty texts, misspelt keys and whole objects; knows the source alone."""
+    """Sends nulls, empty texts, misspelt keys and whole objects; knows only the source."""
 
     def __init__(self, api: Api) -> None:
         self.api = api

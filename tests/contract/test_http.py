@@ -1,4 +1,4 @@
-"""Bodies that are no JSON, methods that are no route, other web pages, our own faults."""
+"""Bodies that are not JSON, methods that are not routes, other web pages, our own errors."""
 
 import json
 from pathlib import Path
@@ -203,7 +203,7 @@ def test_what_every_answer_says(api: Api, allowed_origin: str) -> None:
         _preflight(api, "/jobs", "POST", allowed_origin),
         api.delete(api.new_job()["JobId"]),
     ):
-        # What MiniStack's gateway says by itself lacks what the document tells it to say.
+        # What MiniStack's gateway answers by itself lacks what the document asks for.
         if answer.status_code != 401:
             assert answer.headers["Cache-Control"] == "no-store"
             assert answer.headers["X-Content-Type-Options"] == "nosniff"

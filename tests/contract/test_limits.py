@@ -48,7 +48,7 @@ GOOD: list[tuple[str, Any]] = [
 def test_accepted(api: Api, field: str, value: Any) -> None:
     body = fields(**{field: value})
     if field == "AppName":
-        # The name makes the job unique where the application is not.
+        # The name makes the job unique if the application does not.
         body["Name"] = fields()["AppName"]
     job = ok(api.create(body))
     expected = value

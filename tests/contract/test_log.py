@@ -99,12 +99,12 @@ CONTENTS = {
 def test_finished_with_output(
     started: Started, content: bytes, status: int, accept: str | None
 ) -> None:
-    """The whole log, though the result holds its end alone."""
+    """The whole log, though the result has only its end."""
     attributes = finished(started.target, content[-100:], size=len(content))
     started.backstage.put_results(started.id, [(started.target, attributes)])
     started.backstage.put_log(started.id, started.container, content)
     if accept is None and content not in CONTENTS["text"]:
-        # No text, or too long as one: who does not say what it accepts gets the link.
+        # Not text, or too long as text: a caller that does not say what it accepts gets the link.
         status = 302
     assert started.download(status, accept) == content
 

@@ -1,6 +1,6 @@
-"""The OpenAPI document over HTTP: it is served, and no request finds an answer that it does not know.
+"""The OpenAPI document over HTTP: it is served, and it has every answer that a request can get.
 
-FUZZ is the number of generated requests for each operation, beside a fixed set at the limits of every
+FUZZ is the number of generated requests for each operation, besides a fixed set at the limits of every
 parameter and body; `make fuzz` sets it to 450.
 """
 

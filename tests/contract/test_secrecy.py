@@ -1,4 +1,4 @@
-"""A secret stands nowhere but in the request that sets it."""
+"""A secret is nowhere but in the request that sets it."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ def _forms(marker: str) -> list[bytes]:
 
 def _absent(marker: str, content: bytes, where: str) -> None:
     for form in _forms(marker):
-        assert form not in content, f"a secret stands in {where}"
+        assert form not in content, f"a secret is in {where}"
 
 
 def _bytes_of(item: Json) -> bytes:

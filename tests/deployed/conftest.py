@@ -39,7 +39,7 @@ PREFIX = "appjobs-test"
 # By their names in the template; what their calls are recorded under.
 FUNCTIONS = ("APIHandler", "Authorizer", "Upkeep", "DeadLetters")
 WORKER = "worker"
-# Actions of SQS that stand for their batches too.
+# Actions of SQS that cover their batches too.
 BATCHED = ("sqs:SendMessage", "sqs:ChangeMessageVisibility")
 HERE = Path(__file__).parent
 
@@ -51,7 +51,7 @@ def _has(python: str) -> bool:
     return False
 
 
-# MiniStack runs Lambdas with its own interpreter: Lambda's, or ours where that is not here.
+# MiniStack runs Lambdas with its own interpreter: Lambda's, or ours if that one is not here.
 LAMBDA_BASE = f"python{RUNTIME}" if _has(f"python{RUNTIME}") else sys.executable
 LAMBDA_PYTHON = RUNTIME if sys.executable != LAMBDA_BASE else "{}.{}".format(*sys.version_info)
 
@@ -62,7 +62,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of this folder (the hook is told of all)."""
+    """Marks the tests of this folder (the hook gets the tests of all folders)."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.deployed)
@@ -134,7 +134,7 @@ class Deployed:
 
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """The stack, deployed as `make deploy` does it, on an AWS of its own."""
+    """The stack, deployed as `make deploy` does it, on its own AWS."""
     aws = start_ministack(
         tmp_path_factory.mktemp("deployed") / "aws",
         free_port(),
@@ -171,7 +171,7 @@ def _deploy(aws: Aws) -> dict[str, str]:
 def _complete_the_import(deployed: Deployed) -> None:
     """Gives MiniStack's gateway what its CloudFormation leaves out of the API's document.
 
-    That is binary types, methods that stand for all, and what a mock integration answers.
+    That is binary types, methods that match all, and what a mock integration answers.
     """
     template = json.loads((LOCAL / "package" / PREFIX / "sam.json").read_text())
     document = template["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]

@@ -222,8 +222,8 @@ def test_the_functions_log_no_secret_and_no_token(deployed: Deployed) -> None:
     assert f"/api/jobs/{job['JobId']}/start" in logs["api"]
     for name, text in logs.items():
         assert "START RequestId" in text, f"{name} logged nothing"
-        assert marker not in text, f"a secret stands in the log of {name}"
-        assert token not in text, f"a token stands in the log of {name}"
+        assert marker not in text, f"a secret is in the log of {name}"
+        assert token not in text, f"a token is in the log of {name}"
 
 
 def logged(deployed: Deployed, function: str) -> str:

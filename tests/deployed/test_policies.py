@@ -17,14 +17,14 @@ NOT_SEEN = {
     # MiniStack writes the functions' logs by itself.
     "logs:CreateLogStream",
     "logs:PutLogEvents",
-    # No call of its own: it makes S3 say of a log that there is none.
+    # There is no call of this name: the right makes S3 say that a log does not exist.
     "s3:ListBucket",
     # When an upload fails half-way.
     "s3:AbortMultipartUpload",
 }
 # What Lambda does in the name of a function that a queue triggers; MiniStack does it by itself.
 POLLING = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
-# The calls that an action allows, where they are called otherwise.
+# The calls that an action allows, if they have another name.
 CALLS = {
     "dynamodb:PutItem": ["PutItem", "TransactWriteItems"],
     "dynamodb:UpdateItem": ["UpdateItem", "TransactWriteItems"],
@@ -65,7 +65,7 @@ def lookup(deployed: Deployed, query: Json) -> list[Json]:
 
 
 def caller(event: Json) -> str:
-    """The name that the caller was told to add to its user agent."""
+    """The name that the caller adds to its user agent."""
     words = str(event["userAgent"]).split()
     return next((word.removeprefix("app/") for word in words if word.startswith("app/")), "")
 

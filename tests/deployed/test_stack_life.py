@@ -1,4 +1,4 @@
-"""A stack's life on an AWS of its own: a failed creation, updates, deletion, and back again."""
+"""A stack's life on its own AWS: a failed creation, updates, deletion, and back again."""
 
 import copy
 import functools
@@ -204,7 +204,7 @@ def logged(session: boto3.Session, function: str) -> int:
 def test_who_may_call_is_a_parameter(
     session: boto3.Session, parameters: dict[str, str], status: int
 ) -> None:
-    """MiniStack heeds no policy of a document: ours becomes one of the resource here."""
+    """MiniStack ignores the policy of a document: here ours becomes one of the resource."""
     ours = completion()
     document = ours["Resources"]["RestAPI"]["Properties"]["DefinitionBody"]
     api = {"Ref": "Api"}
@@ -370,7 +370,7 @@ def is_deleted(session: boto3.Session, stack_id: str) -> None:
     assert stack(session, stack_id)["StackStatus"] == "DELETE_COMPLETE"
 
 
-# --- stacks that stand in the way ---------------------------------------------------------------
+# --- stacks that are in the way ------------------------------------------------------------------
 QUEUE: Json = {"Type": "AWS::SQS::Queue"}
 TAKEN: Json = {"Type": "AWS::IAM::User", "Properties": {"UserName": USER}, "DependsOn": "Queue"}
 

@@ -1,4 +1,4 @@
-"""The proxy that fails calls: each fault is what it says, and all else passes as it came."""
+"""The proxy that fails calls: each fault does what its name says, and all else passes unchanged."""
 
 import threading
 from collections.abc import Iterator

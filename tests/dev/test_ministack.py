@@ -22,7 +22,7 @@ PAGE = "https://evil.example"
 PREFIX = "appjobs-dev"
 JSON = {"Content-Type": "application/x-amz-json-1.0"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-# Method, path, headers and body of what could do harm, or tells something.
+# Method, path, headers and body of what could do harm, or show something.
 CALLS: dict[str, tuple[str, str, Mapping[str, str], str]] = {
     "list tables": ("POST", "/", {**JSON, "X-Amz-Target": "DynamoDB_20120810.ListTables"}, "{}"),
     "scan": (
@@ -99,7 +99,7 @@ def sent(
 
 
 def refused(answer: requests.Response) -> bool:
-    """Whether it is no success, and has nothing that a page should not read."""
+    """Whether it is not a success, and has nothing that a page should not read."""
     return answer.status_code == 403 and "planted" not in answer.text and PREFIX not in answer.text
 
 
@@ -147,7 +147,7 @@ def test_other_keys_open_nothing(aws: Aws, keys: str, auth: Any) -> None:
 
 @pytest.mark.parametrize("auth", [SigV4Auth, SigV4QueryAuth])
 def test_the_name_of_our_key_without_its_secret_opens_nothing(aws: Aws, auth: Any) -> None:
-    """The name stands in every link to a log."""
+    """The name is in every link to a log."""
     ours = Credentials(aws.environment["AWS_ACCESS_KEY_ID"], "not the secret")
     all_refused(sent(aws, name, ours, auth) for name in CALLS)
 

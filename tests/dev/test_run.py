@@ -1,4 +1,4 @@
-"""`make run`, as somebody has it who just came: in a folder of its own, on an engine of its own."""
+"""`make run` for a newcomer: in a new folder, on its own engine."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 
 @contextmanager
 def run(folder: Path, engine: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`make run` as a script starts it in the background, behind a proxy that is of no use."""
+    """`make run` as a script starts it in the background, behind a proxy that does not answer."""
     environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
     environment |= {"DOCKER_HOST": engine, "http_proxy": PROXY, "https_proxy": PROXY}
     environment |= {"API_PORT": str(free_port()), "AWS_PORT": str(free_port()), **settings}
@@ -73,7 +73,7 @@ def printed(folder: Path) -> Path:
 
 
 def state_of(folder: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """What it tells other tools, once it is ready."""
+    """What it writes for other tools, once it is ready."""
     path = folder / ".local" / "run.json"
     deadline = time.monotonic() + READY_SECONDS
     while not path.exists():
@@ -113,7 +113,7 @@ def test_it_serves_until_a_signal_and_leaves_nothing_behind(
         headers = bearer(state["Token"])
         jobs = requests.get(f"{state['ApiUrl']}/api/jobs", headers=headers, timeout=30).json()
         assert [job["Name"] for job in jobs] == ["Who is there"]
-        # What tells keys, tokens, logs or output is for nobody else.
+        # Nobody else may read what has keys, tokens, logs or output.
         assert stat.S_IMODE((folder / ".local").stat().st_mode) == 0o700
         for private in ("env", "run.json", "aws/keys.json"):
             assert stat.S_IMODE((folder / ".local" / private).stat().st_mode) == 0o600, private

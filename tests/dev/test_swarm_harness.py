@@ -31,14 +31,14 @@ def command_lines() -> dict[int, str]:
 
 
 def leftovers(footprint: Footprint) -> list[str]:
-    """What the machine still has of a swarm, whoever should have removed it."""
+    """What is still on the machine of a swarm."""
     names = [str(footprint.run_dir), str(footprint.directory), footprint.prefix]
     mounts = Path("/proc/self/mounts").read_text().splitlines()
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True).stdout.splitlines()
     found = [line for line in [*mounts, *links] if any(name in line for name in names)]
     found += [line for line in command_lines().values() if any(name in line for name in names)]
     found += [str(path) for path in NETNS_DIR.glob(f"{footprint.prefix}*")]
-    # os.walk, as it passes over what vanishes meanwhile; Path.glob raises.
+    # os.walk skips what vanishes while it walks; Path.glob raises.
     for folder, folders, _ in os.walk("/sys/fs/cgroup"):
         found += [f"{folder}/{name}" for name in folders if name == footprint.prefix]
     paths = (footprint.run_dir, footprint.directory)
@@ -46,7 +46,7 @@ def leftovers(footprint: Footprint) -> list[str]:
 
 
 def dead_shims() -> set[str]:
-    """Sockets that killed shims left. Those of other swarms that live come and go meanwhile."""
+    """Sockets that killed shims left. Those of other swarms come and go in the meantime."""
     return {str(path) for path in Path("/run/containerd/s").glob("*") if not listens(path)}
 
 
@@ -127,7 +127,7 @@ def test_a_killed_engine_starts_again_as_the_same_node(swarm: Swarm, worker_node
 
 @contextmanager
 def harness(directory: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The command, as a script starts it in the background; killed at the end, whatever it does."""
+    """The command, as a script starts it in the background; killed at the end of the block."""
     command = [sys.executable, "-m", "dev.swarm", "--dir", str(directory), *options]
     with in_background(command, ROOT, subprocess.PIPE) as process:
         yield process

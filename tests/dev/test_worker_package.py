@@ -1,4 +1,4 @@
-"""The worker as a package, in an environment of its own, from a folder without the project."""
+"""The worker as a package, in its own environment, from a folder without the project."""
 
 import email
 import shutil

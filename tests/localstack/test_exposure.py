@@ -29,7 +29,7 @@ def sockets_of(session: int) -> set[str]:
             if os.getsid(int(process.name)) == session:
                 found |= {str(handle.readlink()) for handle in (process / "fd").iterdir()}
         except OSError:
-            continue  # It has ended meanwhile.
+            continue  # It has just ended.
     return {name.removeprefix("socket:[").removesuffix("]") for name in found}
 
 

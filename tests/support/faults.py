@@ -2,8 +2,8 @@
 
     python -m tests.support.faults --listen 127.0.0.1:4567 --to http://127.0.0.1:4566 [--seed 1]
 
-Programs go through it where their AWS_ENDPOINT_URL says so. It is told while it runs what becomes of
-which calls, and tells what came and what became of it:
+Programs go through it if their AWS_ENDPOINT_URL says so. While it runs, it gets rules that say what
+becomes of which calls, and it says which calls came and what became of them:
 
     curl -X PUT http://127.0.0.1:4567/_faults -d '[{"Fault": "refuse", "Share": 0.2, "Service": "s3"}]'
     curl http://127.0.0.1:4567/_faults
@@ -79,7 +79,7 @@ class Call(NamedTuple):
     """Which call of which service this is."""
 
     service: str
-    # The services that speak JSON name it; S3's calls are known by their HTTP method alone.
+    # The services that speak JSON name it; S3's calls have only their HTTP method.
     operation: str
 
     def matches(self, service: str, operation: str) -> bool:
@@ -208,7 +208,7 @@ class Proxy:
         task.add_done_callback(self._repeating.discard)
 
     async def _forward(self, request: web.Request) -> web.Response:
-        """Hands a call on as it came, also its Host: AWS answers with addresses made of that."""
+        """Passes a call on unchanged, with its Host: AWS answers with addresses made from that."""
         url = URL(f"{self._to}{request.raw_path}", encoded=True)
         headers = _passed_on(request.headers)
         body = await request.read()
@@ -224,7 +224,7 @@ class Proxy:
 
 
 def call_of(request: web.Request) -> Call:
-    """Which call a request is; the service is empty where it is not signed."""
+    """Which call a request is; the service is empty if it is not signed."""
     signed = request.headers.get("Authorization", "")
     presigned = f"Credential={request.query.get('X-Amz-Credential', '')}"
     scope = _SCOPE.search(signed) or _SCOPE.search(presigned)
@@ -256,7 +256,7 @@ def _json(body: bytes, status: int = 200) -> web.Response:
 
 
 def _cut(request: web.Request) -> web.Response:
-    """Resets the caller's connection; the answer that aiohttp wants of us goes nowhere."""
+    """Resets the caller's connection; nobody gets the answer that aiohttp requires."""
     if request.transport:
         # To linger for no time at all makes the kernel send a reset in place of an orderly end.
         no_time = struct.pack("ii", 1, 0)
@@ -294,7 +294,7 @@ class Faults:
         self.stop()
 
     def set(self, *rules: Rule) -> None:
-        """These rules, and no others, hold from now on; what hangs is cut."""
+        """From now on only these rules apply; calls that hang are cut."""
         body = msgspec.json.encode(rules)
         requests.put(self._control, data=body, timeout=_ANSWER_SECONDS).raise_for_status()
 
@@ -325,7 +325,7 @@ def main() -> None:
         Proxy(options.to, options.seed).application(),
         host=host,
         port=int(port),
-        # It would wait so long for calls that hang, or that wait for a message.
+        # It would wait longer for calls that hang, or that wait for a message.
         shutdown_timeout=0.1,
         print=None,
         access_log=None,
