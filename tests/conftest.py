@@ -2,8 +2,10 @@
 
 If `APPJOBS_API_URL` is set, the tests speak to that API and start nothing. What a worker would write, and
 the tokens that they make, they write to the AWS of the usual variables (`AWS_ENDPOINT_URL`,
-`APPJOBS_PREFIX`, `LOG_BUCKET`, …). `APPJOBS_TOKEN` is an administrator's token with the right to run as root; if it
-is not set, one is made. `APPJOBS_TEST_THREADS` is the largest number of requests at the same time.
+`APPJOBS_PREFIX`, `LOG_BUCKET`, …).
+
+`APPJOBS_TOKEN` is an administrator's token with the right to run as root; if it is not set, one is made.
+`APPJOBS_TEST_THREADS` is the largest number of requests at the same time.
 """
 
 import os
