@@ -21,6 +21,7 @@ from tenacity import (
 
 from chalicelib.clients.aws import ANSWER_SECONDS, client
 from chalicelib.config import settings
+from chalicelib.domain.ids import EXECUTOR_ID
 
 # A message stays invisible this long after it was received or its lease was extended. Short enough that a
 # dead worker's targets are adopted while the engine still remembers the execs (5 min).
@@ -33,7 +34,7 @@ RETENTION_SECONDS = 1_209_600
 MAX_BATCH = 10
 _SENDERS = 16
 _JOB_ID = r"^[0-9a-z-]{1,36}$(?!\n)"
-_EXECUTOR_ID = r"^[0-9]{1,12}\.[0-9]{6}$(?!\n)"
+_EXECUTOR_ID = rf"^{EXECUTOR_ID}$(?!\n)"
 _CONTAINER_ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$(?!\n)"
 
 _T = TypeVar("_T")
@@ -151,12 +152,12 @@ def _send_batch(url: str, messages: list[TargetMessage]) -> None:
         raise SendFailed(f"SQS refused {len(refused)} messages, the first as {refused[0]['Code']}")
 
 
-def receive(url: str, at_most: int, wait: int) -> list[Received]:
-    """Up to `at_most` (1–10) messages, as soon as there is one; none after `wait` seconds (0–20)."""
-    answer = client("sqs", wait + ANSWER_SECONDS).receive_message(
+def receive(url: str, at_most: int, wait_seconds: int) -> list[Received]:
+    """Up to `at_most` (1–10) messages, as soon as there is one; none after that many seconds (0–20)."""
+    answer = client("sqs", wait_seconds + ANSWER_SECONDS).receive_message(
         QueueUrl=url,
         MaxNumberOfMessages=at_most,
-        WaitTimeSeconds=wait,
+        WaitTimeSeconds=wait_seconds,
         VisibilityTimeout=VISIBILITY_SECONDS,
         MessageSystemAttributeNames=["ApproximateReceiveCount"],
     )

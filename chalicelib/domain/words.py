@@ -7,6 +7,8 @@ ordinary character here. An unquoted newline separates words as a blank does.
 
 import re
 
+from chalicelib.domain.errors import InvalidRequest
+
 _QUOTED = r"""\\(.)|'([^']*)'|"((?:[^"\\]|\\.)*)\""""
 _PART = re.compile(_QUOTED, re.DOTALL)
 # What separates words, then a word. A comment begins where a word could begin.
@@ -33,6 +35,16 @@ def split(command: str) -> list[str]:
     if not words or not words[0]:
         raise ValueError("its first word is empty; it must name a program")
     return words
+
+
+def require_words(command: str) -> None:
+    """Raises InvalidRequest for a Cmd that does not split into words."""
+    try:
+        split(command)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"Cmd does not split into words as a POSIX shell splits them: {error}"
+        ) from None
 
 
 def _unquoted(part: re.Match[str]) -> str:

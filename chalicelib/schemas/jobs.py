@@ -9,7 +9,7 @@ from chalicelib.clients.sealing import require_size
 from chalicelib.config import MAX_LOG_BYTES
 from chalicelib.domain import labels
 from chalicelib.domain.errors import InvalidRequest, require
-from chalicelib.domain.words import split
+from chalicelib.domain.words import require_words
 from chalicelib.schemas.values import ExecutorId, JobId
 
 MAX_ENV = 100
@@ -99,7 +99,7 @@ class JobRequest(Struct, kw_only=True):
         self.Name = _label("Name", self.Name.strip(), 64)
         if self.ServiceName:
             self.ServiceName = _label("ServiceName", self.ServiceName, 128)
-        check_command(self.Cmd)
+        require_words(self.Cmd)
         require(
             not self.User or _USER.fullmatch(self.User) is not None,
             "User must be user, uid, user:group or uid:gid, such as root or 1000:1000, or empty",
@@ -145,16 +145,6 @@ def _label(field: str, text: str, longest: int) -> str:
     if wrong := labels.find_fault(name):
         raise InvalidRequest(f"{field} {wrong}")
     return name
-
-
-def check_command(command: str) -> None:
-    """Raises InvalidRequest for a Cmd that does not split into words."""
-    try:
-        split(command)
-    except ValueError as error:
-        raise InvalidRequest(
-            f"Cmd does not split into words as a POSIX shell splits them: {error}"
-        ) from None
 
 
 def _refuse_nul(name: str, value: Any) -> None:

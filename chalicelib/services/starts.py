@@ -9,8 +9,9 @@ from chalicelib import store
 from chalicelib.config import settings
 from chalicelib.domain.access import Caller
 from chalicelib.domain.ids import next_executor_id, parse_job_id
+from chalicelib.domain.words import require_words
 from chalicelib.schemas.executions import StartRequest
-from chalicelib.schemas.jobs import JobAnswer, check_command
+from chalicelib.schemas.jobs import JobAnswer
 from chalicelib.services import audit, dispatch, jobs
 from chalicelib.services.audit import Action
 from chalicelib.store.models import COMMAND, OPEN, AuditEntry, Execution, Job, Node
@@ -34,7 +35,7 @@ def start_job(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
     def decide(job: Job) -> tuple[Execution, AuditEntry]:
         caller.require_visible(job.JobId, job.AppName)
         caller.require_root(job.Privileged, job.User)
-        check_command(job.Cmd)  # it may have been saved when other rules held
+        require_words(job.Cmd)  # it may have been saved when other rules held
         execution = _make_execution(caller, job, request, nodes())
         what = {"ExecutorId": execution.ExecutorId, "Targets": len(execution.Target)}
         return execution, audit.describe_job(caller, Action.START_JOB, job, **what)

@@ -36,7 +36,7 @@ def test_what_fits_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("character", ["x", "\n", "\0", '"', "\ufffd", "😀"])
 def test_long_outputs_are_cut_to_their_ends_evenly(character: str) -> None:
-    long = answer([character * 30_000 + "end"] * 999 + ["short"])
+    long = answer([character * 8_000 + "end"] * 999 + ["short"])
     shorten(long)
     assert MAX_ANSWER_BYTES * 0.95 < size(long) <= MAX_ANSWER_BYTES
     *cut, short = long.Result
