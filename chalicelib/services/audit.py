@@ -20,21 +20,8 @@ MAX_DAYS = 60
 _SEARCHED_SECONDS = 30 * DAY_SECONDS
 # The clock of the Lambda that wrote the newest entry may be ahead of ours.
 _CLOCKS_DIFFER_SECONDS = 60
-_SHOWN = (
-    "Action",
-    "Actor",
-    "TokenId",
-    "SourceIp",
-    "RequestId",
-    "Name",
-    "AppName",
-    "MovedFrom",
-    "JobId",
-    "ExecutorId",
-    "Targets",
-    "Fields",
-    "Token",
-)
+# What an answer shows as it is stored.
+_SHOWN = tuple(name for name in AuditAnswer.__struct_fields__ if name != "Time")
 
 
 class Action(StrEnum):

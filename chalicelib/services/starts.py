@@ -43,8 +43,7 @@ def start_job(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
     job, execution = store.executions.start_job(job_id, decide, oldest)
     try:
         dispatch.send_messages(execution, execution.Target, nodes())
-    # It is accepted all the same: upkeep sends again. An error would invite a second start.
-    except Exception:
+    except Exception:  # It is accepted: upkeep sends again. An error would invite a second start.
         log.exception("messages not sent", job_id=job_id, executor_id=execution.ExecutorId)
     return _show_last(caller, job, execution)
 
@@ -56,7 +55,7 @@ def _make_execution(
         {"ContainerId": target.ContainerId, "NodeId": target.NodeId} for target in request.Target
     ]
     now = time.time()
-    # No start may have the id of a start that the job knows, also not of one before a move.
+    # The start comes after every start and every move that the job knows.
     known = [*job.Executors, *(last for _, last in job.Moves or [])]
     execution = Execution(
         job.JobId,
