@@ -45,9 +45,9 @@ class HeldRunner:
         spools = SpoolDirectory(folder, 10**6, 10**6)
         self._runner = Runner(engine, exit_codes, "n1", self._commands, spools, redact)
 
-    def run(self, message: Received) -> None:
+    def run(self, message: Received, give_place_back: Callable[[], None] = lambda: None) -> None:
         with in_hand(self._commands, message.target):
-            self._runner.run(message)
+            self._runner.run(message, give_place_back)
 
 
 def printing(*frames: Frame) -> Callable[[str], Iterator[Frame]]:

@@ -174,12 +174,13 @@ def test_an_exec_that_the_engine_forgot_is_lost(
 
 
 def test_a_worker_that_starts_second_waits_for_the_first(
-    runner: HeldRunner, engine: Any, message: Received
+    runner: HeldRunner, engine: Any, message: Received, clock: Any
 ) -> None:
     engine.start.side_effect = AlreadyStarted
     runner.run(message)
     assert stored(message).Status == Status.FINISHED
     assert stored(message).OutputIncomplete is True
+    assert clock.seconds >= adopt._LIVING_OWNER_SECONDS
 
 
 def test_a_refused_start_of_an_exec_that_never_ran_comes_again(
@@ -280,6 +281,18 @@ def test_an_adopted_exec_with_unreadable_secrets_shows_nothing(
     result = stored(message)
     assert (result.Status, result.Reason) == (Status.RUNNING_FAILED, Reason.SECRETS_UNREADABLE)
     assert result.Inspect is None
+    # Without an exit code it never started: it had no output.
+    assert result.OutputIncomplete is (None if code is None else True)
+
+
+def test_only_an_adoption_gives_its_place_back(runner: HeldRunner, engine: Any) -> None:
+    given_back: list[str] = []
+    for kind, earlier in (("start", 0), ("adoption", 1), ("end", 1)):
+        message = accepted(NOW - earlier)
+        if kind == "adoption":
+            claimed(message)
+        runner.run(again(message), lambda kind=kind: given_back.append(kind))  # type: ignore[misc]
+    assert given_back == ["adoption"]
 
 
 def test_a_start_the_engine_never_heard_is_made_at_the_next_delivery(

@@ -132,6 +132,7 @@ def test_the_claim_is_stored_before_the_exec_starts(
 ) -> None:
     def start(exec_id: str) -> Iterator[Frame]:
         assert (stored(message).Status, stored(message).ID) == (Status.CREATED, exec_id)
+        assert stored(message).ExpiresAt == NOW + 1000
         yield 1, b"started"
 
     engine.start.side_effect = start

@@ -151,6 +151,50 @@ def test_a_command_that_takes_its_time_shows_as_running(
     assert stored(message).Output == b"late"
 
 
+def test_running_is_said_again_if_it_could_not_be_stored(
+    runner: HeldRunner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = threading.Event()
+    move = store.results.move_result
+    moves = []
+
+    def stumbling(result: Result) -> bool:
+        moves.append(result.Status)
+        if len(moves) == 1:
+            raise ConnectionError
+        moved = move(result)
+        said.set()
+        return moved
+
+    def start(exec_id: str) -> Iterator[Frame]:
+        assert said.wait(30)
+        yield 1, b"late"
+
+    for name in ("_RUNNING_AFTER_SECONDS", "_UPLOAD_SECONDS", "_PAUSE_PER_UPLOAD"):
+        monkeypatch.setattr(attachment, name, 0.01)
+    monkeypatch.setattr(store.results, "move_result", stumbling)
+    engine.start.side_effect = start
+    runner.run(message)
+    assert moves == [Status.RUNNING, Status.RUNNING, Status.FINISHED]
+
+
+def test_the_log_is_brought_up_to_date_until_the_exec_is_over(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    """Its output has ended: what is not uploaded yet does not wait for its end."""
+    running = {**OVER, "Running": True, "ExitCode": None}
+    key = logs.log_key(*message.target.ids)
+    sizes = []
+
+    def inspect(exec_id: str) -> Any:
+        sizes.append(logs.get_size(key))
+        return OVER if len(sizes) == 3 else running
+
+    engine.inspect.side_effect = inspect
+    runner.run(message)
+    assert sizes == [0, 3, 3]
+
+
 def test_the_open_output_of_a_forgotten_exec_is_not_waited_for(
     runner: HeldRunner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
