@@ -65,7 +65,7 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root",
         action="store_true",
-        help="it may run as root: Privileged, User root, or an empty User where the container's is root; "
+        help="it may run as root: Privileged, User root, or an empty User if the container's is root; "
         "and in containers that lead out onto their node",
     )
     parser.set_defaults(do=_create)
