@@ -236,6 +236,18 @@ def test_a_job_runs(service: Service) -> None:
     assert [result["Output"] for result in results] == ["hello\n"] * TASKS
 
 
+def test_its_container_may_do_little(service: Service) -> None:
+    node = service.system.swarm.manager
+    (container,) = service.containers(node)
+    rights = "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.Config.User}}"
+    group = socket_of(node).stat().st_gid
+    found = docker(node.docker_host, "inspect", "--format", rights, container)
+    assert found == f"true [ALL] 10001:{group}"
+    find = ("find", "/", "-xdev", "-type", "f", "-perm", "/6000")
+    words = ("run", "--rm", "--network", "none", "--user", "0", "--entrypoint", find[0], OLD)
+    assert docker(node.docker_host, *words, *find[1:]) == ""
+
+
 def test_an_update_under_load_loses_nothing_and_runs_nothing_twice(service: Service) -> None:
     load = Load(service.system)
     over = threading.Event()
