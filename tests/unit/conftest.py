@@ -15,6 +15,7 @@ from chalicelib.clients import aws as clients
 from chalicelib.config import settings
 from chalicelib.store import transactions
 from chalicelib.store.models import AuditEntry, Execution, Job, JobName, Node, Result, Token
+from tests.support.clock import Clock
 
 TEMPLATE = Path(__file__).resolve().parents[2] / ".chalice/resources.yaml"
 
@@ -33,6 +34,12 @@ def shared() -> Iterator[None]:
     with patch("moto.kms.models.generate_private_key", cache(generate_private_key)):
         yield
     forget()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """It stands until somebody sleeps or the test moves it."""
+    return Clock().install(monkeypatch)
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Roles, the bounds of a token, and what each service makes of them."""
 
 import dataclasses
-import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +13,7 @@ from chalicelib.schemas.executions import StartRequest, Target
 from chalicelib.schemas.jobs import JobRequest
 from chalicelib.services import inspection, jobs, starts
 from chalicelib.store.models import Job, Node
+from tests.support.clock import Clock
 from tests.unit.callers import ADMIN, caller
 
 OF_A = caller(apps=("a", "c"))
@@ -134,12 +133,11 @@ def test_a_moved_job_lists_what_its_reader_can_inspect(job_id: str) -> None:
     assert jobs.get_job(OF_A, job_id).Executors == in_a
 
 
-def test_a_start_after_a_move_belongs_to_the_new_application(
-    job_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_after_a_move_belongs_to_the_new_application(clock: Clock, job_id: str) -> None:
     """Also where the clock of who moved it was ahead."""
-    monkeypatch.setattr(jobs, "time", SimpleNamespace(time=lambda: time.time() + 60))
+    clock.now += 60
     jobs.edit_job(ADMIN, job_id, request(AppName="b"))
+    clock.now -= 60
     executor_id = starts.start_job(OF_B, job_id, START).Executors[-1]
     assert jobs.get_job(OF_B, job_id).Executors == [executor_id]
     assert starts.start_job(OF_B, job_id, START).Executors[0] == executor_id

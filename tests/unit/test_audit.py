@@ -1,7 +1,6 @@
 """The audit: what is noted of each action, who may read it, and its pages."""
 
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from chalicelib.schemas.jobs import JobRequest
 from chalicelib.schemas.parsing import parse_query
 from chalicelib.services import audit, jobs, starts
 from chalicelib.store.models import AuditEntry, Node
+from tests.support.clock import TickingClock
 from tests.unit.callers import ADMIN, caller
 
 pytestmark = pytest.mark.usefixtures("aws")
@@ -27,18 +27,8 @@ CALLER = caller(name="ci", source_ip="192.0.2.7", request_id="r-1")
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock that goes on by a second each time it is looked at; the tests move it further."""
-    clock = SimpleNamespace(now=NOW)
-
-    def time() -> float:
-        clock.now += 1
-        return float(clock.now)
-
-    clock.time = time
-    for module in ("audit", "jobs", "starts"):
-        monkeypatch.setattr(f"chalicelib.services.{module}.time", clock)
-    return clock
+def clock(monkeypatch: pytest.MonkeyPatch) -> TickingClock:
+    return TickingClock(NOW).install(monkeypatch)
 
 
 def request(**changes: Any) -> JobRequest:

@@ -1,14 +1,13 @@
 """What `make deploy` asks of CloudFormation, where no AWS here would show it."""
 
 from typing import Any
-from unittest.mock import create_autospec
 
 import boto3
 import pytest
 from botocore.stub import Stubber
 
-from deploy import cloudformation
 from deploy.cloudformation import DeployError, deploy_stack
+from tests.support.clock import Clock
 
 NAME = "appjobs-prod"
 STACK_ID = f"arn:aws:cloudformation:us-east-1:000000000000:stack/{NAME}/1"
@@ -24,19 +23,8 @@ def described(status: str) -> dict[str, Any]:
     return {"Stacks": [stack]}
 
 
-def test_a_stack_that_never_gets_ready_is_waited_for_an_hour(
-    client: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = create_autospec(cloudformation.time)
-    now = 0.0
-
-    def sleep(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-
-    clock.sleep.side_effect = sleep
-    clock.monotonic.side_effect = lambda: now
-    monkeypatch.setattr(cloudformation, "time", clock)
+def test_a_stack_that_never_gets_ready_is_waited_for_an_hour(client: Any, clock: Clock) -> None:
+    began = clock.now
     with Stubber(client) as stub:
         stub.add_client_error("describe_stacks", "ValidationError", f"{NAME} does not exist")
         stub.add_response("create_stack", {"StackId": STACK_ID})
@@ -44,7 +32,7 @@ def test_a_stack_that_never_gets_ready_is_waited_for_an_hour(
             stub.add_response("describe_stacks", described("CREATE_IN_PROGRESS"))
         with pytest.raises(DeployError, match="still CREATE_IN_PROGRESS after 60 minutes"):
             deploy_stack(client, {"StackName": NAME, "TemplateBody": "{}"})
-    assert 3600 < now < 3610
+    assert 3600 < clock.now - began < 3610
 
 
 @pytest.mark.parametrize(

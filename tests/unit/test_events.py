@@ -3,13 +3,13 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
 
 from chalicelib.domain.states import Reason
+from tests.support.clock import NOW, Clock, Enough
 from worker.engine import events as module
 from worker.engine import exit_file
 from worker.engine.client import Engine
@@ -18,21 +18,7 @@ from worker.engine.events import ExitCodes
 from worker.engine.exit_file import ExecEnd, ExitFile
 from worker.health import Pulse
 
-NOW = 1_800_000_000.0
 AT = "2027-01-15T08:{:02}:{:02}+00:00".format
-
-
-class Enough(BaseException):
-    """Ends the thread's endless loop."""
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    clock = SimpleNamespace(now=NOW)
-    clock.time = lambda: clock.now
-    clock.sleep = lambda seconds: setattr(clock, "now", clock.now + seconds)
-    monkeypatch.setattr(module, "time", clock)
-    return clock
 
 
 @pytest.fixture
@@ -48,7 +34,7 @@ def file(tmp_path: Path) -> ExitFile:
 
 
 @pytest.fixture
-def exit_codes(engine: Any, file: ExitFile, clock: SimpleNamespace) -> ExitCodes:
+def exit_codes(engine: Any, file: ExitFile, clock: Clock) -> ExitCodes:
     return ExitCodes(engine, file, Pulse())
 
 
@@ -103,7 +89,7 @@ def test_an_engine_that_is_not_there_yet_is_tried_again(exit_codes: ExitCodes, e
 
 
 def test_events_that_the_engine_forgot_meanwhile_are_a_gap(
-    exit_codes: ExitCodes, engine: Any, clock: SimpleNamespace
+    exit_codes: ExitCodes, engine: Any, clock: Clock
 ) -> None:
     following(exit_codes, engine, [end(1), Unreachable("gone")], [end(300)])
     assert exit_codes.since == AT(0, 2)
@@ -135,9 +121,7 @@ def test_an_event_that_never_comes_is_not_waited_for_for_ever(
     assert exit_codes.wait_for("e1") is None
 
 
-def test_the_loop_beats_while_the_engine_is_away(
-    engine: Any, file: ExitFile, clock: SimpleNamespace
-) -> None:
+def test_the_loop_beats_while_the_engine_is_away(engine: Any, file: ExitFile, clock: Clock) -> None:
     pulse = create_autospec(Pulse, instance=True)
     refusal = Refusal(Reason.ENGINE_ERROR, "too old")
     engine.connect.side_effect = [Unreachable("no"), refusal, Enough]
@@ -147,7 +131,7 @@ def test_the_loop_beats_while_the_engine_is_away(
 
 
 def test_the_ends_that_a_worker_heard_of_outlive_it(
-    exit_codes: ExitCodes, engine: Any, file: ExitFile, clock: SimpleNamespace
+    exit_codes: ExitCodes, engine: Any, file: ExitFile, clock: Clock
 ) -> None:
     following(exit_codes, engine, [end(1, 7), end(2, 3)])
     clock.now += 60
@@ -161,7 +145,7 @@ def test_the_ends_that_a_worker_heard_of_outlive_it(
 
 
 def test_events_forgotten_between_two_workers_are_a_gap(
-    exit_codes: ExitCodes, engine: Any, file: ExitFile, clock: SimpleNamespace
+    exit_codes: ExitCodes, engine: Any, file: ExitFile, clock: Clock
 ) -> None:
     following(exit_codes, engine, [end(1)])
     clock.now += 60
@@ -209,7 +193,7 @@ def test_lines_of_another_kind_do_not_stop_a_workers_start(file: ExitFile, tmp_p
 
 
 def test_a_full_disk_costs_only_what_would_be_on_it(
-    engine: Any, tmp_path: Path, clock: SimpleNamespace
+    engine: Any, tmp_path: Path, clock: Clock
 ) -> None:
     exit_codes = ExitCodes(engine, ExitFile(tmp_path / "nothing", "unix:///e"), Pulse())
     following(exit_codes, engine, [end(1, 7), end(2, 3)])

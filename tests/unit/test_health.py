@@ -1,20 +1,10 @@
 """Liveness is about our own loops; what they count is there for Prometheus."""
 
-from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
+from tests.support.clock import Clock
 from worker import health, metrics
 from worker.health import Health
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    clock = SimpleNamespace(now=1000.0)
-    clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(health, "time", clock)
-    return clock
 
 
 def get(of: Health, path: str) -> tuple[str, str]:
@@ -29,7 +19,7 @@ def get(of: Health, path: str) -> tuple[str, str]:
     return statuses[0], body
 
 
-def test_loops_that_turn_are_healthy(clock: SimpleNamespace) -> None:
+def test_loops_that_turn_are_healthy(clock: Clock) -> None:
     worker = Health()
     lease, poll = worker.pulse("lease"), worker.pulse("poll")
     for _ in range(20):
@@ -39,7 +29,7 @@ def test_loops_that_turn_are_healthy(clock: SimpleNamespace) -> None:
         assert get(worker, "/healthz") == ("200 OK", "ok\n")
 
 
-def test_a_stalled_loop_is_named(clock: SimpleNamespace) -> None:
+def test_a_stalled_loop_is_named(clock: Clock) -> None:
     worker = Health()
     lease, poll = worker.pulse("lease"), worker.pulse("poll")
     clock.now += health._STALLED_SECONDS
@@ -51,7 +41,7 @@ def test_a_stalled_loop_is_named(clock: SimpleNamespace) -> None:
     assert get(worker, "/healthz")[0] == "200 OK"
 
 
-def test_a_loop_that_ended_as_it_should_does_not_count(clock: SimpleNamespace) -> None:
+def test_a_loop_that_ended_as_it_should_does_not_count(clock: Clock) -> None:
     worker = Health()
     worker.pulse("poll")
     worker.ended("poll")

@@ -1,6 +1,5 @@
 """Served nodes are announced again and again, whatever fails."""
 
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
@@ -9,14 +8,11 @@ import pytest
 from chalicelib import store
 from chalicelib.clients import queues
 from chalicelib.store.models import Node
+from tests.support.clock import Clock, Enough
 from worker.health import Pulse
 from worker.heartbeat import Heartbeat, ServedNode
 
 pytestmark = pytest.mark.usefixtures("aws")
-
-
-class Stop(BaseException):
-    """Ends the endless loop."""
 
 
 @pytest.fixture(autouse=True)
@@ -28,21 +24,13 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def turn(heartbeat: Heartbeat, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs one turn, 20 s after 1000."""
-    slept: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        if len(slept) > 1:
-            raise Stop
-
-    clock = SimpleNamespace(sleep=sleep, time=lambda: 1000.0 + sum(slept))
-    monkeypatch.setattr("worker.heartbeat.time", clock)
-    with pytest.raises(Stop):
+    Clock(1000.0, most_sleeps=1).install(monkeypatch)
+    with pytest.raises(Enough):
         heartbeat.run()
 
 
 def test_a_served_node_is_announced_at_once_and_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.heartbeat.time", SimpleNamespace(time=lambda: 5.0))
+    Clock(5.0).install(monkeypatch)
     heartbeat = Heartbeat("w", Pulse())
     heartbeat.serve(ServedNode("n1", "host", "q"))
     first = Node.get("n1")

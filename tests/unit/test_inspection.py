@@ -1,6 +1,5 @@
 """Inspecting an execution: results, stored or not, and logs."""
 
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -17,23 +16,12 @@ from chalicelib.schemas.jobs import JobRequest
 from chalicelib.services import inspection, jobs, starts
 from chalicelib.services.inspection import _whole_characters
 from chalicelib.store.models import Node, Result
+from tests.support.clock import NOW, Clock
 from tests.unit.callers import ADMIN
 
-NOW = 1_496_287_694.460088
-
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock that stands; the tests move it."""
-    clock = SimpleNamespace(now=NOW)
-    clock.time = lambda: clock.now
-    for module in ("inspection", "jobs", "outcomes", "starts"):
-        monkeypatch.setattr(f"chalicelib.services.{module}.time", clock)
-    return clock
-
-
-@pytest.fixture
-def job_id(aws: None, clock: Any) -> str:
+def job_id(aws: None, clock: Clock) -> str:
     """A job, and a worker that serves node n1."""
     url = queues.ensure_queue("n1")
     store.nodes.announce(Node("n1", Hostname="h", QueueUrl=url, Worker="w", Heartbeat=NOW))
@@ -76,7 +64,7 @@ def test_a_node_announced_too_late_stays_unknown_to_this_start(job_id: str) -> N
     ("seconds", "status"), [(719, Status.STARTING), (721, Status.CREATE_FAILED)]
 )
 def test_a_target_is_expired_only_when_no_worker_can_claim_it_any_more(
-    job_id: str, clock: Any, seconds: int, status: Status
+    job_id: str, clock: Clock, seconds: int, status: Status
 ) -> None:
     executor_id = start(job_id, ("c1", "n1"))
     clock.now += seconds
@@ -87,7 +75,7 @@ def test_a_target_is_expired_only_when_no_worker_can_claim_it_any_more(
     )
 
 
-def test_what_is_stored_wins_over_what_follows_from_nothing(job_id: str, clock: Any) -> None:
+def test_what_is_stored_wins_over_what_follows_from_nothing(job_id: str, clock: Clock) -> None:
     executor_id = start(job_id, ("c1", "n1"))
     write(job_id, executor_id, Status.RUNNING, ID="e1")
     clock.now += 100_000
@@ -155,7 +143,7 @@ def test_an_unknown_execution_is_told_from_an_unknown_job(job_id: str, executor_
         inspection.inspect_execution(ADMIN, str(uuid4()), executor_id)
 
 
-def test_an_execution_is_gone_after_the_retention(job_id: str, clock: Any) -> None:
+def test_an_execution_is_gone_after_the_retention(job_id: str, clock: Clock) -> None:
     """DynamoDB may have deleted its results and not yet itself."""
     executor_id = start(job_id, ("c1", "n1"))
     clock.now += settings.retention_seconds - 1
@@ -165,7 +153,8 @@ def test_an_execution_is_gone_after_the_retention(job_id: str, clock: Any) -> No
         only(job_id, executor_id)
 
 
-def test_a_log_is_named_after_container_and_start(job_id: str) -> None:
+def test_a_log_is_named_after_container_and_start(job_id: str, clock: Clock) -> None:
+    clock.now = 1_496_287_694.460088
     log = inspection.read_log(ADMIN, job_id, start(job_id, ("c1", "n1")), "c1")
     assert log.filename == "job-container-c1-2017-06-01-03:28:14.log"
     assert (log.link, log.content) == ("", b"")

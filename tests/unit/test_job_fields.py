@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from chalicelib.schemas.jobs import JobAnswer, JobRequest
 from chalicelib.schemas.parsing import parse
 from chalicelib.services import audit, jobs, starts
 from chalicelib.store.models import FIELDS as STORED
+from tests.support.clock import TickingClock
 from tests.support.job_fields import (
     ADDITIONS,
     CHANGED_JOB,
@@ -44,9 +44,7 @@ def shown(job: JobAnswer) -> dict[str, Any]:
 @pytest.fixture
 def job_id(aws: None, monkeypatch: pytest.MonkeyPatch) -> str:
     """A job that has all of the fields."""
-    moments = iter(range(1_800_000_000, 1_900_000_000))
-    clock = SimpleNamespace(time=lambda: float(next(moments)))
-    monkeypatch.setattr(audit, "time", clock)
+    TickingClock().install(monkeypatch)
     return jobs.create_job(ADMIN, request(FULL_JOB)).JobId
 
 

@@ -1,6 +1,5 @@
 """What is held stays ours: the newest receipt counts, and one bad queue harms no other."""
 
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
@@ -8,6 +7,7 @@ import pytest
 
 from chalicelib.clients import queues
 from chalicelib.clients.queues import VISIBILITY_SECONDS, Received, TargetMessage
+from tests.support.clock import Clock, Enough
 from worker.health import Pulse
 from worker.lease import Lease
 
@@ -23,10 +23,6 @@ def new_lease() -> Lease:
     return Lease(Pulse())
 
 
-class Stop(BaseException):
-    """Ends the lease's endless loop."""
-
-
 @pytest.fixture
 def hold(monkeypatch: pytest.MonkeyPatch) -> Any:
     fake = create_autospec(queues.hold, return_value=[])
@@ -36,18 +32,10 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def turns(lease: Lease, monkeypatch: pytest.MonkeyPatch, count: int) -> list[float]:
     """Runs this many turns of the lease; returns how long it slept before each, and the last."""
-    slept: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        if len(slept) > count:
-            raise Stop
-
-    clock = SimpleNamespace(sleep=sleep, time=lambda: 1000.0 + sum(slept))
-    monkeypatch.setattr("worker.lease.time", clock)
-    with pytest.raises(Stop):
+    clock = Clock(most_sleeps=count).install(monkeypatch)
+    with pytest.raises(Enough):
         lease.run()
-    return slept
+    return clock.sleeps
 
 
 def test_a_message_is_taken_once_and_its_newest_receipt_counts() -> None:
@@ -144,7 +132,7 @@ def test_a_message_that_was_let_go_is_not_extended_again(
     lease = new_lease()
     lease.hold("q", received("r"))
     lease.release_all()
-    monkeypatch.setattr("worker.lease.time", SimpleNamespace(sleep=lambda seconds: None))
+    Clock().install(monkeypatch)
     lease.run()
     hold.assert_called_once_with("q", ["r"], 0)
 

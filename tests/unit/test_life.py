@@ -32,14 +32,13 @@ from chalicelib.clients import queues
 from chalicelib.clients.logs import GrowingObject
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.domain.states import TERMINAL, Reason, Status
-from chalicelib.services import outcomes, upkeep
+from chalicelib.services import upkeep
 from chalicelib.store.models import OPEN, Execution, Node, Result
-from worker import patience
+from tests.support.clock import Clock
 from worker.engine.errors import AlreadyStarted, Refusal, UnknownExec, Unreachable
 from worker.engine.events import ExitCodes
 from worker.engine.stream import Frame
 from worker.output.spool import SpoolDirectory
-from worker.target import adopt, attachment, claim, ending, run, watch
 from worker.target.command import Commands
 from worker.target.run import Runner, StartUnheard
 
@@ -52,21 +51,6 @@ DEATHS = [None, *((step, when) for step in STEPS for when in ("before", "after")
 
 class Death(BaseException):
     """The worker's process ends here."""
-
-
-class Clock:
-    """Time passes when somebody sleeps, or when a rule lets it."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def time(self) -> float:
-        return self.now
-
-    monotonic = time
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class ModelEngine:
@@ -117,15 +101,11 @@ class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.clock, self.engine = Clock(), ModelEngine()
+        self.clock, self.engine = Clock(most_sleeps=10**6), ModelEngine()
         self.death: tuple[str, str] | None = None
         self.ends: dict[str, tuple[str, ...]] = {}
         self.directory = Path(tempfile.mkdtemp())
-        for module in (adopt, attachment, claim, ending, run, watch, upkeep, outcomes):
-            self.patch.setattr(module, "time", self.clock)
-        self.patch.setattr("tenacity.time", self.clock)
-        for patient in (patience.insist, patience.insist_on_log):
-            self.patch.setattr(patient, "sleep", self.clock.sleep)
+        self.clock.install(self.patch)
         self._mortal(self.engine, "create", "create")
         self._mortal(self.engine, "start", "start")
         self._mortal(store.results, "take_container", "take")

@@ -1,6 +1,5 @@
 """Starts: what is accepted, and the messages of its targets."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,23 +13,12 @@ from chalicelib.schemas.executions import StartRequest, Target
 from chalicelib.schemas.jobs import JobRequest
 from chalicelib.services import inspection, jobs, starts
 from chalicelib.store.models import Job, Node
+from tests.support.clock import NOW, Clock
 from tests.unit.callers import ADMIN, caller
 
-NOW = 1_496_287_694.460088
-
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock that stands; the tests move it."""
-    clock = SimpleNamespace(now=NOW)
-    clock.time = lambda: clock.now
-    for module in ("inspection", "jobs", "outcomes", "starts"):
-        monkeypatch.setattr(f"chalicelib.services.{module}.time", clock)
-    return clock
-
-
-@pytest.fixture
-def job_id(aws: None, clock: Any) -> str:
+def job_id(aws: None, clock: Clock) -> str:
     """A job, and a worker that serves node n1."""
     url = queues.ensure_queue("n1")
     store.nodes.announce(Node("n1", Hostname="h", QueueUrl=url, Worker="w", Heartbeat=NOW))
@@ -63,7 +51,7 @@ def test_the_answer_to_a_start_ends_with_it(job_id: str) -> None:
     assert jobs.get_job(ADMIN, job_id).Executors == [first, second]
 
 
-def test_starts_older_than_the_retention_are_not_listed(job_id: str, clock: Any) -> None:
+def test_starts_older_than_the_retention_are_not_listed(job_id: str, clock: Clock) -> None:
     start(job_id, ("c1", "n1"))
     clock.now += settings.retention_seconds + 1
     second = start(job_id, ("c1", "n1"))

@@ -1,7 +1,6 @@
 """Tokens: how they are made, found and revoked, by the service and on the command line."""
 
 import re
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
@@ -16,22 +15,12 @@ from chalicelib.services import tokens
 from chalicelib.services.tokens import NewToken
 from chalicelib.store.models import AuditEntry, Token
 from chalicelib.tokens import main
+from tests.support.clock import NOW, Clock
 
-pytestmark = pytest.mark.usefixtures("aws")
+pytestmark = pytest.mark.usefixtures("aws", "clock")
 
-NOW = 1_496_287_694.5
 DAY = 86_400
 ACTOR = "me@here"
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock that stands; the tests move it."""
-    clock = SimpleNamespace(now=NOW)
-    clock.time = lambda: clock.now
-    for module in ("audit", "tokens"):
-        monkeypatch.setattr(f"chalicelib.services.{module}.time", clock)
-    return clock
 
 
 def new(**changes: Any) -> NewToken:
@@ -83,7 +72,7 @@ def test_an_unknown_token() -> None:
         tokens.authenticate(f"Bearer ajt_{'x' * 43}")
 
 
-def test_a_token_expires(clock: SimpleNamespace) -> None:
+def test_a_token_expires(clock: Clock) -> None:
     """By itself: DynamoDB removes expired items days later."""
     plain = tokens.create_token(ACTOR, new(days=2))
     clock.now = int(NOW) + 2 * DAY - 1
@@ -100,7 +89,7 @@ def test_a_revoked_token_is_worthless() -> None:
         tokens.authenticate(f"Bearer {plain}")
 
 
-def test_last_use_is_noted_every_five_minutes(clock: SimpleNamespace) -> None:
+def test_last_use_is_noted_every_five_minutes(clock: Clock) -> None:
     plain = tokens.create_token(ACTOR, new())
     assert stored().LastUsed is None
     noted = []
@@ -227,7 +216,7 @@ def test_list_shows_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
     header, first, second = shown.splitlines()
     assert header.split()[:4] == ["ID", "NAME", "ROLE", "ROOT"]
     assert "app's own  viewer  no    2048" in first
-    assert "2017-06-01 03:28  2017-06-02 03:28  never" in second
+    assert "2027-01-15 08:00  2027-01-16 08:00  never" in second
 
 
 def test_revoke_by_name_or_id(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,24 +1,14 @@
 """Whose turn it is: every application gets its own, whatever another one has started."""
 
 import threading
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from chalicelib.clients.queues import Received, TargetMessage
-from worker import turns as module
+from tests.support.clock import NOW, Clock
 from worker.turns import AHEAD, Turns
 
-NOW = 1_800_000_000.0
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
-    clock = SimpleNamespace(now=NOW)
-    clock.time = clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(module, "time", clock)
-    return clock
+pytestmark = pytest.mark.usefixtures("clock")
 
 
 def message(app: str, number: int, first: bool = True) -> Received:
@@ -55,7 +45,7 @@ def test_an_application_with_fewer_places_is_served_first() -> None:
     assert taken(turns) == ["b0", "a4", "b1"]
 
 
-def test_a_place_is_given_back_after_a_minute(clock: Any) -> None:
+def test_a_place_is_given_back_after_a_minute(clock: Clock) -> None:
     turns = filled(Turns(2, 100), a=5)
     assert len(taken(turns)) == 2
     clock.now += 59
@@ -72,7 +62,7 @@ def test_a_message_that_only_waits_for_an_end_gives_its_place_back() -> None:
     turns.leave(message("a", 0))
 
 
-def test_no_more_targets_run_than_may_in_all(clock: Any) -> None:
+def test_no_more_targets_run_than_may_in_all(clock: Clock) -> None:
     turns = filled(Turns(2, 6), a=1, b=1, c=1, d=1, e=1, f=1, g=1)
     for _ in range(3):
         assert len(taken(turns)) == 2
@@ -84,7 +74,7 @@ def test_no_more_targets_run_than_may_in_all(clock: Any) -> None:
     assert taken(turns) == ["a9"]
 
 
-def test_one_application_leaves_as_many_as_it_has_to_the_others(clock: Any) -> None:
+def test_one_application_leaves_as_many_as_it_has_to_the_others(clock: Clock) -> None:
     turns = filled(Turns(4, 8), a=8)
     assert len(taken(turns)) == 4
     clock.now += 60
@@ -96,7 +86,7 @@ def test_one_application_leaves_as_many_as_it_has_to_the_others(clock: Any) -> N
     assert taken(turns) == ["c0"]
 
 
-def test_a_target_that_is_too_late_never_waits(clock: Any) -> None:
+def test_a_target_that_is_too_late_never_waits(clock: Clock) -> None:
     turns = filled(Turns(4, 8), a=5)
     assert len(taken(turns)) == 4
     clock.now += 60

@@ -12,17 +12,9 @@ from chalicelib.config import settings
 from chalicelib.domain.states import Reason, Status
 from chalicelib.services import dispatch, upkeep
 from chalicelib.store.models import OPEN, Execution, Node, Result
+from tests.support.clock import NOW, Clock
 
-NOW = 1_800_000_000.0
-pytestmark = pytest.mark.usefixtures("aws")
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
-    clock = type("Clock", (), {"now": NOW, "time": lambda self: self.now})()
-    for module in ("outcomes", "upkeep"):
-        monkeypatch.setattr(f"chalicelib.services.{module}.time", clock)
-    return clock
+pytestmark = pytest.mark.usefixtures("aws", "clock")
 
 
 def accepted(*containers: str, unknown: tuple[str, ...] = ()) -> Execution:
@@ -95,7 +87,7 @@ def test_what_is_over_is_closed_with_counters_that_add_up() -> None:
 
 
 @pytest.mark.parametrize("status", [Status.CREATED, Status.RUNNING])
-def test_what_is_under_way_on_a_live_node_stays_open(status: Status, clock: Any) -> None:
+def test_what_is_under_way_on_a_live_node_stays_open(status: Status, clock: Clock) -> None:
     execution = accepted("c1", "c2")
     finished(execution, "c1", 0)
     write(execution, "c2", status)
@@ -106,7 +98,7 @@ def test_what_is_under_way_on_a_live_node_stays_open(status: Status, clock: Any)
     assert result(execution, "c2").Status == status  # type: ignore[union-attr]
 
 
-def test_a_target_that_nobody_took_up_expires_at_its_deadline(clock: Any) -> None:
+def test_a_target_that_nobody_took_up_expires_at_its_deadline(clock: Clock) -> None:
     execution = accepted("c1")
     clock.now += settings.delivery_deadline_seconds
     upkeep.take_turn()
@@ -120,7 +112,7 @@ def test_a_target_that_nobody_took_up_expires_at_its_deadline(clock: Any) -> Non
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_what_ran_on_a_node_that_is_gone_is_lost(clock: Any, known: bool) -> None:
+def test_what_ran_on_a_node_that_is_gone_is_lost(clock: Clock, known: bool) -> None:
     execution = accepted("c1")
     write(execution, "c1", Status.RUNNING, StartTime=NOW)
     if known:
@@ -170,7 +162,7 @@ def test_a_broken_execution_does_not_keep_the_others_open() -> None:
     assert counters(broken) is None
 
 
-def test_a_start_that_died_before_its_messages_is_sent_later(clock: Any) -> None:
+def test_a_start_that_died_before_its_messages_is_sent_later(clock: Clock) -> None:
     url = heartbeat(NOW)
     execution = accepted("c1", "c2", "c3")
     finished(execution, "c1", 0)
@@ -181,7 +173,7 @@ def test_a_start_that_died_before_its_messages_is_sent_later(clock: Any) -> None
     assert sent(url) == ["c2", "c3"]
 
 
-def test_what_was_sent_again_waits_as_long_until_the_next_time(clock: Any) -> None:
+def test_what_was_sent_again_waits_as_long_until_the_next_time(clock: Clock) -> None:
     url = heartbeat(NOW)
     accepted("c1")
     counts = []
@@ -193,7 +185,7 @@ def test_what_was_sent_again_waits_as_long_until_the_next_time(clock: Any) -> No
 
 
 @pytest.mark.parametrize("status", [Status.CREATED, Status.RUNNING])
-def test_what_was_taken_up_is_sent_again_each_hour(clock: Any, status: Status) -> None:
+def test_what_was_taken_up_is_sent_again_each_hour(clock: Clock, status: Status) -> None:
     execution = accepted("c1")
     write(execution, "c1", status)
     for seconds, expected in [(3590, []), (20, ["c1"]), (20, []), (3600, ["c1"])]:
@@ -203,7 +195,7 @@ def test_what_was_taken_up_is_sent_again_each_hour(clock: Any, status: Status) -
         assert sent(url) == expected
 
 
-def test_what_waits_in_a_backlog_is_not_sent_again(clock: Any) -> None:
+def test_what_waits_in_a_backlog_is_not_sent_again(clock: Clock) -> None:
     url = heartbeat(NOW)
     execution = accepted("c1", "c2")
     dispatch.send_messages(execution, execution.Target, {"n1": Node.get("n1")})
@@ -216,7 +208,7 @@ def test_what_waits_in_a_backlog_is_not_sent_again(clock: Any) -> None:
 
 
 def test_an_execution_whose_messages_cannot_be_sent_fails_the_turn(
-    clock: Any, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = heartbeat(NOW)
     accepted("c1")

@@ -2,43 +2,32 @@
 
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
 
 from chalicelib.clients.queues import Received
-from tests.unit.target.life import NOW, OVER, HeldRunner, accepted, container, printing
-from worker import patience
+from tests.support.clock import NOW, Clock
+from tests.unit.target.life import OVER, HeldRunner, accepted, container, printing
 from worker.engine.client import Engine
 from worker.engine.events import ExitCodes
 from worker.engine.paths import EnginePaths
-from worker.target import adopt, attachment, claim, ending, run, watch
 
 
-class WaitsForEver(BaseException):
-    """Raised at the thousandth look at something that does not change."""
+class HalfClock(Clock):
+    """The date stands still. Time passes as it does for the threads that wait, and by sleeps too."""
+
+    def time(self) -> float:
+        return NOW
+
+    def monotonic(self) -> float:
+        return time.monotonic() + sum(self.sleeps)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Time stands still; a sleeper is woken at once, but not for ever."""
-    clock = SimpleNamespace(slept=0, seconds=0.0)
-
-    def sleep(seconds: float) -> None:
-        clock.slept += 1
-        clock.seconds += seconds
-        if clock.slept > 1000:
-            raise WaitsForEver
-
-    clock.time, clock.sleep = lambda: NOW, sleep
-    clock.monotonic = lambda: time.monotonic() + clock.seconds  # real time passes too
-    for module in (adopt, attachment, claim, ending, run, watch):
-        monkeypatch.setattr(module, "time", clock)
-    for patient in (patience.insist, patience.insist_on_log):
-        monkeypatch.setattr(patient, "sleep", sleep)
-    return clock
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return HalfClock().install(monkeypatch)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from worker.output.spool import SpoolDirectory
 from worker.target.command import Commands
 from worker.target.run import Runner
 
-NOW = 1_800_000_000.0
 SECRET = "s3cret value"
 # What an engine says of an exec that is over.
 OVER = {

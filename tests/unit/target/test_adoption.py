@@ -10,8 +10,8 @@ from chalicelib.clients.queues import Received
 from chalicelib.config import settings
 from chalicelib.domain.states import Reason, Status
 from chalicelib.store.models import Result
+from tests.support.clock import NOW, Clock
 from tests.unit.target.life import (
-    NOW,
     OVER,
     SECRET,
     HeldRunner,
@@ -147,7 +147,7 @@ def test_loser_of_the_claim_adopts_if_it_holds_the_only_message(
 
 @pytest.mark.parametrize(("looks", "patience"), [(0, 0), (8, adopt._DOUBTFUL_OWNER_SECONDS)])
 def test_an_end_that_comes_under_watch_is_first_left_to_its_owner(
-    runner: HeldRunner, engine: Any, message: Received, clock: Any, looks: int, patience: float
+    runner: HeldRunner, engine: Any, message: Received, clock: Clock, looks: int, patience: float
 ) -> None:
     claimed(message, Status.RUNNING)
     engine.inspect.side_effect = [*[{**OVER, "Running": True}] * looks, OVER]
@@ -157,7 +157,7 @@ def test_an_end_that_comes_under_watch_is_first_left_to_its_owner(
         min(watch._FIRST_PAUSE_SECONDS * 2**look, watch._LONGEST_PAUSE_SECONDS)
         for look in range(looks)
     ]
-    assert patience <= clock.seconds - sum(pauses) <= patience + adopt._LOOK_SECONDS
+    assert patience <= sum(clock.sleeps) - sum(pauses) <= patience + adopt._LOOK_SECONDS
 
 
 @pytest.mark.parametrize(("code", "told"), [(None, "how it ended is lost"), (7, "ended with 7")])
@@ -210,7 +210,11 @@ def test_a_claimed_exec_is_not_started_long_after_the_deadline(
 
 
 def test_a_living_owner_stores_the_end_itself(
-    runner: HeldRunner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch, clock: Any
+    runner: HeldRunner,
+    engine: Any,
+    message: Received,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
 ) -> None:
     """A worker with a second message waits for it, since the owner has all of the output."""
     claimed(message, Status.RUNNING)
@@ -218,7 +222,7 @@ def test_a_living_owner_stores_the_end_itself(
     asked = []
 
     def ends_meanwhile(*key: str) -> Result | None:
-        asked.append(clock.seconds)
+        asked.append(sum(clock.sleeps))
         if len(asked) == 4:
             owned = get(*key)
             assert owned
@@ -232,12 +236,12 @@ def test_a_living_owner_stores_the_end_itself(
 
 
 def test_an_owner_that_stores_no_end_in_time_is_taken_for_dead(
-    runner: HeldRunner, message: Received, clock: Any
+    runner: HeldRunner, message: Received, clock: Clock
 ) -> None:
     claimed(message, Status.RUNNING)
     runner.run(message)
     assert (stored(message).Status, stored(message).OutputIncomplete) == (Status.FINISHED, True)
-    assert clock.seconds >= adopt._LIVING_OWNER_SECONDS
+    assert sum(clock.sleeps) >= adopt._LIVING_OWNER_SECONDS
 
 
 def test_an_adopted_end_is_stored_through_an_outage_of_kms(

@@ -10,8 +10,8 @@ from chalicelib import store
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.config import settings
 from chalicelib.domain.states import Reason, Status
+from tests.support.clock import NOW
 from tests.unit.target.life import (
-    NOW,
     SECRET,
     HeldRunner,
     accepted,

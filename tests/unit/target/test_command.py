@@ -13,7 +13,8 @@ from chalicelib.clients.aws import client
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.domain.errors import SecretsUnreadable
 from chalicelib.store.models import Execution
-from tests.unit.target.life import NOW, in_hand
+from tests.support.clock import NOW
+from tests.unit.target.life import in_hand
 from worker.target.command import Command, Commands
 
 pytestmark = pytest.mark.usefixtures("aws")

@@ -12,8 +12,8 @@ from chalicelib.clients import logs
 from chalicelib.clients.queues import Received
 from chalicelib.domain.states import MEANINGS, Reason, Status
 from chalicelib.store.models import Result
+from tests.support.clock import NOW, Clock
 from tests.unit.target.life import (
-    NOW,
     OVER,
     SECRET,
     HeldRunner,
@@ -304,18 +304,17 @@ def test_the_end_gives_the_disk_space_back(
 
 
 def test_a_log_that_s3_keeps_refusing_does_not_cost_the_exit_code(
-    runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch, clock: Any
+    runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     def refuse(spool: Any) -> None:
         raise ConnectionError
 
     monkeypatch.setattr(Spool, "flush", refuse)
-    monkeypatch.setattr("tenacity.time", clock)
     runner.run(message)
     result = stored(message)
     assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 0)
     assert (result.OutputIncomplete, result.OutputSize, result.Output) == (True, 0, b"hi\n")
-    assert patience.LOG_SECONDS <= clock.seconds < 2 * patience.LOG_SECONDS
+    assert patience.LOG_SECONDS <= sum(clock.sleeps) < 2 * patience.LOG_SECONDS
 
 
 def test_the_engine_is_asked_for_the_end_before_the_log_is_completed(
@@ -390,18 +389,18 @@ def test_a_start_that_failed_halfway_but_runs_is_brought_to_its_end(
 
 
 def test_an_engine_that_is_away_for_a_while_is_waited_for(
-    runner: HeldRunner, engine: Any, message: Received, clock: Any
+    runner: HeldRunner, engine: Any, message: Received, clock: Clock
 ) -> None:
     paused = Refusal(Reason.CONTAINER_PAUSED, "paused")
     engine.inspect.side_effect = [Unreachable("away"), paused, OVER]
     runner.run(message)
     assert stored(message).Status == Status.FINISHED
-    assert clock.slept == 2
+    assert len(clock.sleeps) == 2
 
 
 @pytest.mark.parametrize("reason", Reason)
 def test_a_command_is_over_if_its_container_is_away(
-    runner: HeldRunner, engine: Any, message: Received, clock: Any, reason: Reason
+    runner: HeldRunner, engine: Any, message: Received, clock: Clock, reason: Reason
 ) -> None:
     engine.inspect.side_effect = [Refusal(reason, "no"), OVER]
     runner.run(message)
@@ -433,7 +432,7 @@ def test_a_log_that_becomes_too_long_says_what_is_missing(runner: HeldRunner, en
 
 
 def test_a_log_that_s3_refuses_does_not_say_what_is_missing(
-    runner: HeldRunner, engine: Any, monkeypatch: pytest.MonkeyPatch, clock: Any
+    runner: HeldRunner, engine: Any, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     def refuse(spool: Any) -> None:
         raise ConnectionError
@@ -441,6 +440,5 @@ def test_a_log_that_s3_refuses_does_not_say_what_is_missing(
     message = accepted(NOW, LogBytes=10)
     engine.start.side_effect = printing((1, b"0123456789-----" + b"x" * LAST_BYTES))
     monkeypatch.setattr(Spool, "flush", refuse)
-    monkeypatch.setattr("tenacity.time", clock)
     runner.run(message)
     assert (stored(message).OutputIncomplete, stored(message).OutputDropped) == (True, None)
