@@ -22,12 +22,13 @@ from chalicelib.domain.errors import (
     JobNotFound,
     NameTaken,
 )
+from chalicelib.domain.states import MEANINGS
 from chalicelib.openapi.examples import EXAMPLES
 from chalicelib.schemas.audit import AuditPage
 from chalicelib.schemas.errors import ErrorAnswer
 from chalicelib.schemas.executions import ExecutionAnswer, StartRequest, Target
 from chalicelib.schemas.jobs import JobAnswer, JobRequest
-from chalicelib.schemas.results import RESULTS
+from chalicelib.schemas.results import RESULTS, CreateFailedResult, RunningFailedResult
 
 Json = dict[str, Any]
 
@@ -252,9 +253,18 @@ def _schemas() -> Json:
     execution = schemas[ExecutionAnswer.__name__]["properties"]
     execution["Target"]["items"] = _ref(Target)
     execution["Result"]["items"] = {"oneOf": [_ref(shape) for shape in RESULTS]}
+    for failed in (CreateFailedResult, RunningFailedResult):
+        _name_reasons(schemas[failed.__name__])
     for shape, example in EXAMPLES.items():
         schemas[shape.__name__]["examples"] = [example]
     return schemas
+
+
+def _name_reasons(schema: Json) -> None:
+    """Says which reasons come with the status of a failed result."""
+    (status,) = schema["properties"]["Status"]["enum"]
+    reasons = [reason for reason, meaning in MEANINGS.items() if status in meaning.statuses]
+    schema["properties"]["Reason"]["enum"] = sorted(reasons)
 
 
 def _allow_nulls(schema: Json) -> None:

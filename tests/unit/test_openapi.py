@@ -12,12 +12,13 @@ import pytest
 
 from app import app
 from chalicelib.domain import errors
-from chalicelib.domain.states import Status
+from chalicelib.domain.states import MEANINGS, Reason, Status
 from chalicelib.openapi.document import document
 from chalicelib.openapi.examples import EXAMPLES
 from chalicelib.schemas.executions import StartRequest
 from chalicelib.schemas.jobs import JobRequest
 from chalicelib.schemas.parsing import parse
+from chalicelib.schemas.results import CreateFailedResult, RunningFailedResult
 from dev import api_page
 from tests.support.job_fields import DEFAULTS
 
@@ -99,6 +100,14 @@ def test_a_wrong_result_is_told_from_a_right_one(change: dict[str, Any]) -> None
     (execution,) = SCHEMAS["ExecutionAnswer"]["examples"]
     wrong = {**execution, "Result": [{**execution["Result"][0], **change}]}
     assert not validator("ExecutionAnswer").is_valid(wrong)
+
+
+@pytest.mark.parametrize("reason", Reason)
+@pytest.mark.parametrize("shape", [CreateFailedResult, RunningFailedResult])
+def test_a_failure_has_only_reasons_of_its_status(shape: type, reason: Reason) -> None:
+    (example,) = SCHEMAS[shape.__name__]["examples"]
+    is_its = example["Status"] in MEANINGS[reason].statuses
+    assert validator(shape.__name__).is_valid({**example, "Reason": reason.value}) is is_its
 
 
 def test_null_will_do_for_what_may_be_left_out() -> None:
