@@ -185,7 +185,7 @@ def followed(engine: Engine, folder: Path) -> Iterator[ExitCodes]:
     try:
         yield exit_codes
     finally:
-        for name in ("connect", "ends"):
+        for name in ("connect", "follow_ends"):
             setattr(engine, name, _end_thread)
 
 

@@ -133,7 +133,7 @@ def test_an_engine_that_refuses_old_versions_of_the_api_is_served(tmp_path: Path
 def test_events_end_when_the_engine_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.engine.client._TIMEOUT", 1)
+    monkeypatch.setattr("worker.engine.client._TIMEOUT_SECONDS", 1)
     with serving(tmp_path / "engine.sock"):
         engine = Engine(f"unix://{tmp_path}/engine.sock", pool=2)
         engine.connect()

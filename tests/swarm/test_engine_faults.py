@@ -243,7 +243,7 @@ def test_an_exit_code_that_the_engine_forgets_before_the_adoption_is_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # So long it is silent before its events are over, here.
-    monkeypatch.setattr("worker.engine.client._TIMEOUT", 2)
+    monkeypatch.setattr("worker.engine.client._TIMEOUT_SECONDS", 2)
     node = unserved(cluster.swarm.nodes[1])
     dying = cluster.start_worker(node)
     target = container(node)

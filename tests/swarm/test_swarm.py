@@ -454,7 +454,7 @@ def output_of(engine: Engine, exec_id: str) -> bytes:
 def test_a_silent_command_is_waited_for_longer_than_any_call(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.engine.client._TIMEOUT", 1)
+    monkeypatch.setattr("worker.engine.client._TIMEOUT_SECONDS", 1)
     node = cluster.swarm.nodes[0]
     engine = Engine(node.docker_host, pool=2)
     engine.connect()
