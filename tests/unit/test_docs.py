@@ -1,4 +1,4 @@
-"""The pages in docs/ name all that the code has: settings, fields, reasons, routes, and so on."""
+"""What the checklists ask for is there: each setting, field, route, table and so on is on its page."""
 
 import re
 
@@ -45,6 +45,13 @@ def test_each_setting_is_in_the_tables_of_the_configuration() -> None:
     worker.config.load(asked)
     assert "RETENTION_DAYS" in asked.names
     assert asked.names - first_cells(page("configuration.md")) == set()
+
+
+def test_the_functions_get_each_shared_setting() -> None:
+    asked = Asked()
+    chalicelib.config.load(asked)
+    function = completion()["Globals"]["Function"]
+    assert set(function["Environment"]["Variables"]) == asked.names
 
 
 def test_each_parameter_of_a_deployment_is_explained() -> None:
