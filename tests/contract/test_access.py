@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 import requests
 
+from chalicelib.openapi.document import OPERATIONS
 from dev.tokens import make_token, revoke_token
 from tests.support.waiting import eventually
 
@@ -68,6 +69,10 @@ ROUTES = [
     Route("audit", ROLES[2:], lambda api, job, _: api.audit(JobId=job["JobId"])),
 ]
 every_route = pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+
+
+def test_every_route_of_the_api_is_tried() -> None:
+    assert len({route.name for route in ROUTES}) == len(OPERATIONS)
 
 
 @pytest.fixture(scope="module")
