@@ -92,8 +92,9 @@ def test_each_id_of_an_error_is_in_the_contract() -> None:
     assert ids - set(re.findall(r"`(\w+)`", page("contract.md"))) == set()
 
 
-def test_each_status_is_explained() -> None:
-    assert set(Status) - first_cells(page("results.md")) == set()
+@pytest.mark.parametrize("name", ["contract.md", "results.md"])
+def test_each_status_is_explained_in(name: str) -> None:
+    assert set(Status) - first_cells(page(name)) == set()
 
 
 def test_each_action_of_the_audit_is_named() -> None:
