@@ -6,13 +6,13 @@ import pytest
 
 from app import app
 from chalicelib import store
-from chalicelib.clients import queues
 from chalicelib.domain.access import GRANTS, Caller, Permission, Role, is_root
 from chalicelib.domain.errors import ExecutionNotFound, Forbidden, JobNotFound
 from chalicelib.schemas.executions import StartRequest, Target
 from chalicelib.schemas.jobs import JobRequest
 from chalicelib.services import inspection, jobs, starts
-from chalicelib.store.models import Job, Node
+from chalicelib.store.models import Job
+from tests.support.builders import serve_node
 from tests.support.clock import Clock
 from tests.unit.callers import ADMIN, caller
 
@@ -31,8 +31,7 @@ def request(**changes: object) -> JobRequest:
 @pytest.fixture
 def job_id(aws: None) -> str:
     """A job of the application a."""
-    url = queues.ensure_queue("n1")
-    store.nodes.announce(Node("n1", Hostname="h", QueueUrl=url, Worker="w", Heartbeat=1))
+    serve_node()
     return jobs.create_job(ADMIN, request()).JobId
 
 

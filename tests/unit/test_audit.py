@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from chalicelib import store
-from chalicelib.clients import queues
 from chalicelib.config import settings
 from chalicelib.domain.errors import InvalidRequest
 from chalicelib.schemas.audit import AuditAnswer, AuditRequest
@@ -14,7 +13,8 @@ from chalicelib.schemas.executions import StartRequest, Target
 from chalicelib.schemas.jobs import JobRequest
 from chalicelib.schemas.parsing import parse_query
 from chalicelib.services import audit, jobs, starts
-from chalicelib.store.models import AuditEntry, Node
+from chalicelib.store.models import AuditEntry
+from tests.support.builders import serve_node
 from tests.support.clock import TickingClock
 from tests.unit.callers import ADMIN, caller
 
@@ -64,8 +64,7 @@ def test_an_entry_tells_who_did_what_to_which_job_from_where() -> None:
 
 
 def test_each_action_is_noted_newest_first() -> None:
-    queues_url = queues.ensure_queue("n1")
-    store.nodes.announce(Node("n1", Hostname="h", QueueUrl=queues_url, Worker="w", Heartbeat=NOW))
+    serve_node(heartbeat=NOW)
     job_id = jobs.create_job(CALLER, request()).JobId
     jobs.edit_job(CALLER, job_id, request(User="app"))
     start = StartRequest([Target("c1", "n1"), Target("c2", "n1")])

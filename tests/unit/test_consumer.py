@@ -8,7 +8,8 @@ from unittest.mock import create_autospec
 import pytest
 
 from chalicelib.clients import queues
-from chalicelib.clients.queues import Received, TargetMessage
+from chalicelib.clients.queues import Received
+from tests.support.builders import build_message
 from tests.support.waiting import wait_until
 from worker import consumer as module
 from worker.config import load
@@ -25,7 +26,7 @@ NODE = ServedNode("n1", "host", "q")
 
 
 def received(number: int) -> Received:
-    return Received(TargetMessage("j1", "1.000000", f"c{number}"), f"m{number}", f"r{number}", True)
+    return build_message(f"c{number}", message_id=f"m{number}", receipt=f"r{number}")
 
 
 @pytest.fixture

@@ -15,16 +15,15 @@ from chalicelib.schemas.executions import StartRequest, Target
 from chalicelib.schemas.jobs import JobRequest
 from chalicelib.services import inspection, jobs, starts
 from chalicelib.services.inspection import _whole_characters
-from chalicelib.store.models import Node, Result
-from tests.support.clock import NOW, Clock
+from tests.support.builders import build_node, build_result, serve_node
+from tests.support.clock import Clock
 from tests.unit.callers import ADMIN
 
 
 @pytest.fixture
 def job_id(aws: None, clock: Clock) -> str:
     """A job, and a worker that serves node n1."""
-    url = queues.ensure_queue("n1")
-    store.nodes.announce(Node("n1", Hostname="h", QueueUrl=url, Worker="w", Heartbeat=NOW))
+    serve_node()
     return jobs.create_job(ADMIN, JobRequest(AppName="a", Name="n", Cmd="true")).JobId
 
 
@@ -35,8 +34,7 @@ def start(job_id: str, *targets: tuple[str, str]) -> str:
 
 def write(job_id: str, executor_id: str, status: Status, **fields: Any) -> None:
     """What a worker stores for the container c1."""
-    key = store.results.result_key(job_id, executor_id)
-    Result(key, "c1", NodeId="n1", Status=status, ExpiresAt=1, **fields).save()
+    build_result(job_id, executor_id, Status=status, **fields).save()
 
 
 def only(job_id: str, executor_id: str) -> dict[str, Any]:
@@ -56,7 +54,7 @@ def test_a_node_that_nobody_announced_fails_at_once_and_the_others_run(job_id: s
 
 def test_a_node_announced_too_late_stays_unknown_to_this_start(job_id: str) -> None:
     executor_id = start(job_id, ("c1", "late"))
-    store.nodes.announce(Node("late", Hostname="h", QueueUrl="q", Worker="w", Heartbeat=NOW))
+    store.nodes.announce(build_node("late"))
     assert only(job_id, executor_id)["Reason"] == Reason.NODE_UNKNOWN
 
 

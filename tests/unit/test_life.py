@@ -28,12 +28,12 @@ from hypothesis.stateful import (
 )
 
 from chalicelib import store
-from chalicelib.clients import queues
 from chalicelib.clients.logs import GrowingObject
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.domain.states import TERMINAL, Reason, Status
 from chalicelib.services import upkeep
-from chalicelib.store.models import OPEN, Execution, Node, Result
+from chalicelib.store.models import OPEN, Result
+from tests.support.builders import build_execution, build_targets, serve_node
 from tests.support.clock import Clock
 from worker.engine.errors import AlreadyStarted, Refusal, UnknownExec, Unreachable
 from worker.engine.events import ExitCodes
@@ -136,28 +136,12 @@ class Life(RuleBasedStateMachine):
     @initialize()
     def accept(self) -> None:
         self.job_id, self.executor_id = str(uuid4()), f"{self.clock.now:.6f}"
-        Execution(
-            self.job_id,
-            self.executor_id,
-            AppName="a",
-            ServiceName="",
-            Name="n",
-            Cmd="true",
-            Privileged=False,
-            User="",
-            Env=[],
-            Target=[{"ContainerId": container, "NodeId": NODE} for container in CONTAINERS],
-            UnknownNodes=[],
-            MayRunAsRoot=True,
-            ExpiresAt=int(self.clock.now) + 10**6,
-            Open=OPEN,
-        ).save()
+        ids, targets = (self.job_id, self.executor_id), build_targets(*CONTAINERS, node=NODE)
+        build_execution(*ids, Target=targets, MayRunAsRoot=True, Open=OPEN).save()
         self.heartbeat()
 
     def heartbeat(self) -> None:
-        url = queues.ensure_queue(NODE)
-        now = self.clock.now
-        Node(NODE, Hostname="h", QueueUrl=url, Worker="w", Heartbeat=now).save()
+        serve_node(NODE, self.clock.now)
 
     @rule(container=st.sampled_from(CONTAINERS), first=st.booleans(), death=st.sampled_from(DEATHS))
     def deliver(self, container: str, first: bool, death: tuple[str, str] | None) -> None:

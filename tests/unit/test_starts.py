@@ -12,16 +12,16 @@ from chalicelib.domain.states import Status
 from chalicelib.schemas.executions import StartRequest, Target
 from chalicelib.schemas.jobs import JobRequest
 from chalicelib.services import inspection, jobs, starts
-from chalicelib.store.models import Job, Node
-from tests.support.clock import NOW, Clock
+from chalicelib.store.models import Job
+from tests.support.builders import serve_node
+from tests.support.clock import Clock
 from tests.unit.callers import ADMIN, caller
 
 
 @pytest.fixture
 def job_id(aws: None, clock: Clock) -> str:
     """A job, and a worker that serves node n1."""
-    url = queues.ensure_queue("n1")
-    store.nodes.announce(Node("n1", Hostname="h", QueueUrl=url, Worker="w", Heartbeat=NOW))
+    serve_node()
     return jobs.create_job(ADMIN, JobRequest(AppName="a", Name="n", Cmd="true")).JobId
 
 

@@ -12,28 +12,18 @@ from chalicelib import store
 from chalicelib.domain.errors import ExecutionNotFound, JobNotFound, NameTaken, TryAgain
 from chalicelib.domain.states import Status
 from chalicelib.store.models import AuditEntry, Execution, Job, JobName, Result
+from tests.support.builders import build_execution, build_job, build_result
 from tests.support.job_fields import FIELDS, SECRET
 
 pytestmark = pytest.mark.usefixtures("aws")
 
 
 def job(job_id: str = "j1", name: str = "n") -> Job:
-    return Job(
-        job_id,
-        Revision=1,
-        Executors=[],
-        AppName="a",
-        ServiceName="",
-        Name=name,
-        Cmd="true",
-        Privileged=False,
-        User="",
-        Env=[],
-    )
+    return build_job(job_id, Name=name)
 
 
 def execution(of: Job, executor_id: str) -> Execution:
-    made = Execution(of.JobId, executor_id, Target=[], UnknownNodes=[], ExpiresAt=1)
+    made = build_execution(of.JobId, executor_id, Target=[])
     for name in FIELDS.keys() - {SECRET}:
         setattr(made, name, getattr(of, name))
     return made
@@ -65,8 +55,7 @@ def start(job_id: str, make: Callable[[Job], Execution], oldest: float) -> tuple
 
 def result(status: Status, exec_id: str | None = "e1") -> Result:
     reason = "expired" if status == Status.CREATE_FAILED else None
-    ids = {"NodeId": "n1", "ID": exec_id, "Reason": reason}
-    return Result("j1/1", "c1", Status=status, ExpiresAt=1, **ids)
+    return build_result("j1", "1", Status=status, ID=exec_id, Reason=reason)
 
 
 def test_a_name_belongs_to_one_job_of_its_application() -> None:

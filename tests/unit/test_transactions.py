@@ -8,6 +8,7 @@ from pynamodb.models import Model
 
 from chalicelib.store.models import JobName, Node
 from chalicelib.store.transactions import Conflict, transaction, try_write
+from tests.support.builders import build_node
 
 pytestmark = pytest.mark.usefixtures("aws")
 
@@ -20,7 +21,7 @@ class Failed(Exception):
 
 def node(name: str, holds: bool) -> Node:
     """A node, stored if the condition on it is to hold."""
-    made = Node(name, Hostname="h", QueueUrl="q", Worker="w", Heartbeat=1)
+    made = build_node(name)
     if holds:
         made.save()
     return made

@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from chalicelib.clients.queues import Received, TargetMessage
+from chalicelib.clients.queues import Received
+from tests.support.builders import build_message
 from tests.support.clock import NOW, Clock
 from worker.turns import AHEAD, Turns
 
@@ -12,8 +13,8 @@ pytestmark = pytest.mark.usefixtures("clock")
 
 
 def message(app: str, number: int, first: bool = True) -> Received:
-    target = TargetMessage("j1", f"{NOW:.6f}", f"{app}{number}", app)
-    return Received(target, f"m{number}", f"r{number}", first)
+    container, executor_id = f"{app}{number}", f"{NOW:.6f}"
+    return build_message(container, executor_id, f"m{number}", f"r{number}", first, app)
 
 
 def filled(turns: Turns, **apps: int) -> Turns:

@@ -12,26 +12,18 @@ from chalicelib.config import settings
 from chalicelib.domain.states import Reason, Status
 from chalicelib.services import dispatch, upkeep
 from chalicelib.store.models import OPEN, Execution, Node, Result
+from tests.support.builders import build_execution, build_result, build_targets, serve_node
 from tests.support.clock import NOW, Clock
 
 pytestmark = pytest.mark.usefixtures("aws", "clock")
 
 
 def accepted(*containers: str, unknown: tuple[str, ...] = ()) -> Execution:
-    execution = Execution(
+    execution = build_execution(
         str(uuid4()),
         f"{NOW:.6f}",
-        AppName="a",
-        ServiceName="",
-        Name="n",
-        Cmd="true",
-        Privileged=False,
-        User="",
-        Env=[],
-        Target=[{"ContainerId": container, "NodeId": "n1"} for container in containers]
-        + [{"ContainerId": container, "NodeId": "n2"} for container in unknown],
+        Target=build_targets(*containers) + build_targets(*unknown, node="n2"),
         UnknownNodes=["n2"] if unknown else [],
-        ExpiresAt=int(NOW) + 10**6,
         Open=OPEN,
     )
     execution.save()
@@ -39,19 +31,12 @@ def accepted(*containers: str, unknown: tuple[str, ...] = ()) -> Execution:
 
 
 def write(execution: Execution, container: str, status: Status, **fields: Any) -> None:
-    key = store.results.result_key(execution.JobId, execution.ExecutorId)
-    Result(key, container, NodeId="n1", Status=status, ID="e", ExpiresAt=1, **fields).save()
+    ids = execution.JobId, execution.ExecutorId, container
+    build_result(*ids, Status=status, ID="e", **fields).save()
 
 
 def finished(execution: Execution, container: str, code: int, end: float = NOW) -> None:
     write(execution, container, Status.FINISHED, Inspect={"ExitCode": code}, EndTime=end)
-
-
-def heartbeat(when: float) -> str:
-    """The node was announced then; returns its queue's URL."""
-    url = queues.ensure_queue("n1")
-    Node("n1", Hostname="h", QueueUrl=url, Worker="w", Heartbeat=when).save()
-    return url
 
 
 def sent(url: str) -> list[str]:
@@ -92,7 +77,7 @@ def test_what_is_under_way_on_a_live_node_stays_open(status: Status, clock: Cloc
     finished(execution, "c1", 0)
     write(execution, "c2", status)
     clock.now += 10**5
-    heartbeat(clock.now - upkeep.NODE_GONE_SECONDS + 1)
+    serve_node(heartbeat=clock.now - upkeep.NODE_GONE_SECONDS + 1)
     upkeep.take_turn()
     assert counters(execution) is None
     assert result(execution, "c2").Status == status  # type: ignore[union-attr]
@@ -116,7 +101,7 @@ def test_what_ran_on_a_node_that_is_gone_is_lost(clock: Clock, known: bool) -> N
     execution = accepted("c1")
     write(execution, "c1", Status.RUNNING, StartTime=NOW)
     if known:
-        heartbeat(NOW)
+        serve_node(heartbeat=NOW)
     clock.now += upkeep.NODE_GONE_SECONDS
     upkeep.take_turn()
     assert result(execution, "c1").Status == Status.RUNNING
@@ -163,7 +148,7 @@ def test_a_broken_execution_does_not_keep_the_others_open() -> None:
 
 
 def test_a_start_that_died_before_its_messages_is_sent_later(clock: Clock) -> None:
-    url = heartbeat(NOW)
+    url = serve_node(heartbeat=NOW)
     execution = accepted("c1", "c2", "c3")
     finished(execution, "c1", 0)
     upkeep.take_turn()
@@ -174,7 +159,7 @@ def test_a_start_that_died_before_its_messages_is_sent_later(clock: Clock) -> No
 
 
 def test_what_was_sent_again_waits_as_long_until_the_next_time(clock: Clock) -> None:
-    url = heartbeat(NOW)
+    url = serve_node(heartbeat=NOW)
     accepted("c1")
     counts = []
     for _ in range(0, int(settings.delivery_deadline_seconds), 10):
@@ -190,13 +175,13 @@ def test_what_was_taken_up_is_sent_again_each_hour(clock: Clock, status: Status)
     write(execution, "c1", status)
     for seconds, expected in [(3590, []), (20, ["c1"]), (20, []), (3600, ["c1"])]:
         clock.now += seconds
-        url = heartbeat(clock.now)
+        url = serve_node(heartbeat=clock.now)
         upkeep.take_turn()
         assert sent(url) == expected
 
 
 def test_what_waits_in_a_backlog_is_not_sent_again(clock: Clock) -> None:
-    url = heartbeat(NOW)
+    url = serve_node(heartbeat=NOW)
     execution = accepted("c1", "c2")
     dispatch.send_messages(execution, execution.Target, {"n1": Node.get("n1")})
     clock.now += settings.delivery_deadline_seconds / 5 + 1
@@ -210,7 +195,7 @@ def test_what_waits_in_a_backlog_is_not_sent_again(clock: Clock) -> None:
 def test_an_execution_whose_messages_cannot_be_sent_fails_the_turn(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = heartbeat(NOW)
+    url = serve_node(heartbeat=NOW)
     accepted("c1")
     clock.now += settings.delivery_deadline_seconds / 5 + 1
     with monkeypatch.context() as patch:

@@ -9,7 +9,8 @@ from chalicelib import store
 from chalicelib.clients import sealing
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.domain.states import Status
-from chalicelib.store.models import Execution, Result
+from chalicelib.store.models import Result
+from tests.support.builders import build_execution, build_message, build_result
 from worker.engine.stream import Frame
 from worker.output.spool import SpoolDirectory
 from worker.target.command import Commands
@@ -62,26 +63,11 @@ def container(id: str, **host: Any) -> dict[str, Any]:
 def accepted(when: float, **fields: Any) -> Received:
     """An execution that was stored then, and its message."""
     executor_id = f"{when:.6f}"
-    Execution(
-        "j1",
-        executor_id,
-        AppName="a",
-        ServiceName="",
-        Name="n",
-        User="u",
-        Env=["A=b"],
-        Sealed=sealing.pack([sealing.seal("j1", SECRET)]),
-        ExpiresAt=int(when) + 1000,
-        **{
-            "Cmd": "echo hi",
-            "Privileged": True,
-            "MayRunAsRoot": True,
-            "UnknownNodes": [],
-            "Target": [{"ContainerId": "c1", "NodeId": "n1"}],
-            **fields,
-        },
-    ).save()
-    return Received(TargetMessage("j1", executor_id, "c1"), "m1", "receipt", first=True)
+    defaults = {"Cmd": "echo hi", "Privileged": True, "MayRunAsRoot": True, "User": "u"}
+    sealed = sealing.pack([sealing.seal("j1", SECRET)])
+    defaults |= {"Env": ["A=b"], "Sealed": sealed, "ExpiresAt": int(when) + 1000}
+    build_execution(executor_id=executor_id, **{**defaults, **fields}).save()
+    return build_message(executor_id=executor_id, receipt="receipt")
 
 
 def again(message: Received) -> Received:
@@ -96,8 +82,8 @@ def stored(message: Received) -> Result:
 
 def claimed(message: Received, status: Status = Status.CREATED) -> None:
     """Another worker claimed it with the exec e1."""
-    key = store.results.result_key("j1", message.target.executor_id)
-    Result(key, "c1", NodeId="n1", Status=status, ID="e1", ExpiresAt=1).save()
+    executor_id = message.target.executor_id
+    build_result(executor_id=executor_id, Status=status, ID="e1").save()
 
 
 def claimed_during_the_create(engine: Any, message: Received) -> None:

@@ -10,6 +10,7 @@ from chalicelib import store
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.config import settings
 from chalicelib.domain.states import Reason, Status
+from tests.support.builders import build_message, build_targets
 from tests.support.clock import NOW
 from tests.unit.target.life import (
     SECRET,
@@ -84,7 +85,7 @@ def test_a_message_of_no_target_is_dropped(
 
 def spelled(*ids: str) -> list[Received]:
     """An execution for these containers, and its messages."""
-    (message,) = [accepted(NOW, Target=[{"ContainerId": id, "NodeId": "n1"} for id in ids])]
+    (message,) = [accepted(NOW, Target=build_targets(*ids))]
     ours = message.target
     return [
         Received(TargetMessage("j1", ours.executor_id, id), id, "receipt", first=True) for id in ids
@@ -221,8 +222,7 @@ def test_a_message_of_a_target_that_is_over_asks_the_engine_nothing(
 
 
 def test_a_message_of_an_unknown_execution_is_dropped(runner: HeldRunner, engine: Any) -> None:
-    target = TargetMessage("j1", "1.000000", "c1")
-    runner.run(Received(target, "m1", "r", first=True))
+    runner.run(build_message())
     assert engine.mock_calls == []
     assert store.results.get_result("j1", "1.000000", "c1") is None
 

@@ -13,6 +13,7 @@ from chalicelib.clients.aws import client
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.domain.errors import SecretsUnreadable
 from chalicelib.store.models import Execution
+from tests.support.builders import build_execution, build_targets
 from tests.support.clock import NOW
 from tests.unit.target.life import in_hand
 from worker.target.command import Command, Commands
@@ -24,19 +25,9 @@ TARGETS = [TargetMessage("j1", "1.000000", f"c{number}") for number in range(30)
 @pytest.fixture
 def requests() -> Any:
     """How many requests of which kind went out since the execution was stored."""
-    Execution(
-        "j1",
-        "1.000000",
-        AppName="a",
-        Name="n",
-        Cmd="echo",
-        Privileged=False,
-        Env=[],
-        Sealed=sealing.pack([sealing.seal("j1", "first"), sealing.seal("j1", "second")]),
-        Target=[{"ContainerId": target.container_id, "NodeId": "n1"} for target in TARGETS],
-        UnknownNodes=[],
-        ExpiresAt=1000,
-    ).save()
+    sealed = sealing.pack([sealing.seal("j1", "first"), sealing.seal("j1", "second")])
+    containers = build_targets(*(target.container_id for target in TARGETS))
+    build_execution(Cmd="echo", Sealed=sealed, Target=containers).save()
     counts = {"GetItem": 0, "Decrypt": 0}
 
     def count(model: Any, **_: Any) -> None:

@@ -1,0 +1,66 @@
+"""What is stored and sent, with only those fields in a test that matter to it."""
+
+from typing import Any
+
+from chalicelib import store
+from chalicelib.clients import queues
+from chalicelib.clients.queues import Received, TargetMessage
+from chalicelib.store.models import Execution, Job, Node, Result
+from tests.support.clock import NOW
+
+_COMMAND: dict[str, Any] = {
+    "AppName": "a",
+    "ServiceName": "",
+    "Name": "n",
+    "Cmd": "true",
+    "Privileged": False,
+    "User": "",
+    "Env": [],
+}
+
+
+def build_targets(*containers: str, node: str = "n1") -> list[dict[str, str]]:
+    return [{"ContainerId": container, "NodeId": node} for container in containers]
+
+
+def build_job(job_id: str = "j1", **fields: Any) -> Job:
+    return Job(job_id, **{"Revision": 1, "Executors": [], **_COMMAND, **fields})
+
+
+def build_execution(job_id: str = "j1", executor_id: str = "1.000000", **fields: Any) -> Execution:
+    """An execution that has one target and is kept for 11 days."""
+    start = int(float(executor_id))
+    defaults = {"Target": build_targets("c1"), "UnknownNodes": [], "ExpiresAt": start + 10**6}
+    return Execution(job_id, executor_id, **{**_COMMAND, **defaults, **fields})
+
+
+def build_result(
+    job_id: str = "j1", executor_id: str = "1.000000", container: str = "c1", **fields: Any
+) -> Result:
+    key = store.results.result_key(job_id, executor_id)
+    return Result(key, container, **{"NodeId": "n1", "ExpiresAt": 1, **fields})
+
+
+def build_node(node_id: str = "n1", **fields: Any) -> Node:
+    defaults = {"Hostname": "h", "QueueUrl": "q", "Worker": "w", "Heartbeat": NOW}
+    return Node(node_id, **{**defaults, **fields})
+
+
+def serve_node(node_id: str = "n1", heartbeat: float = NOW) -> str:
+    """A worker has announced the node; returns the URL of its queue."""
+    url = queues.ensure_queue(node_id)
+    store.nodes.announce(build_node(node_id, QueueUrl=url, Heartbeat=heartbeat))
+    return url
+
+
+def build_message(
+    container: str = "c1",
+    executor_id: str = "1.000000",
+    message_id: str = "m1",
+    receipt: str = "r1",
+    first: bool = True,
+    app: str = "",
+) -> Received:
+    """A message as a worker gets it: the first delivery, or a later one."""
+    target = TargetMessage("j1", executor_id, container, app)
+    return Received(target, message_id, receipt, first)
