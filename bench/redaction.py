@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 from worker.output.redact import MASK, Needles, Redactor
 
 # What the engine sends at once if a command prints without a pause.
-_CHUNK = 32 * 1024
+_CHUNK_BYTES = 32 * 1024
 _MEGABYTE = 1024**2
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # One word in this many is a secret.
@@ -48,7 +48,7 @@ def _output(chance: random.Random, secrets: list[str], size: int) -> bytes:
 
 
 def _chunks(output: bytes) -> list[bytes]:
-    return [output[start : start + _CHUNK] for start in range(0, len(output), _CHUNK)]
+    return [output[start : start + _CHUNK_BYTES] for start in range(0, len(output), _CHUNK_BYTES)]
 
 
 def _check(secrets: list[str], chunks: list[bytes]) -> None:

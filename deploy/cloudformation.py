@@ -18,7 +18,7 @@ SETTINGS = (
 # Between two looks at a stack, in seconds: a local AWS takes a moment, Amazon's takes minutes.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 # How long a stack may take.
-_PATIENCE = 3600.0
+_READY_SECONDS = 3600.0
 _DONE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"}
 # The stack's own event that each of our changes begins with.
 _BEGINNINGS = {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "IMPORT_IN_PROGRESS"}
@@ -149,12 +149,12 @@ def _clear_away(client: Any, stack: dict[str, Any]) -> None:
 def _settled(client: Any, name: str) -> dict[str, Any]:
     """The stack, once nothing changes it any more. Raises DeployError if that takes too long."""
     pause = _FIRST_PAUSE
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _READY_SECONDS
     while (stack := _describe(client, name))["StackStatus"].endswith("_IN_PROGRESS"):
         if time.monotonic() > deadline:
             raise DeployError(
-                f"the stack {name} is still {stack['StackStatus']} after {_PATIENCE / 60:.0f} minutes: "
-                f"aws cloudformation describe-stack-events --stack-name {name} says what it waits for"
+                f"the stack {name} is still {stack['StackStatus']} "
+                f"after {_READY_SECONDS / 60:.0f} minutes: aws cloudformation describe-stack-events --stack-name {name} says what it waits for"
             )
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)

@@ -29,7 +29,7 @@ SUITES = ("sid", "trixie")
 # The machine's own runc and tini are used with them: newer ones need a newer C library.
 PACKAGES = ("docker.io", "docker-cli", "containerd")
 KEYRINGS = Path("/usr/share/keyrings")
-SECONDS = 600
+_COMMAND_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,15 @@ def _run(*command: str, folder: Path | None = None, path: str | None = None) -> 
     environment = {**os.environ, "PATH": path or os.environ["PATH"], "LC_ALL": "C"}
     try:
         done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        raise LocalError(f"{command[0]}: no end within {SECONDS} s") from None
+        raise LocalError(f"{command[0]}: no end within {_COMMAND_SECONDS} s") from None
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
         raise LocalError(f"{command[0]}: {' '.join(said)}")

@@ -36,14 +36,14 @@ from deploy.refusals import HEADERS
 log = structlog.stdlib.get_logger("gateway")
 
 # Lambda takes and gives no more; API Gateway itself would take 10 MB.
-LARGEST_EVENT = 6 * 1024 * 1024
+LARGEST_EVENT_BYTES = 6 * 1024 * 1024
 # Base64 makes it longer by a third.
-LARGEST_BODY = LARGEST_EVENT * 3 // 4
+LARGEST_BODY_BYTES = LARGEST_EVENT_BYTES * 3 // 4
 # API Gateway's limit, for all header lines together.
-LARGEST_HEADERS = 10_240
+LARGEST_HEADERS_BYTES = 10_240
 # Up to here we read to the end, so that the sender can read the refusal; beyond, waitress hangs up.
-_HEADERS_READ = 256 * 1024
-_BODY_READ = 64 * 1024 * 1024
+_HEADERS_READ_BYTES = 256 * 1024
+_BODY_READ_BYTES = 64 * 1024 * 1024
 _THREADS = 32
 _CONNECTIONS = 1000
 _IDLE_SECONDS = 60
@@ -101,15 +101,17 @@ class Gateway:
         if refusal := self._refusal(method, target.partition("?")[0], headers):
             return refusal
         body = environ["wsgi.input"].read()
-        if len(body) > LARGEST_BODY:
-            return _error(413, "invalid_request", f"the body is longer than {LARGEST_BODY} bytes")
+        if len(body) > LARGEST_BODY_BYTES:
+            return _error(
+                413, "invalid_request", f"the body is longer than {LARGEST_BODY_BYTES} bytes"
+            )
         return _from_lambda(self._gateway.handle_request(method, target, headers, body or None))
 
     def _refusal(self, method: str, path: str, headers: dict[str, str]) -> Answer | None:
         """What the gateway answers by itself."""
         methods = self._methods(path)
-        if sum(len(name) + len(value) for name, value in headers.items()) > LARGEST_HEADERS:
-            limit = f"the headers are longer than {LARGEST_HEADERS} bytes"
+        if sum(len(name) + len(value) for name, value in headers.items()) > LARGEST_HEADERS_BYTES:
+            limit = f"the headers are longer than {LARGEST_HEADERS_BYTES} bytes"
             return _error(431, "invalid_request", limit)
         if not methods:
             return _error(404, "route_not_found", path)
@@ -166,7 +168,7 @@ def _request_headers(environ: Environ) -> dict[str, str]:
 
 
 def _from_lambda(response: dict[str, Any]) -> Answer:
-    if len(json.dumps(response, ensure_ascii=False).encode(errors="replace")) > LARGEST_EVENT:
+    if len(json.dumps(response, ensure_ascii=False).encode(errors="replace")) > LARGEST_EVENT_BYTES:
         log.error("the answer is larger than Lambda allows")
         return _message(502, "Internal server error")
     body = response["body"] or ""
@@ -212,8 +214,8 @@ def serve(app: Chalice, host: str, port: int) -> None:
         threads=_THREADS,
         connection_limit=_CONNECTIONS,
         channel_timeout=_IDLE_SECONDS,
-        max_request_body_size=_BODY_READ,
-        max_request_header_size=_HEADERS_READ,
+        max_request_body_size=_BODY_READ_BYTES,
+        max_request_header_size=_HEADERS_READ_BYTES,
         # select() knows no more than 1,024 files.
         asyncore_use_poll=True,
         ident=None,

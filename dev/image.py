@@ -1,4 +1,4 @@
-"""The worker's image where no registry is within reach: its base is made of Debian's packages.
+"""The worker's image if no registry is within reach: its base is made of Debian's packages.
 
     python -m dev.image appjobs-worker:1
 

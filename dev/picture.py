@@ -41,7 +41,7 @@ text { font: 14px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f
 
 @dataclass(frozen=True)
 class Box:
-    """A box, and where it stands."""
+    """A box, and where it is."""
 
     title: str
     lines: list[str]
@@ -67,7 +67,7 @@ class Box:
 
 @dataclass
 class Rows:
-    """The tops and heights of the rows, from the boxes that stand in them."""
+    """The tops and heights of the rows, from the boxes in them."""
 
     boxes: list[dict[str, Any]]
     tops: list[int] = field(default_factory=list)
@@ -76,9 +76,9 @@ class Rows:
     def __post_init__(self) -> None:
         top = _MARGIN
         for row in range(1 + max(box["rows"][1] for box in self.boxes)):
-            alone = [box for box in self.boxes if box["rows"] == [row, row]]
+            single = [box for box in self.boxes if box["rows"] == [row, row]]
             self.tops.append(top)
-            self.heights.append(max(map(_needs, alone)))
+            self.heights.append(max(map(_needs, single)))
             top += self.heights[-1] + _GAP
 
     def place(self, box: dict[str, Any]) -> Box:

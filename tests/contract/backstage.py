@@ -15,7 +15,7 @@ from botocore.config import Config
 
 from .client import Json, container
 
-DAY = 86_400
+DAY_SECONDS = 86_400
 _CONFIG = Config(
     connect_timeout=5,
     read_timeout=30,
@@ -194,7 +194,7 @@ def _result_item(execution: tuple[str, str], target: Json, more: Json) -> Json:
         "Execution": "/".join(execution),
         "ContainerId": target["ContainerId"],
         "NodeId": target["NodeId"],
-        "ExpiresAt": int(time.time()) + DAY,
+        "ExpiresAt": int(time.time()) + DAY_SECONDS,
         **more,
     }
     return {name: _typed(value) for name, value in values.items()}

@@ -11,7 +11,7 @@ from .backstage import Backstage, Node, finished
 from .client import Api, Json, invalid, ok, refused, target, unique
 
 # The longest log that is answered itself.
-DIRECT = 4 * 1024**2
+DIRECT_BYTES = 4 * 1024**2
 
 
 class Started:
@@ -74,7 +74,7 @@ def test_under_way(started: Started) -> None:
     assert started.download() == b"so far\n"
     started.backstage.put_log(started.id, started.container, b"so far\nand more\n")
     assert started.download() == b"so far\nand more\n"
-    long = b"x" * (DIRECT + 1)
+    long = b"x" * (DIRECT_BYTES + 1)
     started.backstage.put_log(started.id, started.container, long)
     assert started.download(302) == long
 
@@ -87,9 +87,9 @@ def test_finished_without_output(started: Started) -> None:
 ACCEPTED = [None, "*/*", "application/json", "text/html,application/xhtml+xml;q=0.9"]
 CONTENTS = {
     "text": ("输出\n".encode(), 200),
-    "every byte": (bytes(range(256)) * (DIRECT // 256), 200),
-    "escapes": (b"\x1b" * DIRECT, 200),
-    "long": (b"\r\n\x00" * (DIRECT // 3 + 1), 302),
+    "every byte": (bytes(range(256)) * (DIRECT_BYTES // 256), 200),
+    "escapes": (b"\x1b" * DIRECT_BYTES, 200),
+    "long": (b"\r\n\x00" * (DIRECT_BYTES // 3 + 1), 302),
     "9 MB": (b"\xff\n" * 4_500_000, 302),
 }
 

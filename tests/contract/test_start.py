@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.waiting import eventually
 
-from .backstage import DAY, Backstage, Node
+from .backstage import DAY_SECONDS, Backstage, Node
 from .client import Api, Json, at_once, container, fields, invalid, ok, target, unique
 
 
@@ -180,9 +180,9 @@ def test_old_executions_drop_out_of_the_list(api: Api, backstage: Backstage, nod
     """Those older than the retention period; in every answer, whatever is stored still."""
     job = api.new_job()
     now = time.time()
-    recent = f"{now - (backstage.retention_days - 1) * DAY:.6f}"
+    recent = f"{now - (backstage.retention_days - 1) * DAY_SECONDS:.6f}"
     backstage.set_executors(
-        job["JobId"], [f"{now - (backstage.retention_days + 1) * DAY:.6f}", recent]
+        job["JobId"], [f"{now - (backstage.retention_days + 1) * DAY_SECONDS:.6f}", recent]
     )
     assert api.job(job["JobId"])["Executors"] == [recent]
     assert ok(api.put(job["JobId"], job))["Executors"] == [recent]

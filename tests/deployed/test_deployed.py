@@ -25,8 +25,8 @@ StartWorker = Callable[[], Process]
 # What it prints first is more than a part of a multipart upload must have, so its log grows by one. It
 # lasts longer than its message is invisible, so that who adopts it has to hold the message.
 GROWING = "sh -c 'head -c 6000000 /dev/zero; sleep 5; echo; sleep 100'"
-GROWN = 6_000_001
-HOUR = 3600
+GROWN_BYTES = 6_000_001
+HOUR_SECONDS = 3600
 SCHEDULED = {
     "version": "0",
     "id": "1",
@@ -103,7 +103,7 @@ def test_a_dead_workers_command_is_adopted(
     worker.kill()
     start_worker()
     result = until(deployed, execution, "FINISHED")
-    assert (result["ExitCode"], result["OutputSize"]) == (0, GROWN)
+    assert (result["ExitCode"], result["OutputSize"]) == (0, GROWN_BYTES)
     assert result["OutputIncomplete"]
 
 
@@ -111,7 +111,7 @@ def grown(deployed: Deployed, execution: tuple[str, str], container: Json) -> No
     """Asserts that all that the command prints is in its log."""
     answer = deployed.api.log(*execution, container["ContainerId"])
     assert answer.status_code == 302
-    assert len(requests.get(answer.headers["Location"], timeout=30).content) == GROWN
+    assert len(requests.get(answer.headers["Location"], timeout=30).content) == GROWN_BYTES
 
 
 @pytest.mark.usefixtures("worker")
@@ -191,7 +191,7 @@ def test_a_dead_letter_ends_its_target(deployed: Deployed) -> None:
 def aged(deployed: Deployed, job_id: str, executor_id: str) -> str:
     """Makes a copy of the execution that was started two hours ago; returns its ExecutorId."""
     stored = item(deployed, "executions", JobId=job_id, ExecutorId=executor_id)
-    before = f"{time.time() - 2 * HOUR:.6f}"
+    before = f"{time.time() - 2 * HOUR_SECONDS:.6f}"
     # The node was known then.
     changes = {"ExecutorId": {"S": before}, "UnknownNodes": {"L": []}}
     deployed.client("dynamodb").put_item(

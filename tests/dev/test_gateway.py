@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 
 from dev.aws import Aws
-from dev.gateway import LARGEST_BODY, LARGEST_HEADERS
+from dev.gateway import LARGEST_BODY_BYTES, LARGEST_HEADERS_BYTES
 from tests.support.local_api import api_process
 
 SECONDS = 20
@@ -136,12 +136,12 @@ def test_a_path_may_come_with_its_host(client: Client) -> None:
 
 
 def test_a_body_that_lambda_would_not_take(client: Client) -> None:
-    answer, body = client.call("POST", "/api/jobs", b" " * (LARGEST_BODY + 1))
+    answer, body = client.call("POST", "/api/jobs", b" " * (LARGEST_BODY_BYTES + 1))
     assert (answer.status, json.loads(body)["id"]) == (413, "invalid_request")
 
 
 def test_headers_that_the_gateway_would_not_take(client: Client) -> None:
-    answer, body = client.call("GET", "/api/jobs", **{"X-Long": "x" * LARGEST_HEADERS})
+    answer, body = client.call("GET", "/api/jobs", **{"X-Long": "x" * LARGEST_HEADERS_BYTES})
     assert (answer.status, json.loads(body)["id"]) == (431, "invalid_request")
 
 

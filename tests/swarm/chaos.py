@@ -30,7 +30,7 @@ CHECKED, CHECK_SECONDS = 10, 3
 # If the machine is slower than that, starts wait until others are over: messages in a queue that
 # grows and grows are adopted when the engine has forgotten their execs.
 OPEN_AT_MOST = 40
-LONGEST_COMMAND = 5
+LONGEST_COMMAND_SECONDS = 5
 # A worker takes two, and longer on a machine with much else to do.
 UP_SECONDS = 180
 RECORDED_EVENTS = 256
@@ -191,7 +191,7 @@ class Chaos:
         exit_code = random.choice((0, 0, random.randrange(256)))
         prints = random.random() < 0.5
         before, after = ("echo before; ", "echo after; ") if prints else ("", "")
-        sleep = f"sleep {random.uniform(0, LONGEST_COMMAND):.2f}; "
+        sleep = f"sleep {random.uniform(0, LONGEST_COMMAND_SECONDS):.2f}; "
         script = f"echo {mark} >> {FILE}; {before}{sleep}{after}exit {exit_code}"
         job_id = self._system.create(f"sh -c '{script}'")
         executor_id = self._system.start(job_id, self._targets)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-_READ = 65536
+_READ_BYTES = 65536
 
 
 class CuttableSocket:
@@ -48,7 +48,7 @@ class CuttableSocket:
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
     with suppress(OSError):
-        while data := source.recv(_READ):
+        while data := source.recv(_READ_BYTES):
             sink.sendall(data)
     with suppress(OSError):
         sink.shutdown(socket.SHUT_WR)

@@ -184,7 +184,7 @@ class Load:
         return [result["Output"] for _, result in results]
 
     def _ran(self) -> dict[str, Counter[str]]:
-        """How often each mark stands in each container."""
+        """How often each container has each mark."""
         return {
             container: Counter(docker(node.docker_host, "exec", container, "cat", MARKS).split())
             for node in self._system.swarm.nodes

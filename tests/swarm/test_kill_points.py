@@ -36,7 +36,7 @@ FILE = "/tmp/kill-points"
 KILLED = -9
 # A fifth of it is how long upkeep waits before it sends messages again: as long as a dead worker's
 # messages need to come back. After all of it, a target is too late to run.
-DEADLINE = 300
+DEADLINE_SECONDS = 300
 QUIET_SECONDS = 150
 # Until as many processes as there are deaths have started and died.
 DEATH_SECONDS = 180
@@ -231,7 +231,7 @@ def outcomes(
 ) -> Iterator[dict[Death, Outcome]]:
     """What became of every death's job, on the cluster's engines with a separate AWS."""
     directory = tmp_path_factory.mktemp("kill-points")
-    with system_on(cluster.swarm, directory, DELIVERY_DEADLINE=str(DEADLINE)) as system:
+    with system_on(cluster.swarm, directory, DELIVERY_DEADLINE=str(DEADLINE_SECONDS)) as system:
         serve(system)
         runs = all_die(system)
         found = {run: str(result(system, run)["Status"]) for run in runs}

@@ -97,4 +97,4 @@ def test_a_secret_is_nowhere_to_be_found(cluster: Cluster, tmp_path: Path) -> No
     assert any(job_ids[0].encode() in chunk for path, chunk in searched if path != printed)
     for path, chunk in searched:
         for form in forms(marker):
-            assert form not in chunk, f"a secret stands in {path.relative_to(tmp_path)}"
+            assert form not in chunk, f"a secret is in {path.relative_to(tmp_path)}"

@@ -133,7 +133,7 @@ def test_a_moved_job_lists_what_its_reader_can_inspect(job_id: str) -> None:
 
 
 def test_a_start_after_a_move_belongs_to_the_new_application(clock: Clock, job_id: str) -> None:
-    """Also where the clock of who moved it was ahead."""
+    """Also if the clock of the caller that moved it was ahead."""
     clock.now += 60
     jobs.edit_job(ADMIN, job_id, request(AppName="b"))
     clock.now -= 60

@@ -1,4 +1,4 @@
-"""What `make deploy` asks of CloudFormation, where no AWS here would show it."""
+"""What `make deploy` asks of CloudFormation, if no AWS here would show it."""
 
 from typing import Any
 

@@ -29,7 +29,7 @@ def lines(path: Path) -> list[str]:
 
 
 def pins(path: Path) -> dict[str, set[str]]:
-    """The versions of each package: several where they depend on the Python."""
+    """The versions of each package: several if they depend on the Python."""
     found: dict[str, set[str]] = {}
     for line in lines(path):
         requirement = Requirement(line.partition(" --hash")[0])
@@ -84,7 +84,7 @@ def test_lambdas_pins_are_the_same_for_every_python() -> None:
 
 
 def test_the_package_is_built_by_what_is_pinned() -> None:
-    """pip fetches a build's tools by their versions alone; the tests build with these, hashes and all."""
+    """pip fetches a build's tools only by their versions; the tests build with these, and their hashes."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     pinned = pins(DEV)
     for tool in map(Requirement, project["build-system"]["requires"]):

@@ -63,7 +63,7 @@ def test_releases_in_the_changelog_are_newest_first_and_dated() -> None:
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     releases = [tuple(map(int, found[:3])) for found in RELEASE.findall(text)]
     dates = [found[3] for found in RELEASE.findall(text)]
-    assert text.count("\n## ") == len(releases) + 1, "a heading is no release"
+    assert text.count("\n## ") == len(releases) + 1, "a heading is not a release"
     assert "\n## [Unreleased]\n" in text
     assert releases == sorted(set(releases), reverse=True)
     assert dates == sorted(dates, reverse=True)

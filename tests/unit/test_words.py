@@ -37,7 +37,7 @@ def shell_words(shell: Sequence[str], texts: Sequence[str]) -> list[list[str] | 
 
 
 def our_words(command: str) -> list[str] | None:
-    """The command's words after a first one; None where it does not split."""
+    """The command's words after a first one; None if it does not split."""
     try:
         return split(f"w {command}")[1:]
     except ValueError:
