@@ -154,7 +154,8 @@ def _settled(client: Any, name: str) -> dict[str, Any]:
         if time.monotonic() > deadline:
             raise DeployError(
                 f"the stack {name} is still {stack['StackStatus']} "
-                f"after {_READY_SECONDS / 60:.0f} minutes: aws cloudformation describe-stack-events --stack-name {name} says what it waits for"
+                f"after {_READY_SECONDS / 60:.0f} minutes: "
+                f"aws cloudformation describe-stack-events --stack-name {name} says what it waits for"
             )
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)

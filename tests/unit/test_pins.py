@@ -84,7 +84,7 @@ def test_lambdas_pins_are_the_same_for_every_python() -> None:
 
 
 def test_the_package_is_built_by_what_is_pinned() -> None:
-    """pip fetches a build's tools only by their versions; the tests build with these, and their hashes."""
+    """pip fetches a build's tools only by their versions; the tests build with these, by hash too."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     pinned = pins(DEV)
     for tool in map(Requirement, project["build-system"]["requires"]):
