@@ -11,7 +11,7 @@ _PAUSE_SECONDS = 0.05
 
 
 def wait_until(
-    look: Callable[[], A],
+    look: Callable[[], A | None],
     seconds: float = 20,
     describe: Callable[[], str] = lambda: "it does not come about",
 ) -> A:

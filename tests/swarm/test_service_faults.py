@@ -102,8 +102,7 @@ def ask_until_answered(read: Callable[[], T]) -> T:
             return read()
         return None
 
-    answer: T = wait_until(look, END_SECONDS, lambda: "no answer")
-    return answer
+    return wait_until(look, END_SECONDS, lambda: "no answer")
 
 
 def end(system: Cluster, job: Marked, executor_id: str) -> list[Result]:
