@@ -1,1 +1,1 @@
-"""Consumes its nodes' queues, runs the commands on their engines, writes the results back."""
+"""The worker: takes messages from its nodes' queues, runs the commands, stores the results."""

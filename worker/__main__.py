@@ -3,7 +3,7 @@
 The first SIGTERM or SIGINT drains: no new messages, running commands end. The second lets go: messages
 become visible for the next worker to adopt, commands run on. The third exits at once.
 
-The worker also lets go when one of its loops dies of an error: then its supervisor starts it again.
+The worker also lets go if one of its loops dies of an error. Then Swarm or systemd starts it again.
 """
 
 import os
@@ -32,11 +32,11 @@ from worker.target.command import Commands
 
 log = structlog.stdlib.get_logger("worker")
 
-# The second signal; one more ends the process.
+# At the second signal the worker lets go. One more ends the process.
 _LET_GO = 2
-# Between two looks at the loops.
+# Between two looks at whether all loops are alive.
 _LOOK_SECONDS = 1.0
-# The same while the worker drains, which should not take longer than its last command.
+# While the worker drains, it looks more often: a drain should end as soon as its last command has.
 _DRAIN_LOOK_SECONDS = 0.1
 
 
@@ -45,7 +45,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.count = 0
-        # A handler may interrupt the thread that waits; a SimpleQueue is made to be filled from one.
+        # A handler may interrupt the very thread that waits. A SimpleQueue allows it to put even then.
         self._wake: SimpleQueue[None] = SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -57,7 +57,7 @@ class Signals:
         self._wake.put(None)
 
     def wait(self, seconds: float) -> None:
-        """Returns at the next signal, or after so many seconds."""
+        """Returns at the next signal, or after this many seconds."""
         with suppress(Empty):
             self._wake.get(timeout=seconds)
 
@@ -75,12 +75,18 @@ class Loops:
         return [self.lease, self.heartbeat, *(consumer.exit_codes for consumer in self.consumers)]
 
     def start(self) -> None:
-        """Starts them. Events are followed before a consumer waits for AWS: the engines forget."""
+        """Starts the loops, the endless ones first.
+
+        While a consumer waits for AWS, an engine may forget an event. So the events are followed by then.
+        """
         for loop in (*self._endless, *self.consumers):
             loop.start()
 
     def serve(self, signals: Signals) -> None:
-        """Serves until the first signal, then drains; lets go if a loop dies, or at the second signal."""
+        """Serves until the first signal, then drains; returns when it is drained.
+
+        Lets go, and does not return, if a loop dies or at the second signal.
+        """
         while not signals.count:
             if _any_dead([*self._endless, *self.consumers]):
                 self._let_go()
@@ -98,14 +104,14 @@ class Loops:
         for consumer in self.consumers:
             consumer.drain()
         self.lease.release_all()
-        # A poll of ours that is under way may receive the messages; it puts them back.
+        # Our own poll may be under way and receive these messages. It needs a moment to put them back.
         time.sleep(_LOOK_SECONDS)
-        # Threads still wait for their commands, and the interpreter would wait for the threads.
+        # Threads still wait for their commands. The process does not wait for the threads.
         os._exit(1)
 
 
 def main() -> int:
-    """Runs until drained; returns the exit code."""
+    """Runs the worker until it is drained. Returns the exit code: 0, or 2 if a setting is wrong."""
     telemetry.configure(settings.log_level)
     try:
         worker_settings = load(os.environ)
@@ -116,7 +122,7 @@ def main() -> int:
         log.error("wrong setting", error=str(error))
         return 2
     threading.excepthook = _log_death
-    _allow_open_files()
+    _allow_more_open_files()
     signals = Signals()
     store.connect()
     health = Health()
@@ -140,8 +146,8 @@ def _wire(worker_settings: WorkerSettings, health: Health, spools: SpoolDirector
     return Loops(lease, heartbeat, consumers)
 
 
-def _allow_open_files() -> None:
-    """Each command has a connection and a file open; a shell's usual 1,024 would be too few."""
+def _allow_more_open_files() -> None:
+    """Raises the limit: each command has a connection and a file open, and 1,024 would be too few."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -152,9 +158,9 @@ def _log_death(death: threading.ExceptHookArgs) -> None:
 
 
 def _any_dead(loops: list[threading.Thread]) -> bool:
-    """Whether a loop is over that nobody told to end: without it, a worker only looks alive."""
+    """Whether a loop has ended that should not have. Without it, the worker only looks alive."""
     if dead := [loop.name for loop in loops if not loop.is_alive()]:
-        log.critical("a loop is over before its time", loops=dead)
+        log.critical("a loop has ended unexpectedly", loops=dead)
     return bool(dead)
 
 

@@ -1,4 +1,4 @@
-"""Settings that only the worker has; the ones it shares with the API are chalicelib's."""
+"""Settings that only the worker has. Those that it shares with the API are in chalicelib/config.py."""
 
 import os
 import socket
@@ -19,19 +19,20 @@ class WorkerSettings:
     engines: tuple[str, ...]
     # Names this worker in the nodes table and in logs.
     worker_id: str
-    # At most so many commands at once on each engine that began within the last minute.
+    # How many commands may be in their first minute at once, on each engine.
     max_commands: int
-    # At most so many commands at once on each engine, in all. One application may have as many of them
+    # How many commands may run at once in all, on each engine. One application may have as many of them
     # as it leaves free for the others.
     max_running: int
-    # How long one poll of an idle queue lasts, in seconds (1–20). An idle drain may take as long.
+    # How long one poll of an idle queue lasts, in seconds (1–20). If no command runs, a drain may take
+    # that long.
     poll_seconds: int
-    # Output waits here for its upload.
+    # The folder where output waits for its upload.
     spool_dir: Path
-    # So many bytes of all commands together may wait there. A command that prints faster than they are
-    # uploaded is slowed down.
+    # How many bytes may wait there, of all commands together. When they are full, a command that prints
+    # has to wait.
     spool_bytes: int
-    # So many bytes of a command's output go into its log, and the last MiB besides. A job may lower it.
+    # How many bytes of output a command's log takes; the last MiB comes on top. A job may lower this.
     log_bytes: int
     # `/healthz` and `/metrics` answer on this port of the loopback interface.
     health_port: int
@@ -40,7 +41,10 @@ class WorkerSettings:
 
 
 def load(environ: Mapping[str, str]) -> WorkerSettings:
-    """Settings from environment variables. Raises ValueError, naming the variable, for a wrong one."""
+    """The settings from environment variables.
+
+    Raises ValueError, which names the variable, if one is wrong.
+    """
     poll_seconds = read_whole_number(environ, "POLL_SECONDS", 20)
     if poll_seconds > 20:
         raise ValueError("POLL_SECONDS must be at most 20, the longest poll that SQS knows")

@@ -1,4 +1,4 @@
-"""One node's consumer: receives messages ahead, starts a thread for each target in its turn, drains."""
+"""One node's consumer: receives messages before their turn, runs each target in a thread, drains."""
 
 import threading
 import time
@@ -23,16 +23,16 @@ from worker.turns import Turn, Turns
 
 log = structlog.stdlib.get_logger(__name__)
 
-# After a failed poll: AWS is out of reach, or the queue was deleted.
+# The pause after a failed poll: AWS is out of reach, or the queue was deleted.
 _FAILED_POLL_SECONDS = 5
-# Between two polls while there is no free place: as long as messages come, and when none came.
+# The pause between two polls while no place is free: after messages came, and after none came.
 _BUSY_PAUSE_SECONDS, _QUIET_PAUSE_SECONDS = 0.05, 1.0
-# Between two looks at whether the first minute of a command is over.
+# Between two looks at whether a place is free: one becomes free when a command's first minute is over.
 _LOOK_SECONDS = 1.0
 
 
 class Consumer(threading.Thread):
-    """Serves one engine until `drain` is called; ends when its last command has ended."""
+    """Serves one engine until somebody calls `drain`. The thread ends when its last command has ended."""
 
     def __init__(
         self,
@@ -88,14 +88,17 @@ class Consumer(threading.Thread):
             if turn := self._turns.take(_LOOK_SECONDS):
                 self._start(runner, node, turn)
             if not poller.is_alive() and not self._draining.is_set():
-                raise RuntimeError(f"the {name} is over before its time")
+                raise RuntimeError(f"the {name} has ended unexpectedly")
         self._put_back(node.queue_url, self._turns.close())
         self._health.ended(self.name)
         self._turns.wait_for_all()
         poller.join()
 
     def _announce(self) -> ServedNode | None:
-        """Reaches the engine, makes its queue and announces its node, however long that takes."""
+        """Connects to the engine, makes its node's queue and announces the node. Tries until that works.
+
+        Returns None if the worker drains before that.
+        """
         while not self._draining.is_set():
             self._pulse.beat()
             try:
@@ -121,7 +124,7 @@ class Consumer(threading.Thread):
                 self._poll(node, min(free, MAX_BATCH), self._settings.poll_seconds)
                 pause = _QUIET_PAUSE_SECONDS
             elif not self._draining.wait(pause) and (room := self._turns.room(_LOOK_SECONDS)):
-                # It does not wait for messages: those that come are for a worker that has a place.
+                # This poll does not wait: messages that come later are for a worker that has a place.
                 pause = (
                     _BUSY_PAUSE_SECONDS
                     if self._poll(node, min(room, MAX_BATCH), 0)
@@ -130,18 +133,18 @@ class Consumer(threading.Thread):
         self._health.ended(name)
 
     def _poll(self, node: ServedNode, at_most: int, seconds: int) -> int:
-        """Takes the messages in hand that come within so many seconds; returns how many came."""
+        """Takes in hand the messages that come within `seconds`. Returns how many."""
         try:
             messages = queues.receive(node.queue_url, at_most, seconds)
             self._polled = time.time()
             if self._draining.is_set():
-                # Messages that were put back, or let go, come to our own poll first. The lease may still
-                # hold them.
+                # What we put back or let go comes to our own poll first, since it waits already. It must
+                # not be taken in hand: the lease may still hold it.
                 _make_visible(node.queue_url, [message.receipt for message in messages])
                 return 0
             for message in messages:
                 self._take_in_hand(node.queue_url, message)
-        except Exception:  # whatever it was, the next poll may work
+        except Exception:  # whatever went wrong, the next poll may work
             log.warning("poll failed", exc_info=True)
             metrics.RETRIES.labels("poll").inc()
             self._draining.wait(_FAILED_POLL_SECONDS)
@@ -157,7 +160,7 @@ class Consumer(threading.Thread):
                 self._put_back(queue_url, [message])
 
     def _put_back(self, queue_url: str, messages: list[Received]) -> None:
-        """Gives up messages whose turn did not come: another worker runs them."""
+        """Gives messages back whose turn did not come, so that another worker runs their targets."""
         receipts = [self._lease.newest_receipt(queue_url, message.target) for message in messages]
         for message in messages:
             self._let_go(queue_url, message.target)
@@ -195,12 +198,12 @@ class Consumer(threading.Thread):
                 self._put_back(node.queue_url, [message])
 
     def _is_taken_up(self, runner: Runner, message: Received) -> bool:
-        """Whether a target whose message came again may run already, or be over."""
+        """Whether the command may run already, or be over. We ask this of a message that came again."""
         try:
             return runner.is_taken_up(message.target)
         except Exception:
             log.warning("result not read", exc_info=True)
-            return False  # its turn comes, and with it the next look
+            return False  # it waits for its turn, and then we look again
 
     def _run_target(self, runner: Runner, node: ServedNode, message: Received) -> None:
         target = message.target
@@ -209,7 +212,7 @@ class Consumer(threading.Thread):
                 runner.run(message, lambda: self._turns.give_place_back(message))
                 queues.delete(node.queue_url, self._lease.newest_receipt(node.queue_url, target))
             except Exception:
-                # The message stays on the queue. It comes again; then its target is adopted, or over.
+                # The message stays on the queue and comes again. Then its target is adopted, if not over.
                 log.exception("message not brought to its end")
                 metrics.RETRIES.labels("target").inc()
             finally:
@@ -218,7 +221,7 @@ class Consumer(threading.Thread):
 
 
 def _make_visible(queue_url: str, receipts: list[str]) -> None:
-    """Makes messages visible at once for other workers. If SQS is away, they are so within a minute."""
+    """Makes messages visible to other workers now. If SQS does not answer, they wait up to a minute."""
     with tolerated("hold", queue_url=queue_url):
         for batch in queues.split_into_batches(receipts):
             queues.hold(queue_url, batch, 0)

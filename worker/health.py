@@ -18,9 +18,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 _HOST = "127.0.0.1"
 _METRICS: Callable[..., Iterable[bytes]] = make_wsgi_app()
-# The longest turn of a loop while AWS hangs: its calls with all their tries, with room to spare.
+# A loop that is silent for longer does not turn any more: even while AWS hangs, the calls of one turn
+# take less, with all their tries.
 _STALLED_SECONDS = 300
-# Between two tries to get the port: a worker that drains may still have it.
+# Between two tries to get the port: an old worker that drains may still have it.
 _BIND_SECONDS = 5
 
 
@@ -60,7 +61,7 @@ class Health:
         return [loop for loop, pulse in pulses if pulse.silent_for() > _STALLED_SECONDS]
 
     def serve(self, port: int) -> None:
-        """Answers on that port from now on. If the port is taken, a thread waits for it."""
+        """Answers on this port from now on, in a thread, which waits for the port if it is taken."""
         threading.Thread(target=self._serve, args=(port,), name="health", daemon=True).start()
 
     def _serve(self, port: int) -> None:

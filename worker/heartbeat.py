@@ -24,9 +24,9 @@ class ServedNode:
 
 
 class Heartbeat(threading.Thread):
-    """Renews the nodes' heartbeats, and looks how long their queues are, every 20 s.
+    """Every 20 s, renews the heartbeat of each node and counts the messages that wait for it.
 
-    It has a thread apart from the lease's: if DynamoDB hangs, messages must still be held.
+    It does not share the lease's thread: if DynamoDB hangs, messages must still be held.
     """
 
     def __init__(self, worker_id: str, pulse: Pulse) -> None:

@@ -17,7 +17,7 @@ _INTERVAL_SECONDS = VISIBILITY_SECONDS / 3
 
 
 class Lease(threading.Thread):
-    """Extends the visibility of held messages, every 20 s."""
+    """Every 20 s, extends the time for which held messages are invisible."""
 
     def __init__(self, pulse: Pulse) -> None:
         super().__init__(name="lease", daemon=True)
@@ -25,14 +25,13 @@ class Lease(threading.Thread):
         self._lock = threading.Lock()
         # By queue and target.
         self._held: dict[tuple[str, tuple[str, str, str]], Received] = {}
-        self._over = False
+        self._let_go = False
 
     def hold(self, queue_url: str, message: Received) -> bool:
-        """Takes a message in hand; False if we hold its target already.
+        """Takes a message in hand. Returns False if we hold a message of its target already.
 
-        A message that is delivered again has a new receipt, and only the newest receipt counts. Of two
-        messages for one target the older is deleted: one is enough to bring the target to its next
-        worker.
+        A message that is delivered again has a new receipt, and only the newest receipt counts. If a
+        target has two messages, the older one is deleted: one is enough for the next worker to get it.
         """
         key = (queue_url, message.target.ids)
         with self._lock:
@@ -49,19 +48,22 @@ class Lease(threading.Thread):
             return self._held[queue_url, target.ids].receipt
 
     def release(self, queue_url: str, target: TargetMessage) -> None:
-        """Stops holding a message. Unless it was deleted, it is visible again within a minute."""
+        """Stops holding a message. If nobody deleted it, it is visible again within a minute."""
         with self._lock:
             del self._held[queue_url, target.ids]
 
     def release_all(self) -> None:
-        """Makes every held message visible now, for the next worker to adopt; extends none any more."""
-        self._over = True
+        """Makes every held message visible now, so that the next worker adopts its target.
+
+        From then on, no message is extended any more.
+        """
+        self._let_go = True
         self._extend(0)
 
     def run(self) -> None:
         while True:
             time.sleep(_INTERVAL_SECONDS)
-            if self._over:
+            if self._let_go:
                 return
             self._pulse.beat()
             self._extend(VISIBILITY_SECONDS)
@@ -70,7 +72,7 @@ class Lease(threading.Thread):
         for url, receipts in self._receipts().items():
             for batch in queues.split_into_batches(receipts):
                 self._pulse.beat()
-                # The next turn comes before messages become visible.
+                # If this fails, the next turn still comes before the messages become visible.
                 with tolerated("hold", queue_url=url):
                     for code in queues.hold(url, batch, seconds):
                         log.warning("message not held", code=code)

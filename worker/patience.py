@@ -1,4 +1,4 @@
-"""How the worker bears with failing services: a loop goes on; what must not be lost is tried again."""
+"""What the worker does if a service fails: its loops go on, and what must not be lost is tried again."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,8 @@ from worker import metrics
 
 log = structlog.stdlib.get_logger(__name__)
 
-# If S3 does not take or give a log for so long, the log is given up to save the exit code.
+# If S3 does not take or give a log for this long, the worker gives the log up. The exit code must not be
+# lost with it.
 LOG_SECONDS = 900
 
 
@@ -38,11 +39,11 @@ def _count_retry(state: RetryCallState) -> None:
 
 
 def _is_worth_a_retry(error: BaseException) -> bool:
-    """A domain error is an answer; a BaseException that is no Exception ends the process."""
+    """A domain error is an answer. A BaseException that is not an Exception ends the process."""
     return isinstance(error, Exception) and not isinstance(error, AppjobsError)
 
 
-# Tries again until it works or this process ends. The message is held meanwhile.
+# Tries again until it works or this process ends. Meanwhile the lease holds the message.
 insist = Retrying(
     wait=wait_exponential_jitter(multiplier=0.2, max=20),
     retry=retry_if_exception(_is_worth_a_retry),
