@@ -21,7 +21,7 @@ from worker.patience import insist, insist_on_log
 from worker.target import ending
 from worker.target.attachment import NoAttachment
 from worker.target.command import Command, Commands
-from worker.target.outcome import Failure, LoggedOutput, NotStarted
+from worker.target.outcome import LoggedOutput, NotStarted, explain_error
 from worker.target.watch import CUT_AFTER_SECONDS, Watch
 
 log = structlog.stdlib.get_logger(__name__)
@@ -69,7 +69,7 @@ class Adopter:
             command = insist(lambda: self._commands.load(target))
         except SecretsUnreadable as error:
             # Nothing of it can be shown: we could not tell its secrets from the rest.
-            ending.store_failure(result, Failure.of(error), ended.output_incomplete)
+            ending.store_failure(result, explain_error(error), ended.output_incomplete)
         else:
             ending.store_end(command, result, ended, _read_log(target, command, result.ID))
         return True

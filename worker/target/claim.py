@@ -6,6 +6,7 @@ from chalicelib import store
 from chalicelib.clients.queues import TargetMessage
 from chalicelib.config import settings
 from chalicelib.domain.errors import SecretsUnreadable
+from chalicelib.domain.results import Failure
 from chalicelib.domain.states import Reason, Status, expired_message, repeated_message
 from chalicelib.store.models import Result
 from worker import metrics
@@ -14,7 +15,7 @@ from worker.engine.errors import Refusal
 from worker.target.admission import admit
 from worker.target.command import Command, Commands
 from worker.target.ending import fail
-from worker.target.outcome import Failure
+from worker.target.outcome import explain_error
 
 
 def claim(engine: Engine, node_id: str, commands: Commands, target: TargetMessage) -> Result | None:
@@ -48,7 +49,7 @@ def _make_exec(
     try:
         command = commands.load(target)
     except SecretsUnreadable as error:
-        return Failure.of(error)
+        return explain_error(error)
     result.ExpiresAt = command.expires
     deadline = settings.delivery_deadline_seconds
     if time.time() > command.created + deadline:

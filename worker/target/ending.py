@@ -5,13 +5,14 @@ import time
 import structlog
 
 from chalicelib import store
+from chalicelib.domain.results import Failure
 from chalicelib.domain.states import Status
 from chalicelib.store.models import Result
 from worker import metrics
 from worker.output.spool import Spool
 from worker.patience import insist, insist_on_log
 from worker.target.command import Command
-from worker.target.outcome import Ended, Failure, Inspect, LoggedOutput
+from worker.target.outcome import Ended, Inspect, LoggedOutput
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -4,26 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.errors import SecretsUnreadable
+from chalicelib.domain.results import Failure
 from chalicelib.domain.states import Reason
 from worker.engine.errors import Refusal
 
 # What the engine says of an exec.
 Inspect = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a target has no exit code."""
-
-    reason: Reason
-    message: str
-
-    @classmethod
-    def of(cls, error: Refusal | SecretsUnreadable) -> "Failure":
-        """The failure that the error means for its target."""
-        if isinstance(error, SecretsUnreadable):
-            return cls(Reason.SECRETS_UNREADABLE, error.message)
-        return cls(error.reason, str(error))
 
 
 @dataclass(frozen=True)
@@ -51,3 +37,10 @@ class LoggedOutput:
     dropped: dict[str, int] | None = None
     # Whether the log lacks some of what reached us.
     incomplete: bool = False
+
+
+def explain_error(error: Refusal | SecretsUnreadable) -> Failure:
+    """Why a target failed that met this error."""
+    if isinstance(error, SecretsUnreadable):
+        return Failure(Reason.SECRETS_UNREADABLE, error.message)
+    return Failure(error.reason, str(error))

@@ -16,6 +16,7 @@ from chalicelib.clients.logs import GrowingObject, log_key
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.config import settings
 from chalicelib.domain.errors import ExecutionNotFound, SecretsUnreadable
+from chalicelib.domain.results import Failure
 from chalicelib.domain.states import TERMINAL, Reason, Status
 from chalicelib.store.models import Result
 from worker.engine.client import Engine
@@ -29,7 +30,7 @@ from worker.target.adopt import Adopter, Owner
 from worker.target.attachment import Attachment
 from worker.target.claim import claim
 from worker.target.command import Command, Commands
-from worker.target.outcome import Failure, NotStarted
+from worker.target.outcome import NotStarted, explain_error
 from worker.target.watch import Watch
 
 log = structlog.stdlib.get_logger(__name__)
@@ -107,7 +108,7 @@ class Runner:
         try:
             command = self._commands.load(target)
         except SecretsUnreadable as error:
-            ending.store_failure(result, Failure.of(error))
+            ending.store_failure(result, explain_error(error))
             return
         if _is_too_late(command):
             ending.store_failure(result, _TOO_LATE)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from chalicelib.domain.results import Failure
 from chalicelib.domain.states import MEANINGS, Reason
 from chalicelib.store.models import Result
 from worker import metrics
@@ -16,7 +17,7 @@ from worker.engine.client import Engine
 from worker.engine.errors import AlreadyStarted, Refusal, UnknownExec, Unreachable
 from worker.engine.events import ExitCodes
 from worker.target.attachment import Attachment, NoAttachment
-from worker.target.outcome import Ended, Failure, Inspect, NotStarted
+from worker.target.outcome import Ended, Inspect, NotStarted, explain_error
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -91,7 +92,7 @@ class Watch:
         if isinstance(error, AlreadyStarted):
             raise error
         if isinstance(error, Refusal) and not self._may_run():
-            return Ended(Failure.of(error), output_incomplete=False)
+            return Ended(explain_error(error), output_incomplete=False)
         self._output_incomplete = self._attachment.output_incomplete
         return None
 
