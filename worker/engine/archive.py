@@ -8,7 +8,7 @@ from typing import Any
 
 import requests
 
-# At most so much of a file is read.
+# No file that is larger than this is read.
 _FILE_BYTES = 1024**2
 _READ_BYTES = 256 * 1024
 # In a file's mode, as Go has it: the bits of the types that matter here.
@@ -31,7 +31,7 @@ def is_socket(mode: int) -> bool:
 
 
 def link_target(answer: requests.Response) -> str:
-    """Where the file leads if it is a link, otherwise nothing."""
+    """The path that the file leads to if it is a link; the empty string if it is not."""
     return str(_stat(answer)["linkTarget"])
 
 
@@ -46,7 +46,7 @@ def content(answer: requests.Response) -> bytes | None:
 
 
 def _beginning(answer: requests.Response) -> bytes:
-    """As much of the body as the largest file that we read may need."""
+    """The beginning of the body: enough for the largest file that we read."""
     body = b""
     for chunk in answer.iter_content(_READ_BYTES):
         body += chunk
@@ -56,7 +56,7 @@ def _beginning(answer: requests.Response) -> bytes:
 
 
 def _only_file(archive: bytes) -> bytes | None:
-    """The file that the tar has; None if it has something else, or only the beginning of the file."""
+    """What is in the file that the tar has; None if it is something else, or not all of it is there."""
     try:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             member = tar.next()

@@ -17,14 +17,14 @@ from worker.engine.errors import Refusal, UnknownExec, Unreachable, engine_error
 from worker.engine.paths import EnginePaths
 from worker.engine.stream import Frame
 
-# The engine answers these calls from memory; only a hanging one takes longer.
+# The engine answers these calls from memory. Only an engine that hangs takes longer.
 _TIMEOUT_SECONDS = 30
-# So many links are followed to a file in a container.
+# At most this many links are followed to a file in a container.
 _LINKS = 5
 
 
 class Engine:
-    """The calls that a target needs. Made without I/O; safe to use from several threads."""
+    """The calls that a target needs. Several threads may use one Engine. Making it does no I/O."""
 
     def __init__(self, url: str, pool: int) -> None:
         self.url = url
@@ -53,7 +53,7 @@ class Engine:
 
     @property
     def paths(self) -> EnginePaths:
-        """Where its own files lie on its node."""
+        """Where the engine's own files are on its node."""
         address = self.url.removeprefix("unix://") if self.url.startswith("unix://") else ""
         return EnginePaths(address, self._data_root)
 
@@ -91,9 +91,9 @@ class Engine:
             return archive.mode(answer)
 
     def read_file(self, container_id: str, path: str) -> bytes | None:
-        """A file of the container, empty if there is none; None if it cannot be read.
+        """What is in a file of the container: nothing if there is none, None if we cannot read it.
 
-        That is: it is not a plain file, or too large, or behind links that lead nowhere. The engine
+        We cannot read what is not a plain file, is too large, or is behind too many links. The engine
         follows links only within the container. Raises Unreachable.
         """
         for _ in range(_LINKS):
@@ -112,7 +112,7 @@ class Engine:
     def _archive(self, method: str, container_id: str, path: str) -> Iterator[requests.Response]:
         """The engine's answer about a path in a container: what it is, and a tar of it."""
         api = self._client
-        # docker-py's own call reads all of it, however much that is.
+        # docker-py's own call would read the whole tar, however large it is.
         url = f"{api.base_url}/v{api.api_version}/containers/{quote(container_id)}/archive"
         with (
             engine_errors(),
@@ -125,7 +125,7 @@ class Engine:
     def create(
         self, container_id: str, command: list[str], env: list[str], user: str, privileged: bool
     ) -> str:
-        """Makes an exec, which does not run yet, and returns its ID. Raises Refusal, Unreachable."""
+        """Makes an exec and returns its ID. It does not run yet. Raises Refusal, Unreachable."""
         with engine_errors():
             created = self._client.exec_create(
                 container_id, command, environment=env, user=user, privileged=privileged
@@ -135,7 +135,8 @@ class Engine:
     def start(self, exec_id: str) -> Generator[Frame, None, None]:
         """Starts the exec and yields its stdout (1) and stderr (2) as they come, until both are closed.
 
-        Asking for the first frame starts it. Raises AlreadyStarted, Refusal, Unreachable, OutputCut.
+        It starts only when the first frame is asked for. Raises AlreadyStarted, Refusal, Unreachable,
+        OutputCut.
         """
         try:
             with engine_errors():
@@ -157,10 +158,11 @@ class Engine:
                 raise UnknownExec(error.explanation) from None
 
     def follow_ends(self, since: int) -> Iterator[tuple[str, int, int]]:
-        """(ID, exit code, when) of the execs that ended, and of those that end, as long as some do.
+        """Yields (ID, exit code, when) of each exec that has ended, then of each that ends.
 
-        They begin with what the engine remembers of its last 256 events, from `since` on (nanoseconds, by
-        its clock). When none has come for 30 s, that is the end. Raises Refusal, Unreachable.
+        The first ones are those that the engine remembers: its last 256 events, from `since` on
+        (nanoseconds, by the engine's clock). Returns when no event has come for 30 s. Raises Refusal,
+        Unreachable.
         """
         api = self._client
         asked = {
@@ -168,7 +170,7 @@ class Engine:
             "filters": json.dumps({"event": ["exec_die"]}),
         }
         with engine_errors():
-            # docker-py's own call would wait for a dead connection without end.
+            # docker-py's own call has no timeout: it would wait for ever on a dead connection.
             url = f"{api.base_url}/v{api.api_version}/events"
             answer = api.get(url, params=asked, timeout=_TIMEOUT_SECONDS, stream=True)
         with closing(answer):

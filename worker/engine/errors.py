@@ -10,7 +10,7 @@ from chalicelib.domain.states import Reason
 
 
 class Refusal(Exception):
-    """The engine answered that it will not, or cannot."""
+    """The engine answered that it will not do what we asked, or cannot."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -22,7 +22,7 @@ class UnknownExec(Exception):
 
 
 class AlreadyStarted(Exception):
-    """The exec was started before; its output cannot be had a second time."""
+    """The exec was started before. Nobody gets its output a second time."""
 
 
 class Unreachable(Exception):
@@ -35,7 +35,7 @@ class OutputCut(Exception):
 
 @contextmanager
 def engine_errors() -> Iterator[None]:
-    """Raises Refusal or Unreachable in the place of docker's errors."""
+    """Raises Refusal or Unreachable instead of docker's errors."""
     try:
         yield
     except docker.errors.APIError as error:

@@ -2,8 +2,9 @@
 
 If a command printed after its reader was gone, only the event of its end has the true exit code. The
 engine remembers its last 256 events. On a node with many health checks, which are execs too, that is half
-a minute. So a worker reads the remembered events as soon as it starts, long before it adopts anything,
-and the next ones as they come. It writes them to disk too: the next worker may be late.
+a minute. So a worker reads the remembered events as soon as it starts, long before it adopts anything.
+It reads the next ones as they come. It also writes the exit codes to disk: if the next worker comes late,
+the engine may have forgotten these events.
 """
 
 import threading
@@ -19,17 +20,17 @@ from worker.health import Pulse
 
 log = structlog.stdlib.get_logger(__name__)
 
-# So many of the newest ends are kept, of all execs: 2 MB. They reach further back than an engine
+# How many of the newest ends are kept, of all execs: 2 MB. They reach further back than an engine
 # remembers a finished exec, unless more than 15 execs end each second.
 _KEPT = 10_000
-# The engine sends the event of an end when it has copied the output, up to 2 s later.
+# The engine first copies the output, then sends the event of the end: up to 2 s after the end.
 _EVENT_SECONDS = 5.0
 # Between two tries to reach an engine.
 _PAUSE_SECONDS = 2
 
 
 class ExitCodes(threading.Thread):
-    """The exit codes of an engine's execs; follows its events for ever, also over its restarts."""
+    """The exit codes of an engine's execs. Follows its events for ever, also over its restarts."""
 
     def __init__(self, engine: Engine, file: ExitFile, pulse: Pulse) -> None:
         super().__init__(name=f"events {engine.url}", daemon=True)
@@ -37,8 +38,9 @@ class ExitCodes(threading.Thread):
         self._file = file
         self._pulse = pulse
         self._changed = threading.Condition()
-        # Exit codes by exec, and when they came by the engine's clock: the oldest first.
+        # By exec: its exit code, and when that came, by the engine's clock. The oldest is first.
         self._ends: dict[str, tuple[int, float]] = {}
+        # The exec of the last event, and when that came, in nanoseconds.
         self._last: tuple[str, int] = ("", 0)
         # From this time on, no event was missed.
         self._since = time.time()
@@ -49,16 +51,16 @@ class ExitCodes(threading.Thread):
 
     @property
     def since(self) -> str:
-        """From when on all ends are known, for people."""
+        """Since when all ends are known, as a text for people."""
         return datetime.fromtimestamp(self._since, UTC).isoformat(timespec="seconds")
 
     def find(self, exec_id: str) -> int | None:
-        """The exit code; None as long as no event had it."""
+        """The exit code of an exec; None if no event has brought it yet."""
         code, _ = self._ends.get(exec_id, (None, 0))
         return code
 
     def wait_for(self, exec_id: str) -> int | None:
-        """The exit code of an exec that is over; None if the engine does not send its event any more."""
+        """The exit code of an exec that is over. Waits some seconds for its event; None if none comes."""
         with self._changed:
             self._changed.wait_for(lambda: exec_id in self._ends, _EVENT_SECONDS)
         return self.find(exec_id)
@@ -84,7 +86,8 @@ class ExitCodes(threading.Thread):
         (last, when), first = self._last, True
         for exec_id, code, came in self._engine.follow_ends(when):
             self._pulse.beat()
-            # The engine begins with the last one that we had, unless it has forgotten that.
+            # If the engine remembers the last event that we had, it begins with that one. If it does not,
+            # we may have missed some.
             if first and exec_id != last:
                 self._since = time.time()
             first = False

@@ -1,7 +1,7 @@
 """The exit codes of an engine's execs on disk: they outlive the worker that heard of them.
 
-All workers of a machine that share SPOOL_DIR write to one file. When it has grown to a certain size, it
-becomes the former one, which is read too.
+All workers of a machine that share SPOOL_DIR write to one file. A file that has grown too large gets the
+ending `.former`, and a new one begins. Both are read.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from worker import metrics
 
 log = structlog.stdlib.get_logger(__name__)
 
-# 30,000 ends. A worker keeps 10,000 of them, and each of several on one machine writes all.
+# This is room for 30,000 ends. A worker keeps 10,000, and several workers on one machine each write all.
 _LARGEST_BYTES = 4 * 1024**2
 
 
@@ -29,13 +29,14 @@ class ExecEnd(NamedTuple):
 
     exec_id: str
     exit_code: int
-    # When it came, in nanoseconds; and since when no event before it was missed, in seconds.
+    # When the event came, in nanoseconds.
     when: int
+    # No event was missed between this time, in seconds, and the event.
     since: float
 
 
 class ExitFile:
-    """The file of one engine. A failure to write is logged once: the codes are in memory as well."""
+    """The file of one engine. If writing fails, that is logged only once: the codes are in memory too."""
 
     def __init__(self, folder: Path, engine_url: str) -> None:
         name = hashlib.sha256(engine_url.encode()).hexdigest()[:12]
@@ -44,7 +45,7 @@ class ExitFile:
         self._failed = False
 
     def read(self) -> list[ExecEnd]:
-        """What is known, the oldest first."""
+        """The ends that are on disk, the oldest first."""
         known = [*_read(self._former), *_read(self._path)]
         return sorted(known, key=lambda end: end.when)
 
@@ -64,9 +65,10 @@ class ExitFile:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         file = os.open(self._path, flags, 0o600)
         try:
-            # One worker at a time finds that the file is full.
+            # Only one worker at a time may find that the file is full, and rename it.
             fcntl.flock(file, fcntl.LOCK_EX)
-            # A line that a full disk or our death cuts off ends at the next line feed, and is not JSON.
+            # A full disk or our death may cut a line off. The next line begins with a line feed: so only
+            # the cut one is spoilt, and it is not JSON.
             os.write(file, line)
             with suppress(FileNotFoundError):  # another worker was first
                 if self._path.stat().st_size > _LARGEST_BYTES:

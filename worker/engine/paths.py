@@ -1,13 +1,13 @@
-"""Where an engine's own files lie on its node."""
+"""Where an engine's own files are on its node."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class EnginePaths:
-    """What leads to root on the node, apart from what does so on every node."""
+    """Paths that lead to root on this node. Others, which are the same on every node, are not here."""
 
-    # Where the engine listens; empty if that is no path.
+    # Where the engine listens; empty if it does not listen at a path.
     socket: str = ""
-    # Where it keeps its data.
+    # Where the engine keeps its data.
     data_root: str = ""

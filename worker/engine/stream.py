@@ -1,4 +1,4 @@
-"""The connection that a started exec's output comes by, and the frames in it."""
+"""The connection that brings the output of a started exec, and the frames in it."""
 
 import io
 import socket
@@ -15,7 +15,7 @@ Frame = tuple[int, bytes]
 _STDOUT = 1
 _FRAME_HEADER = struct.Struct(">BxxxL")
 _READ_BYTES = 256 * 1024
-# A payload that is no longer than this is read as a whole: the engine has written it as a whole.
+# A payload of at most this size is read as a whole: the engine has written it as a whole.
 _SMALL_BYTES = 1024
 # A command may be silent for hours, so the read of its output has no timeout. If the engine is on another
 # machine, probes find a dead connection: after 20 s of silence, six of them, 10 s apart.
@@ -23,7 +23,7 @@ _PROBES = {socket.TCP_KEEPIDLE: 20, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT
 
 
 def start_error(exec_id: str, refusal: Refusal) -> Exception:
-    """What it means that the engine refused to start the exec."""
+    """The error that it means for us that the engine refused to start the exec."""
     if refusal.reason == Reason.CONTAINER_NOT_RUNNING and exec_id in str(refusal):
         return AlreadyStarted(str(refusal))
     if MEANINGS[refusal.reason].container_is_away:
@@ -37,14 +37,14 @@ def output(exec_id: str, connection: Any) -> Iterator[Frame]:
 
 
 def unless_started(exec_id: str, output: Iterator[Frame]) -> Iterator[Frame]:
-    """The output. Raises AlreadyStarted if it is the engine's word that the exec was started before.
+    """Yields the output. Raises AlreadyStarted if it only says that the exec was started before.
 
-    Engines answer a second start as they answer a first one, and say no in the place of the output. The
-    words differ. On all engines they are one piece on stdout with nothing after it, which names the exec
-    and ends as HTTP ends lines. No command prints this by accident: nothing tells it its exec's ID.
+    Engines answer a second start like a first one, and send their refusal instead of the output. Its
+    words differ. On all engines it is one piece on stdout, with nothing after it. It has the exec's ID,
+    and ends as lines of HTTP end. No command prints this by accident: it does not know its exec's ID.
     """
     first = next(output, None)
-    if first and _may_refuse(exec_id, first):
+    if first and _may_be_refusal(exec_id, first):
         after = None
         with suppress(OutputCut):
             after = next(output, None)
@@ -57,13 +57,16 @@ def unless_started(exec_id: str, output: Iterator[Frame]) -> Iterator[Frame]:
     yield from output
 
 
-def _may_refuse(exec_id: str, frame: Frame) -> bool:
+def _may_be_refusal(exec_id: str, frame: Frame) -> bool:
     number, chunk = frame
     return number == _STDOUT and exec_id.encode() in chunk and chunk.endswith(b"\r\n")
 
 
 def frames(stream: io.BufferedReader) -> Iterator[Frame]:
-    """The frames of the engine's multiplexed stream (API reference, "Stream format")."""
+    """Yields the frames of the engine's multiplexed stream (API reference, "Stream format").
+
+    Raises OutputCut if the stream ends in the middle of one.
+    """
     while header := _read(stream, _FRAME_HEADER.size):
         if len(header) < _FRAME_HEADER.size:
             raise OutputCut("the engine closed the stream within a frame's header")
@@ -77,7 +80,7 @@ def frames(stream: io.BufferedReader) -> Iterator[Frame]:
 
 
 def _read(stream: io.BufferedReader, size: int) -> bytes:
-    """The next bytes: `size` of them, or fewer if many are wanted or the stream ends."""
+    """The next bytes: `size` of them; fewer if the stream ends or `size` is large. Raises OutputCut."""
     try:
         return stream.read(size) if size <= _SMALL_BYTES else stream.read1(size)
     except OSError as error:

@@ -10,7 +10,7 @@ from worker.output.spool import Spool
 
 
 def read(output: Iterable[Frame], spool: Spool, hidden: Needles) -> None:
-    """Writes all of the output into the spool, as fast as the engine gives it, without what is hidden."""
+    """Writes the output without the hidden texts into the spool, as fast as the engine sends it."""
     # One redactor for stdout and one for stderr: their pieces come mixed.
     redactors: dict[int, Redactor] = defaultdict(lambda: Redactor(hidden))
     try:

@@ -1,4 +1,4 @@
-"""Removes the values of a job's secret arguments from its output, while that streams by."""
+"""Removes the values of a job's secret arguments from its output, while the output streams through."""
 
 import re
 from collections import defaultdict
@@ -24,17 +24,17 @@ class Needles:
         self._by_head: dict[bytes, list[bytes]] = defaultdict(list)
         for needle in needles:
             self._by_head[needle[:SHORTEST]].append(needle)
-        # One pass for any number of them.
+        # This finds any number of needles in one pass.
         self._whole = BytesAhoCorasick(needles)
         self._heads = BytesAhoCorasick(list(self._by_head))
 
     def find(self, data: bytes) -> list[tuple[int, int]]:
-        """Where they are, (start, end), in the order of their starts; they may overlap."""
+        """The places of all needles, as (start, end), in the order of their starts. They may overlap."""
         matches = self._whole.find_matches_as_indexes(data, overlapping=True)
         return sorted((start, end) for _, start, end in matches)
 
     def find_unfinished(self, data: bytes) -> int:
-        """Where the longest end of the data that may become one begins; the data's length if none may."""
+        """Where the first needle begins that more data may complete; the data's length if none does."""
         size = len(data)
         first = max(0, size - self._longest + 1)
         for _, start, end in self._heads.find_matches_as_indexes(data[first:], overlapping=True):
@@ -66,7 +66,7 @@ class Redactor:
     """Replaces the needles in a stream of bytes by MASK, and no other byte.
 
     Needles that overlap are replaced together, by one MASK. The outcome does not depend on how the stream
-    was cut into chunks: it is what replacing in the whole stream at once would give.
+    was cut into chunks: it is the same as for the whole stream in one chunk.
 
     The engine sends stdout and stderr in frames of one stream. If a piece of stderr is in the middle of
     a secret on stdout, the merged bytes do not contain the secret. So each of the two needs its own
@@ -90,7 +90,10 @@ class Redactor:
         return self._settle(self._held, len(self._held))
 
     def _settle(self, data: bytes, edge: int) -> bytes:
-        """Redacts the data up to its edge: no needle that is still unfinished begins before it."""
+        """Returns the data up to the edge, redacted, and holds the rest back.
+
+        No needle that is still unfinished begins before the edge.
+        """
         shown: list[bytes] = []
         position = self._covered
         for start, end in self._needles.find(data):

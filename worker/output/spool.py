@@ -14,40 +14,41 @@ from uuid import uuid4
 
 from chalicelib.clients.logs import MIN_PART_BYTES, GrowingObject
 
-# The engine drops output that is not read two seconds after a command ended. Up to 1.4 MB were seen to
-# wait in its and the socket's buffers then. If more than that comes after a pause, the command was still
-# there.
+# The engine drops output that is not read two seconds after a command ended. We have seen up to 1.4 MB
+# wait then, in the buffers of the engine and the socket. If more than that comes after a pause, the
+# command still ran.
 _LONG_WRITE_SECONDS = 1.5
 _BUFFERED_BYTES = 2 * 1024**2
-# So many segments, of up to MIN_PART_BYTES each, may be in memory at once for their upload.
+# How many segments, of up to MIN_PART_BYTES each, may be in memory at once for their upload.
 _UPLOADS = 32
 # If an output is too long for its log, this much of its end is kept too.
 LAST_BYTES = 1024**2
 
 
 class UnsafeFolder(Exception):
-    """Somebody else than the worker's user could put things into the folder for spools."""
+    """A user other than the worker's could put files into the folder for spools."""
 
 
 class SpoolDirectory:
     """The worker's place for spools: a directory that only this process has, and limits.
 
-    `log_bytes` is how much of its output a command may have in its log; the end of it comes on top.
+    `log_bytes`: how many bytes of output a command's log takes; the last LAST_BYTES come on top.
 
-    `limit` is for all spools together, in bytes that wait for their upload. One command may have as many
-    of them as are left free, so that a fast printer leaves room for the others. Each command also has up
-    to MIN_PART_BYTES on the disk that are uploaded already.
+    `limit`: how many bytes may wait for their upload, in all spools together. One command may have as
+    many of them as it leaves free, so that a command that prints fast leaves room for others. On the
+    disk, each command also has up to MIN_PART_BYTES that are uploaded already.
     """
 
     def __init__(self, parent: Path, limit: int, log_bytes: int) -> None:
         _make_safe(parent)
         self._path = parent / uuid4().hex
-        # One process at a time: a directory whose lock nobody holds yet looks like a leftover.
+        # Only one process at a time does this: a directory whose lock nobody holds yet looks left over.
         with _locked(parent / "lock"):
             _remove_leftovers(parent)
             # Output is for nobody else on this machine.
             self._path.mkdir(mode=0o700)
-            # Held until this process ends, however it ends: so the next one finds out what is left over.
+            # We hold this lock until our process ends, however it ends. By the lock, the next process
+            # knows what is left over.
             self._lock = _locked(self._path / "lock")
         self._limit = limit
         self._log_bytes = log_bytes
@@ -56,7 +57,7 @@ class SpoolDirectory:
         self.uploading = threading.BoundedSemaphore(_UPLOADS)
 
     def open(self, name: str, log: GrowingObject, tail: int, log_bytes: int | None) -> "Spool":
-        """A spool for the output of one command, whose last `tail` bytes it remembers.
+        """Opens a spool for the output of one command. The spool remembers the last `tail` bytes.
 
         The job's own `log_bytes` may lower the worker's, and cannot raise it.
         """
@@ -64,7 +65,7 @@ class SpoolDirectory:
         return Spool(self, self._path / name, log, tail, limit)
 
     def add(self, count: int) -> None:
-        """Counts so many more bytes that wait, or fewer if it is negative."""
+        """Adds `count` to the number of bytes that wait; it may be negative."""
         with self._changed:
             self._waiting += count
             if count < 0:
@@ -89,7 +90,7 @@ class SpoolDirectory:
 def _make_safe(folder: Path) -> None:
     """Makes the folder if it is not there. Raises UnsafeFolder if others could put things into it.
 
-    A user who can make a link in it could have this process, which may be root, write to any file.
+    A user who can make a link in it could make this process, which may be root, write to any file.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
@@ -104,7 +105,7 @@ def _make_safe(folder: Path) -> None:
 
 
 def _locked(path: Path) -> FileIO:
-    """The file, locked until it is closed."""
+    """Opens the file and waits for its lock. The lock is held until the file is closed."""
     file = FileIO(path, "a", opener=_private)
     fcntl.flock(file, fcntl.LOCK_EX)
     return file
@@ -128,30 +129,33 @@ class Spool:
     """Takes output from one thread (`write`) and brings it into the log from another (`flush`).
 
     Reading must keep up with the engine, which drops what is left two seconds after a command ended. So
-    `write` waits only while too much is not uploaded yet; the command then waits with it.
+    `write` waits only while too much is not uploaded yet. Then the command waits too.
 
-    On disk it is a row of segment files. A segment that is long enough for S3 to copy it (MIN_PART_BYTES)
-    is closed, uploaded and deleted. The last segment is uploaded again whenever it has grown.
+    On disk, a spool is a row of segment files. A segment that is long enough for S3 to copy it
+    (MIN_PART_BYTES) is closed, uploaded and deleted. The last segment is uploaded again whenever it has
+    grown.
 
     After `limit` bytes the rest is not kept, except for the last LAST_BYTES, which `complete` adds. So
     neither the disk nor the log grows any more, and nobody has to wait: the command runs at full speed.
     """
 
     def __init__(
-        self, room: SpoolDirectory, path: Path, log: GrowingObject, tail: int, limit: int
+        self, directory: SpoolDirectory, path: Path, log: GrowingObject, tail: int, limit: int
     ) -> None:
-        # Bytes of all the output, and of what is kept of it in files.
+        # How many bytes the output has so far.
         self.size = 0
+        # How many of them went into files.
         self._kept = 0
         # Bytes that are not uploaded yet.
         self.waiting = 0
-        self._room = room
+        self._directory = directory
         self._path = path
         self._log = log
         self._tail = bytearray()
         self._tail_size = tail
         self._limit = limit
-        self._held_at: int | None = None
+        # How much output had come before the last long write.
+        self._paused_at: int | None = None
         self._lock = threading.Lock()
         self._closed: deque[Path] = deque()
         self._segments = 0
@@ -170,12 +174,12 @@ class Spool:
             return
         began, before = time.monotonic(), self.size
         if self._kept < self._limit:
-            self._room.wait_for_room(self)
+            self._directory.wait_for_room(self)
         with self._lock:
             self._write(memoryview(chunk))
         # The disk may have been slow, too.
         if time.monotonic() - began > _LONG_WRITE_SECONDS:
-            self._held_at = before
+            self._paused_at = before
 
     def _write(self, left: memoryview) -> None:
         while left:
@@ -185,13 +189,13 @@ class Spool:
             self._tail += left[:count]
             left = left[count:]
         needed = self._tail_size if self.size <= self._limit else max(self._tail_size, LAST_BYTES)
-        # Not each time, since a cut moves all that stays; but not never, since a thousand may wait here.
+        # Not each time: a cut moves all that stays. But now and then: there may be a thousand tails.
         if len(self._tail) > 2 * needed:
             del self._tail[:-needed]
 
     def _keep(self, piece: memoryview) -> int:
-        """Adds it, or its beginning, to the current file; returns how much of it."""
-        # A disk that is nearly full takes a part, and complains only the next time.
+        """Adds the piece, or its beginning, to the current file. Returns how many bytes it added."""
+        # A disk that is nearly full takes a part, and fails only the next time.
         count = self._file.write(piece)
         self._length += count
         self._kept += count
@@ -208,19 +212,19 @@ class Spool:
 
     @property
     def dropped(self) -> dict[str, int] | None:
-        """What a completed log lacks: how many bytes, and after how many; None if nothing."""
+        """What a completed log lacks: how many bytes, and after how many others; None if nothing."""
         missing = self.size - self._kept
         return {"Bytes": missing, "After": self._limit} if missing else None
 
     def _count_waiting(self, count: int) -> None:
-        """Counts so many more bytes that wait for their upload, or fewer if it is negative."""
+        """Adds `count` to the number of bytes that wait for their upload; it may be negative."""
         self.waiting += count
-        self._room.add(count)
+        self._directory.add(count)
 
     @property
     def end_in_doubt(self) -> bool:
-        """Whether reading paused so long, so near the end, that the engine may have dropped some."""
-        return self._held_at is not None and self.size - self._held_at < _BUFFERED_BYTES
+        """Whether the engine may have dropped some output, because reading paused long near the end."""
+        return self._paused_at is not None and self.size - self._paused_at < _BUFFERED_BYTES
 
     @property
     def tail(self) -> bytes:
@@ -239,15 +243,15 @@ class Spool:
             pass
 
     def flush_some(self) -> bool:
-        """Uploads a closed segment, or what the last one has. True if more may wait."""
-        self._close_segment()
+        """Uploads one closed segment; if there is none, the open one. True if more may wait."""
+        self._close_full_segment()
         if not self._closed:
             self._upload_current()
             return False
         self._upload_closed(self._closed[0])
         return True
 
-    def _close_segment(self) -> None:
+    def _close_full_segment(self) -> None:
         with self._lock:
             if self._length >= MIN_PART_BYTES:
                 self._file.close()
@@ -271,7 +275,7 @@ class Spool:
             length = self._length
         if length == self._uploaded:
             return
-        with self._room.uploading, self._current.open("rb") as file:
+        with self._directory.uploading, self._current.open("rb") as file:
             self._log.write(file.read(length))
         with self._lock:
             self._count_waiting(self._uploaded - length)
