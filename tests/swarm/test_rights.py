@@ -57,7 +57,7 @@ def of_user(user: str) -> tuple[str, str]:
 
 
 NO_USER = "the job has no User, and the container's own is root"
-UNCERTAIN = "app, cannot be told from root"
+UNCERTAIN = "app, may be root"
 # Folders of the node that the tests make: {}; the engine's socket, and its folder.
 KINDS = [
     Kind("plain", (NO_USER, "1000", "1000")),

@@ -16,9 +16,10 @@ _WITH_ROOT = "or start the job with a token that has the right to run as root (m
 
 
 def admit(engine: Engine, command: Command, container: Inspect) -> str:
-    """The User to make the exec with: the one that was checked, as a number if it had to be looked up.
+    """The user to make the exec with: the one that was checked, as a number.
 
-    Raises Refusal (`forbidden`) if the starter has no right to this; Unreachable.
+    For a starter that may run as root, it is the job's own User, unchecked. Raises Refusal (`forbidden`)
+    if the starter has no right to this. Raises Unreachable.
     """
     if command.own_containers_only:
         _require_own(command, container)
@@ -27,8 +28,8 @@ def admit(engine: Engine, command: Command, container: Inspect) -> str:
     mounted = _look_at_mounts(engine, container)
     if ways := rights.find_ways_out(container, mounted, engine.paths):
         raise _forbidden(
-            f"the container {', '.join(ways)}: that leads out of it, onto its node; "
-            f"choose one that has no such thing, {_WITH_ROOT}"
+            f"the container {', '.join(ways)}: this gives access to its node; "
+            f"choose a container without it, {_WITH_ROOT}"
         )
     return _require_no_root(engine, command, container)
 
@@ -75,7 +76,7 @@ def _find_uid(engine: Engine, container: Inspect, name: str) -> int | None:
 def _why_root(command: Command, name: str, number: int | None) -> str:
     whose = "the job's User" if command.user else "the job has no User, and the container's own"
     if number is None:
-        what = f"{whose}, {name}, cannot be told from root by the container's {_PASSWD}"
+        what = f"{whose}, {name}, may be root: the container's {_PASSWD} does not exclude it"
     else:
         what = f"{whose} is root" if name in ("", "root", "0") else f"{whose}, {name}, is root"
     return f"{what}: set the job's User to one that is not root, such as 1000, {_WITH_ROOT}"

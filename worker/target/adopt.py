@@ -26,7 +26,7 @@ from worker.target.watch import CUT_AFTER_SECONDS, Watch
 
 log = structlog.stdlib.get_logger(__name__)
 
-# If the first worker may be alive, it gets so long to store the end itself: it has all of the output.
+# If the first worker may be alive, it gets this long to store the end itself: it has all of the output.
 _LIVING_OWNER_SECONDS = 30
 # The same for a worker that is most likely dead.
 _DOUBTFUL_OWNER_SECONDS = 5
@@ -37,9 +37,9 @@ _LOOK_SECONDS = 2.0
 class Owner(Enum):
     """What our message says of the worker that took the target up before us."""
 
-    # Ours is another message of the same target: nothing says that the owner of the first one died.
+    # Our message is another one of the same target. Nothing says that the owner of the first one died.
     HOLDS_ANOTHER_MESSAGE = "holds another message"
-    # Ours came again: its owner is dead, or could not hold it while SQS was away.
+    # Our message came again. Its owner is dead, or could not hold it while SQS was away.
     LOST_THIS_MESSAGE = "lost this message"
 
 
@@ -52,9 +52,9 @@ class Adopter:
         self._commands = commands
 
     def adopt(self, target: TargetMessage, result: Result, owner: Owner) -> bool:
-        """Waits for the end of the target's exec and stores it, unless its owner does.
+        """Waits for the end of the target's exec. Stores the end, unless the owner does.
 
-        False if the exec was never started: we may start it.
+        Returns False if the exec was never started: then we may start it.
         """
         log.info("adopting", exec_id=result.ID, status=result.Status)
         metrics.ADOPTED.inc()
@@ -68,7 +68,7 @@ class Adopter:
         try:
             command = insist(lambda: self._commands.load(target))
         except SecretsUnreadable as error:
-            # Nothing of it can be shown: we could not tell its secrets from the rest.
+            # Nothing of the command can be shown: without its secrets, we cannot know what to hide.
             ending.store_failure(result, explain_error(error), ended.output_incomplete)
         else:
             ending.store_end(command, result, ended, _read_log(target, command, result.ID))
@@ -78,7 +78,8 @@ class Adopter:
 def _owner_seconds(owner: Owner, was_watched: bool) -> float:
     """How long to wait for the owner to store the end.
 
-    An end that was there before our first look is one that a lost owner did not store, and will not.
+    If the command was over at our first look, an owner that lost its message has not stored the end, and
+    will not do so.
     """
     if owner is Owner.HOLDS_ANOTHER_MESSAGE:
         return _LIVING_OWNER_SECONDS
@@ -86,7 +87,7 @@ def _owner_seconds(owner: Owner, was_watched: bool) -> float:
 
 
 def _is_stored_within(seconds: float, target: TargetMessage) -> bool:
-    """Whether the target's owner stores its end within so many seconds."""
+    """Waits this many seconds for the target's end. Returns whether the owner stored it in that time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         result = insist(lambda: store.results.get_result(*target.ids))

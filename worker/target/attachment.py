@@ -23,10 +23,10 @@ _PAUSE_PER_UPLOAD = 2
 
 
 class Attachment:
-    """To a command that this worker starts, from its start to the end of its output."""
+    """Stays with a command that this worker starts, from the start to the end of its output."""
 
     def __init__(self, start_and_read: Callable[[], None], spool: Spool, result: Result) -> None:
-        """`start_and_read` starts the command and returns when its output has ended."""
+        """Starts nothing yet. `start_and_read` starts the command, and returns when its output ends."""
         self._start_and_read = start_and_read
         self._spool = spool
         self._result = result
@@ -34,7 +34,7 @@ class Attachment:
         self._reader = threading.Thread(target=self._read, name=name, daemon=True)
         self._pause_seconds = _UPLOAD_SECONDS
         self._said_running = False
-        # Why the output ended before its end, if it did.
+        # Why the output broke off, if it did.
         self.error: Exception | None = None
 
     def begin(self) -> None:
@@ -62,7 +62,7 @@ class Attachment:
         return self.error is not None or self._spool.end_in_doubt
 
     def stay(self) -> bool:
-        """Waits some seconds for the end of the output; False if more may come, after an upload."""
+        """Waits some seconds. Returns True if the output has ended; if not, uploads what has come."""
         self._reader.join(self._pause_seconds)
         # The rest is not uploaded here: first the engine is asked how the command ended, since it forgets
         # that in some minutes.
@@ -95,11 +95,14 @@ class Attachment:
 
 
 class NoAttachment:
-    """To an adopted command: an engine lets nobody attach again to an exec that was started."""
+    """Takes the place of the attachment that an adopted command cannot have.
+
+    An engine lets nobody attach a second time to an exec that was started.
+    """
 
     error = None
     waits_for_room = False
-    # The log has only what its former worker uploaded.
+    # The log has only what the command's former worker uploaded.
     output_incomplete = True
 
     def stay(self) -> bool:

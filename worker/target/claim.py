@@ -21,7 +21,7 @@ from worker.target.outcome import explain_error
 def claim(engine: Engine, node_id: str, commands: Commands, target: TargetMessage) -> Result | None:
     """The target's first result: `CREATED` with its exec, or `CREATE_FAILED`.
 
-    None if another worker was first; the exec that we made never starts then. Raises Unreachable.
+    None if another worker was first: then the exec that we made never starts. Raises Unreachable.
     """
     result = Result(
         store.results.result_key(target.job_id, target.executor_id),
@@ -67,7 +67,7 @@ def _make_exec(
 def _take_container(result: Result, long_id: str) -> None:
     """Makes the target the only one of its container. Raises Refusal if another one has it."""
     if result.ContainerId == long_id:
-        return  # Its claim, which is stored under that id, does the same.
+        return  # The claim itself does this: it is stored under the long id.
     first = store.results.take_container(result, long_id)
     if first != result.ContainerId:
         raise Refusal(Reason.CONTAINER_REPEATED, repeated_message(first))

@@ -1,4 +1,4 @@
-"""What an execution runs, its secrets opened, and how they are kept out of what is stored."""
+"""What an execution runs, with its secrets opened; and keeps these out of what is stored."""
 
 import threading
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from chalicelib.store.models import Execution
 from worker.output.redact import Needles, redact
 
 _T = TypeVar("_T")
-# How much of the end of its output a result has, and all results of an execution together.
+# How much of its output's end one result has, and how much all results of an execution have together.
 _TAIL_BYTES, _ALL_TAILS_BYTES = 32 * 1024, 4 * 1024**2
 _MESSAGE_CHARACTERS = 2000
 
 
 @dataclass(frozen=True)
 class Command:
-    """What an execution runs, its secrets opened."""
+    """What an execution runs, with its secrets opened."""
 
     line: str
     secrets: list[str]
@@ -46,7 +46,7 @@ class Command:
 
     @cached_property
     def needles(self) -> Needles:
-        """What must not be shown of it."""
+        """The texts that nobody must see: the secrets."""
         return Needles(self.secrets)
 
     def mask(self, inspect: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Command:
         return {**inspect, "ProcessConfig": {**process, "arguments": masked}}
 
     def scrub(self, message: str) -> str:
-        """An error's text without secrets, and not too long to be stored a thousand times."""
+        """An error's text without secrets, and short enough to be stored a thousand times."""
         return redact(message, self.needles)[:_MESSAGE_CHARACTERS]
 
 
@@ -77,7 +77,7 @@ class Commands:
             self._held.setdefault(key, _Held(*key)).targets += 1
 
     def release(self, target: TargetMessage) -> None:
-        """Counts one target less. With the last one, the plain secrets leave memory."""
+        """Counts one target less. With the last one, we forget the plain secrets."""
         key = (target.job_id, target.executor_id)
         with self._lock:
             self._held[key].targets -= 1
@@ -85,7 +85,7 @@ class Commands:
                 del self._held[key]
 
     def is_target(self, target: TargetMessage, node_id: str) -> bool:
-        """Whether the execution was accepted for this container on this node, and knew the node then.
+        """Whether the execution has this container on this node as a target, and the node was known.
 
         Raises ExecutionNotFound.
         """
@@ -103,7 +103,10 @@ class Commands:
 
 
 class _Once(Generic[_T]):
-    """A value that the first thread that asks makes while the others wait. They share a failure, too."""
+    """A value that is made once: the first thread that asks makes it, and the others wait.
+
+    If it fails, all of them get the error, and the next thread that asks tries again.
+    """
 
     def __init__(self, make: Callable[[], _T]) -> None:
         self._make = make

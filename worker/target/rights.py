@@ -73,9 +73,9 @@ _DEEP_FOLDERS = (
 _HARMLESS = frozenset(
     f"/dev/{name}" for name in ("log", "null", "random", "shm", "urandom", "zero")
 )
-# The file types of a remote volume: its `device` is a path on another machine.
+# The file systems of remote volumes: their `device` is a path on another machine.
 _REMOTE = re.compile(r"(nfs|cifs|smb|ceph|gluster)", re.IGNORECASE)
-# The file types that show the node's kernel, and where the node has the same. Their `device` is any word.
+# The file systems that show the node's kernel, and where the node has them. Their `device` is any word.
 _KERNEL = {
     "proc": "/proc",
     "devpts": "/dev",
@@ -84,7 +84,7 @@ _KERNEL = {
     **dict.fromkeys(("pstore", "securityfs", "sysfs", "tracefs"), "/sys"),
 }
 
-# A user's number. An engine reads anything else in passwd as 0, and begins again at 0 after 32 bits.
+# A user's number. In passwd, an engine reads anything else as 0. After 32 bits it begins again at 0.
 _UID = re.compile(rb"[0-9]{1,10}")
 _MAX_UID = 2**31 - 1
 
@@ -95,12 +95,12 @@ class Mounted:
 
     # The engine's inspect of each volume, by name; None if the engine has no such volume.
     volumes: Mapping[str, Inspect | None] = field(default_factory=dict)
-    # The mounts' destinations in the container that are, or hold, a socket of the node.
+    # The places in the container where a mount is a socket of the node, or has one in it.
     sockets: frozenset[str] = frozenset()
 
 
 def find_ways_out(container: Inspect, mounted: Mounted, engine: EnginePaths) -> list[str]:
-    """What leads out of the container onto its node; each completes "the container ..."."""
+    """What gives access to the container's node. Each text completes "the container ..."."""
     return [
         *_ways_of_configuration(container["HostConfig"]),
         *_ways_of_namespaces(container),
@@ -188,15 +188,15 @@ def _plain(path: str) -> str:
 
 
 def _what_it_gives_away(path: str, engine: EnginePaths) -> str | None:
-    """The first thing of the node that should not be reached, and is through this path."""
+    """The first thing of the node that nobody should reach, but this path does; None if there is none."""
     if path in _HARMLESS:
         return None
     mounted = PurePosixPath(path)
     sockets = [*_SOCKETS, *filter(None, [_plain(engine.socket)])]
     deep_folders = [*_DEEP_FOLDERS, *filter(None, [_plain(engine.data_root)])]
-    for secret in (*sockets, *_FOLDERS, *deep_folders):
-        if PurePosixPath(secret).is_relative_to(mounted):
-            return secret
+    for guarded in (*sockets, *_FOLDERS, *deep_folders):
+        if PurePosixPath(guarded).is_relative_to(mounted):
+            return guarded
     return next((deep for deep in deep_folders if mounted.is_relative_to(deep)), None)
 
 
@@ -206,7 +206,8 @@ def _what_it_gives_away(path: str, engine: EnginePaths) -> str | None:
 def belongs(container: Inspect, app_name: str, service_name: str) -> bool:
     """Whether the container is one of the application's, and of its service if one is named.
 
-    Its stack has the application's name. If it has no stack, its service or its Compose project has.
+    It is if its stack has the application's name. If it has no stack, its service or its Compose project
+    must have that name.
     """
     labels: Mapping[str, str] = container["Config"].get("Labels") or {}
     stack = labels.get("com.docker.stack.namespace")
@@ -224,12 +225,12 @@ def _is_among(name: str, names: Iterable[str | None]) -> bool:
 
 
 def parse_uid(user: str) -> int | None:
-    """The number that the user is written as; None for a name, or for a number that no engine keeps."""
+    """The user's number, if it is written as one; None for a name, or for a number that is too large."""
     return _parse_uid(user.encode())
 
 
 def find_uid(name: str, passwd: bytes) -> int | None:
-    """The number of the first user of that name, as an engine reads passwd; None if it is not certain."""
+    """The number of the first user with this name in passwd, as an engine finds it; None if uncertain."""
     for line in passwd.split(b"\n"):
         first, _, uid = [*line.strip().split(b":"), b"", b""][:3]
         if first == name.encode():

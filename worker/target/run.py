@@ -1,8 +1,8 @@
-"""A target's life: its exec is made and claimed, started, watched, and its end is stored.
+"""A target's life: makes and claims its exec, starts and watches it, and stores its end.
 
-A command runs at most once because only an exec whose ID is in the result is ever started, and the
-engine starts an exec once. If a worker dies in between, its message comes again, and the target is
-adopted.
+A command runs at most once: only an exec whose ID is in the result is ever started, and the engine
+starts an exec only once. If a worker dies in between, the message comes again, and the next worker
+adopts the target.
 """
 
 import time
@@ -35,7 +35,7 @@ from worker.target.watch import Watch
 
 log = structlog.stdlib.get_logger(__name__)
 
-# A claimed exec is started at most so long after the delivery deadline.
+# A claimed exec is started at most this long after the delivery deadline.
 _START_GRACE_SECONDS = 60
 _TOO_LATE = Failure(
     Reason.EXPIRED,
@@ -70,8 +70,9 @@ class Runner:
     def run(self, message: Received, give_place_back: Callable[[], None] = lambda: None) -> None:
         """Brings the message's target to its end; returns when the message may be deleted.
 
-        The target's execution is held meanwhile. Calls `give_place_back` when all that is left is to wait
-        for the end of what runs already. Raises if it cannot go on now: the message must come again.
+        The caller holds the target's execution meanwhile. Calls `give_place_back` if the command runs
+        already, and we only wait for its end. Raises if it cannot go on now: then the message must come
+        again.
         """
         try:
             self._run(message, give_place_back)
@@ -87,8 +88,8 @@ class Runner:
         if not self._commands.is_target(target, self._node_id):
             log.warning("dropped a message of no target", node_id=self._node_id)
             return
-        # When a message comes for the first time there is no result, except for rare duplicates: the
-        # claim finds those.
+        # When a message comes for the first time, there is no result yet. There are rare exceptions, and
+        # the claim finds those.
         found = None if message.first else store.results.get_result(*target.ids)
         if not found:
             if claimed := claim(self._engine, self._node_id, self._commands, target):
@@ -128,14 +129,14 @@ class Runner:
             ended = Watch(self._engine, self._exit_codes, result, attachment).until_end()
             if isinstance(ended, NotStarted):
                 raise StartUnheard("the next delivery starts the exec")
-            # Only now the rest of the log: the engine forgets in some minutes how the command ended.
+            # The rest of the log comes only now: the engine forgets in some minutes how the command ended.
             output = ending.complete_log(spool, result.ID)
             if ended.output_incomplete or output.incomplete:
                 log.warning("output incomplete", exec_id=result.ID, error=str(attachment.error))
             ending.store_end(command, result, ended, output)
 
     def _attach(self, command: Command, result: Result, spool: Spool) -> Attachment:
-        """Starts the exec, in the thread that reads its output: the reader is there before the output."""
+        """Starts the exec in the thread that reads its output: no output comes before its reader."""
         hidden = command.needles if self._redact else Needles([])
 
         def start_and_read() -> None:

@@ -1,7 +1,7 @@
-"""Watches an exec until it has ended; the answer is a value that says how.
+"""Watches an exec until it has ended, and returns how.
 
-What is known of the end comes from three sources: the output, which the engine closes when the command
-is over; the engine's inspect of the exec; and the event of its end.
+Three sources say how it ended: the output, which the engine closes when the command is over; the
+engine's inspect of the exec; and the event of its end.
 """
 
 import time
@@ -21,16 +21,17 @@ from worker.target.outcome import Ended, Inspect, NotStarted, explain_error
 
 log = structlog.stdlib.get_logger(__name__)
 
-# The pauses between two looks at an exec whose output has ended grow from the first to the longest.
+# After the output has ended, we look at the exec again and again. The pauses grow from the first to the
+# longest.
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 2.0
-# The engine ends the output when the command is over. If the command still runs so long after that, the
-# connection was cut.
+# The engine ends the output when the command is over. If the command still runs this long after the
+# output's end, the connection was cut.
 CUT_AFTER_SECONDS = 1.0
-# Between two looks at whether the engine still knows an exec whose output it holds open. They are rare:
-# there may be a thousand of them, and it takes an engine that got stuck in a start.
+# Between two looks at whether the engine still knows an exec whose output it holds open. We look seldom:
+# there may be a thousand such execs, and only an engine that got stuck in a start forgets one.
 _KNOWN_SECONDS = 300
-# An engine that did not answer for so long will not say any more how an exec ended: it has forgotten
-# that by the time it comes back.
+# If an engine has not answered for this long, it will not say any more how an exec ended: when it comes
+# back, it has forgotten that.
 _ENGINE_GONE_SECONDS = 3600
 # The exit code that engines report for a command that printed after its reader was gone.
 _READER_GONE_CODE = 126
@@ -44,7 +45,7 @@ class _Look:
 
     # None while the command may run.
     end: Inspect | Failure | NotStarted | None
-    # Whether it showed that some of the output may never have reached us.
+    # Whether the look showed that some of the output may never have reached us.
     output_cut: bool = False
 
 
@@ -72,10 +73,10 @@ class Watch:
         self._pause_seconds = _FIRST_PAUSE_SECONDS
 
     def until_end(self) -> Ended | NotStarted:
-        """How the exec ended, once it has, however long that takes. Raises AlreadyStarted.
+        """Waits until the exec has ended, however long that takes, and returns how.
 
-        Only this loop waits for a command, and each turn lasts a few seconds: whatever may end a command
-        early has to be looked at here.
+        Only this loop waits for a command, and each turn lasts a few seconds. So whatever may end a
+        command early must be checked here. Raises AlreadyStarted.
         """
         while True:
             ended = self._follow_output() if self._output_open else self._look_for_end()
@@ -83,7 +84,7 @@ class Watch:
                 return ended
 
     def _follow_output(self) -> Ended | None:
-        """Stays with the output for some seconds. Says how a start ended that the engine refused."""
+        """Stays with the output for some seconds. Returns an end only if the engine refused the start."""
         if not self._attachment.stay() and not self._is_forgotten():
             return None
         self._output_open = False
@@ -144,7 +145,7 @@ class Watch:
         except Unreachable as error:
             log.warning("engine unreachable", error=str(error))
             metrics.RETRIES.labels("inspect").inc()
-            # What cut this connection may have cut the output that ended.
+            # The fault that cut this connection may have cut the output too, although it looked ended.
             return _Look(self._give_up_after_silence(), output_cut=True)
         self._answered_at = time.monotonic()
         return look
@@ -156,7 +157,7 @@ class Watch:
         return Failure(Reason.LOST, f"{silence}; how it ended is lost")
 
     def _inspect(self) -> _Look:
-        """Raises UnknownExec, Unreachable."""
+        """Asks the engine once. Raises UnknownExec, Unreachable."""
         since_output = time.monotonic() - self._output_ended_at
         try:
             inspect = self._engine.inspect(self._exec_id)
@@ -170,17 +171,17 @@ class Watch:
             return _Look(None, output_cut=since_output > CUT_AFTER_SECONDS)
         if inspect["ExitCode"] is None:
             return _Look(NotStarted())
-        # Without a process it could not start; nothing of it was cut.
+        # If it has no process, the command could not start, and no output was cut.
         if inspect["ExitCode"] == _READER_GONE_CODE and inspect["Pid"]:
             return self._look_without_reader(inspect)
         return _Look(inspect)
 
     def _look_without_reader(self, inspect: Inspect) -> _Look:
-        """What is true of a command that may have lost its reader. Raises Unreachable.
+        """What we know of a command that the engine reports 126 for. It may have lost its reader.
 
-        If it prints from then on, the engine reports 126 for it, whatever it ended with. If it prints to
-        both of its streams, the engine does so even before it ends. The event of its end has the true
-        code, unless the engine lost sight of it.
+        If a command prints after it lost its reader, the engine reports 126, whatever its real code is.
+        If it prints to both stdout and stderr, the engine does so even before the command ends. The event of
+        the end has the real code, unless the engine lost sight of the command. Raises Unreachable.
         """
         code = self._exit_codes.find(self._exec_id)
         if code is None and self._is_alive(inspect["Pid"]):
@@ -206,7 +207,7 @@ class Watch:
 
 
 def why_lost(code: int | None, followed_since: str) -> str:
-    """Why the end of a command that lost its reader is unknown; `code` is what its event says."""
+    """Says why nobody knows how a command without a reader ended; `code` is what its event says."""
     if code == _LOST_SIGHT_CODE:
         return (
             "the command is over; it lost its reader, and the engine lost sight of it: the 127 in "
