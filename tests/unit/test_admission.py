@@ -111,7 +111,7 @@ def test_with_the_right_to_root_nothing_is_resolved(engine: Any) -> None:
 
 def test_all_that_leads_out_is_named(engine: Any) -> None:
     host = {"Privileged": True, "PidMode": "host"}
-    with pytest.raises(Refusal, match="is privileged, shares the node's pid namespace: that leads"):
+    with pytest.raises(Refusal, match="is privileged, shares the node's pid namespace: this gives"):
         admit(engine, command(user="app"), container(HostConfig=host))
 
 

@@ -129,7 +129,7 @@ class Runner:
             ended = Watch(self._engine, self._exit_codes, result, attachment).until_end()
             if isinstance(ended, NotStarted):
                 raise StartUnheard("the next delivery starts the exec")
-            # The rest of the log comes only now: the engine forgets in some minutes how the command ended.
+            # The rest of the log comes only now: in some minutes, the engine forgets how it ended.
             output = ending.complete_log(spool, result.ID)
             if ended.output_incomplete or output.incomplete:
                 log.warning("output incomplete", exec_id=result.ID, error=str(attachment.error))

@@ -180,8 +180,8 @@ class Watch:
         """What we know of a command that the engine reports 126 for. It may have lost its reader.
 
         If a command prints after it lost its reader, the engine reports 126, whatever its real code is.
-        If it prints to both stdout and stderr, the engine does so even before the command ends. The event of
-        the end has the real code, unless the engine lost sight of the command. Raises Unreachable.
+        If it prints to both stdout and stderr, the engine does so even before the command ends. The event
+        of the end has the real code, unless the engine lost sight of the command. Raises Unreachable.
         """
         code = self._exit_codes.find(self._exec_id)
         if code is None and self._is_alive(inspect["Pid"]):
