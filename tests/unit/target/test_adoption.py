@@ -275,6 +275,22 @@ def test_an_adopted_exec_that_is_over_has_its_code_and_stored_output(
     assert result.Inspect["ProcessConfig"]["arguments"] == ["hi", "*" * len(SECRET)]
 
 
+def test_a_log_that_cannot_be_read_does_not_cost_the_exit_code(
+    runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows then how much of the output the former worker stored."""
+
+    def refuse(key: str) -> int:
+        raise ConnectionError
+
+    monkeypatch.setattr(logs, "get_known_size", refuse)
+    claimed(message, Status.RUNNING)
+    runner.run(again(message))
+    result = stored(message)
+    assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 0)
+    assert (result.OutputIncomplete, result.OutputSize, result.Output) == (True, None, None)
+
+
 @pytest.mark.parametrize("code", [0, None])
 def test_an_adopted_exec_with_unreadable_secrets_shows_nothing(
     runner: HeldRunner, engine: Any, message: Received, code: int | None

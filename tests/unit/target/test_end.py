@@ -303,6 +303,13 @@ def test_the_end_gives_the_disk_space_back(
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"lock"}
 
 
+def test_a_result_says_when_its_command_began_and_ended(
+    runner: HeldRunner, message: Received
+) -> None:
+    runner.run(message)
+    assert (stored(message).StartTime, stored(message).EndTime) == (NOW, NOW)
+
+
 def test_a_log_that_s3_keeps_refusing_does_not_cost_the_exit_code(
     runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
