@@ -19,7 +19,7 @@ class Settings:
     prefix: str = "appjobs-dev"
     # Bucket of the logs. Bucket names are global, so it cannot follow from the prefix.
     log_bucket: str = "appjobs-dev-logs"
-    # The queue for messages of node queues that keep failing. Empty: there is none.
+    # The queue for messages that failed too often on a node's queue. Empty: there is none.
     dead_letter_queue_arn: str = ""
     # How long executions, results and logs are kept, in days. The bucket's lifecycle has the same number.
     retention_days: int = 30
@@ -87,7 +87,7 @@ def read_whole_number(environ: Mapping[str, str], name: str, default: int) -> in
 
 
 def read_switch(environ: Mapping[str, str], name: str, default: bool) -> bool:
-    """Whether `name` is on; the default if it is unset or empty. Raises ValueError for a mistyped one."""
+    """Whether `name` is on; the default if it is unset or empty. Raises ValueError for other words."""
     text = environ.get(name) or ("on" if default else "off")
     if text not in ("on", "off"):
         raise ValueError(f"{name} must be on or off, not {text!r}")

@@ -1,6 +1,6 @@
 """Makes, lists and revokes tokens: `python -m chalicelib.tokens --help`.
 
-The environment says of which deployment, as it does for the API: APPJOBS_PREFIX, AWS_*.
+The environment says which deployment they belong to, as it does for the API: APPJOBS_PREFIX, AWS_*.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.do(options)
     except AppjobsError as error:
         return _fail(error.message)
-    except Exception as error:  # noqa: BLE001 - the one who runs this can do more about AWS than we can
+    except Exception as error:  # noqa: BLE001 - the person at the terminal can mend AWS, we cannot
         return _fail(f"AWS, with APPJOBS_PREFIX={settings.prefix}: {error}")
     return 0
 
@@ -36,10 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m chalicelib.tokens", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="create|list|revoke")
-    _add_create(commands.add_parser("create", help="make a token and print it, this once"))
+    _add_create(
+        commands.add_parser("create", help="make a token and print it; only now is it shown")
+    )
     listing = commands.add_parser("list", help="show all tokens; the secret part is stored nowhere")
     listing.set_defaults(do=_list)
-    revoking = commands.add_parser("revoke", help="make a token worthless, within a minute")
+    revoking = commands.add_parser("revoke", help="make a token useless, within a minute")
     revoking.add_argument("token", metavar="ID|NAME", help="as `list` shows it")
     revoking.set_defaults(do=_revoke)
     return parser
@@ -66,7 +68,7 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
         "--root",
         action="store_true",
         help="it may run as root: Privileged, User root, or an empty User if the container's is root; "
-        "and in containers that lead out onto their node",
+        "and in containers that give access to their node",
     )
     parser.set_defaults(do=_create)
 
@@ -119,7 +121,7 @@ def _revoke(options: argparse.Namespace) -> None:
 
 
 def _actor() -> str:
-    """Whom the audit names."""
+    """The name that the audit notes: the user and the machine."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 

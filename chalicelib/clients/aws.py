@@ -26,7 +26,7 @@ def client(service: str, answer_seconds: int = ANSWER_SECONDS) -> Any:
 
 @cache
 def make_client(service: str, answer_seconds: int) -> Any:
-    """What `client` makes once."""
+    """Makes a client; the cache keeps it for the next call with the same arguments."""
     config = Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=answer_seconds,

@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError
 from chalicelib.clients.aws import client
 from chalicelib.config import settings
 
-# The smallest part that S3 takes in a multipart upload (the last may be smaller), and our largest: S3
-# would copy 5 GiB in one call, but not within the time that a call may take.
+# The smallest part that S3 takes in a multipart upload (the last part may be smaller), and our largest
+# part. S3 would copy up to 5 GiB in one call, but not in the time that we give a call.
 MIN_PART_BYTES = 5 * 1024**2
 MAX_PART_BYTES = 1024**3
 LINK_SECONDS = 300
@@ -57,7 +57,7 @@ def get_size(key: str) -> int:
 
 
 def get_known_size(key: str) -> int:
-    """As `get_size`, and 0 if S3 answers 403: so it does for a missing log if the caller may not list."""
+    """Like `get_size`, but 0 if S3 answers 403 too: it does if a log is missing and we may not list."""
     try:
         return get_size(key)
     except ClientError as error:
@@ -67,7 +67,7 @@ def get_known_size(key: str) -> int:
 
 
 def read(key: str, at_most: int) -> bytes | None:
-    """The log as far as it is stored, empty if nothing is; None if it has more bytes than that."""
+    """The log so far, empty if there is none; None if it has more than `at_most` bytes."""
     span = f"bytes=0-{at_most}"
     try:
         answer = _s3().get_object(Bucket=settings.log_bucket, Key=key, Range=span)
@@ -87,10 +87,10 @@ def read_end(key: str, size: int) -> bytes:
 
 
 class GrowingObject:
-    """A log that grows: a base that is settled in S3, and the segment after it.
+    """A log that grows: a base that does not change any more, and one segment after it.
 
-    The object is always the base and the last segment that was written. So `write` may be called again
-    with a longer segment, or after it failed. `settle` makes that segment part of the base.
+    The object in S3 is always the base and the last written segment. So you may call `write` again with
+    a longer segment, or after a failure. `settle` makes the segment a part of the base.
     """
 
     def __init__(self, key: str) -> None:

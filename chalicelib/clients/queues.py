@@ -23,12 +23,13 @@ from chalicelib.clients.aws import ANSWER_SECONDS, client
 from chalicelib.config import settings
 from chalicelib.domain.ids import EXECUTOR_ID
 
-# A message stays invisible this long after it was received or its lease was extended. Short enough that a
-# dead worker's targets are adopted while the engine still remembers the execs (5 min).
+# A message stays invisible this long after it was received or its lease was extended. This is short
+# enough: when a dead worker's targets are adopted, the engine still remembers the execs (5 min).
 VISIBILITY_SECONDS = 60
 # After this many receives a message is set aside in the dead-letter queue.
 MAX_RECEIVES = 20
-# The longest that SQS has: a command may run for days, and its message must outlast its worker's death.
+# The longest time that SQS allows: a command may run for days, and its message must still be there if its
+# worker dies.
 RETENTION_SECONDS = 1_209_600
 # What SQS takes in one request.
 MAX_BATCH = 10
@@ -53,26 +54,26 @@ class TargetMessage(msgspec.Struct, frozen=True, rename="pascal"):
     # When it was accepted, in seconds.
     executor_id: Annotated[str, Meta(pattern=_EXECUTOR_ID)]
     container_id: Annotated[str, Meta(pattern=_CONTAINER_ID)]
-    # Only whose turn it is depends on this. Messages of older versions have none.
+    # This decides only whose turn it is. Messages of older versions have none.
     app_name: Annotated[str, Meta(max_length=128)] = ""
 
     @property
     def ids(self) -> tuple[str, str, str]:
-        """Which target it is. Messages of one target may differ in the rest."""
+        """The ids of the target. Two messages of one target have the same; the rest may differ."""
         return self.job_id, self.executor_id, self.container_id
 
 
 class Received(msgspec.Struct, frozen=True):
-    """A message in our hands; `receipt` deletes or extends it.
+    """A message in our hands. Deleting or extending it needs its `receipt`.
 
-    A message that is delivered again has the same `id` and another receipt. A target may have a second
-    message, by SQS or by upkeep: that one has another `id`.
+    If a message is delivered again, it has the same `id` and another receipt. SQS or upkeep may make a
+    second message for a target: it has another `id`.
     """
 
     target: TargetMessage
     id: str
     receipt: str
-    # Delivered for the first time, as far as SQS knows.
+    # Whether it is delivered for the first time, as far as SQS knows.
     first: bool
 
 
@@ -140,7 +141,10 @@ def send(messages: Iterable[tuple[str, TargetMessage]]) -> None:
     reraise=True,
 )
 def _send_batch(url: str, messages: list[TargetMessage]) -> None:
-    """Sends up to ten messages to one queue, and again those that SQS refused; empties the list."""
+    """Sends up to ten messages to one queue, and sends those again that SQS refused.
+
+    The list keeps only the messages that are not sent yet.
+    """
     entries = [
         {"Id": str(index), "MessageBody": msgspec.json.encode(message).decode()}
         for index, message in enumerate(messages)
@@ -167,7 +171,7 @@ def receive(url: str, at_most: int, wait_seconds: int) -> list[Received]:
 
 def _decode(message: dict[str, Any]) -> Received | None:
     target = decode(message["Body"])
-    if target is None:  # Nobody deletes it, so it ends in the dead-letter queue.
+    if target is None:  # Nobody deletes the message, so it ends in the dead-letter queue.
         return None
     first = message["Attributes"]["ApproximateReceiveCount"] == "1"
     return Received(target, message["MessageId"], message["ReceiptHandle"], first)

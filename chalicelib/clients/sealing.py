@@ -11,8 +11,8 @@ from chalicelib.clients.aws import client
 from chalicelib.config import settings
 from chalicelib.domain.errors import InvalidRequest, SecretsUnreadable
 
-# With these, KMS refuses for good: the key, the ciphertext or the permission is gone. Others are worth a
-# retry.
+# With these codes KMS will refuse the next time too: the key, the ciphertext or the permission is gone.
+# After other codes we try again.
 _FINAL = frozenset(
     {
         "AccessDeniedException",
@@ -53,7 +53,7 @@ def seal(job_id: str, plain: str) -> Sealed:
 def open_sealed(job_id: str, sealed: Sealed) -> str:
     """The secret in plain text.
 
-    Raises SecretsUnreadable if KMS refuses for good.
+    Raises SecretsUnreadable if KMS will refuse the next time too.
     """
     if not sealed.ciphertext:
         return ""
@@ -78,8 +78,9 @@ def merge(job_id: str, stored: list[Sealed], sent: list[str]) -> list[Sealed]:
     """The secrets of an edited job: what was sent, with stored secrets in the place of masks.
 
     Each mask takes the first stored secret of its length that no earlier mask took.
-    Raises InvalidRequest, before anything is sealed, for a mask that matches no secret (it names the
-    index), and if the kept and the new secrets together have too many bytes.
+
+    Raises InvalidRequest, before anything is sealed, if a mask matches no secret (the error names its
+    index), or if all secrets together have too many bytes.
     """
     left = list(stored)
     kept = [_take(left, mask, index) for index, mask in enumerate(sent)]

@@ -56,7 +56,7 @@ class Caller(Struct, frozen=True, kw_only=True):
         return not self.apps or normalize(app_name) in map(normalize, self.apps)
 
     def require_visible(self, job_id: str, app_name: str) -> None:
-        """Raises JobNotFound if the job, which is in this application, does not exist for this caller."""
+        """Raises JobNotFound if the caller does not see the application that the job is in."""
         if not self.sees(app_name):
             raise JobNotFound(job_id)
 
@@ -64,7 +64,7 @@ class Caller(Struct, frozen=True, kw_only=True):
         """Raises Forbidden if the caller must not put a job into this application."""
         if not self.sees(app_name):
             bound = ", ".join(self.apps)
-            raise Forbidden(f"this token is bound to {bound}; it may put no job into {app_name}")
+            raise Forbidden(f"this token is bound to {bound}; it may not put a job into {app_name}")
 
     def require_root(self, privileged: bool, user: str) -> None:
         """Raises Forbidden if the command runs as root and the token does not have that right."""

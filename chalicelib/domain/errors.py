@@ -1,4 +1,4 @@
-"""The domain's errors: an id for programs, a message for people, the HTTP status it answers with."""
+"""The domain's errors. Each has an id for programs, a message for people, and an HTTP status."""
 
 
 class AppjobsError(Exception):
@@ -73,7 +73,7 @@ class SecretsUnreadable(AppjobsError):
 
 
 class TryAgain(AppjobsError):
-    """Others changed the same items at the same time, more often than we retry."""
+    """Others kept changing the same items, and we have no more tries left."""
 
 
 def require(holds: bool, message: str) -> None:

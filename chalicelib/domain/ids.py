@@ -13,7 +13,7 @@ _MICROSECONDS = 1_000_000  # in a second
 
 
 def parse_job_id(text: str) -> str:
-    """The id, if it can be one. Raises JobNotFound, so that nobody needs to look for it."""
+    """The text, if it can be an id. Raises JobNotFound if it cannot: then nobody needs to look it up."""
     try:
         is_canonical = str(uuid.UUID(text)) == text
     except ValueError:
@@ -24,14 +24,14 @@ def parse_job_id(text: str) -> str:
 
 
 def parse_executor_id(text: str) -> str:
-    """The id, if it can be one. Raises ExecutionNotFound."""
+    """The text, if it can be an id. Raises ExecutionNotFound if it cannot."""
     if not _EXECUTOR_ID.fullmatch(text):
         raise ExecutionNotFound(text)
     return text
 
 
 def next_executor_id(known: Iterable[str], now: float) -> str:
-    """Now, but after every id that is known, whatever the clocks of others said."""
+    """The time now, as an id. It is later than every known id, even if other clocks are ahead."""
     latest = max((int(executor_id.replace(".", "")) for executor_id in known), default=0)
     microseconds = max(int(now * _MICROSECONDS), latest + 1)
     return f"{microseconds // _MICROSECONDS}.{microseconds % _MICROSECONDS:06}"

@@ -18,7 +18,7 @@ def normalize(text: str) -> str:
 
 
 def find_fault(text: str) -> str | None:
-    """What is wrong with a name, as the end of a sentence that begins with the field; None: nothing."""
+    """What is wrong with a name: the end of a sentence that begins with the field. None: all is right."""
     for character in text:
         if unicodedata.category(character) in _CONTROL:
             return f"must have no control characters, and has U+{ord(character):04X}"

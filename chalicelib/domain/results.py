@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from chalicelib.domain.states import TERMINAL, Reason, Status, expired_message
 
-# A worker claims nothing after the deadline. A claim begun just before it, and clocks that differ, may
-# take this many seconds more; after that, a target without a result will never get one.
+# A worker begins no claim after the deadline. A claim that began just before it may take some time, and
+# clocks may differ. After this many more seconds, a target without a result will never get one.
 EXPIRY_GRACE_SECONDS = 120
 
 
@@ -28,7 +28,7 @@ def has_failed(status: str, inspect: Mapping[str, Any]) -> bool:
 
 
 def explain_unknown_node(node_id: str) -> Failure:
-    """Why a target failed whose node no worker had announced when the job was started."""
+    """The failure of a target on a node that no worker had announced when the job was started."""
     message = (
         f"no worker has announced node {node_id}; "
         "check the NodeId, and that a worker runs for this node"
@@ -37,7 +37,7 @@ def explain_unknown_node(node_id: str) -> Failure:
 
 
 def explain_expiry(age_seconds: float, deadline_seconds: int) -> Failure | None:
-    """Why a target without a result failed, by its execution's age; None: it may still be taken up."""
+    """The failure of a target without a result, by its execution's age; None if it may still start."""
     if age_seconds <= deadline_seconds + EXPIRY_GRACE_SECONDS:
         return None
     return Failure(Reason.EXPIRED, expired_message(deadline_seconds))

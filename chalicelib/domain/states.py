@@ -40,14 +40,14 @@ class Meaning:
     statuses: frozenset[Status]
     # Whether the command may have run. With CREATE_FAILED it never did.
     may_have_run: bool
-    # Whether the container is away: an exec that was made in it has ended with it.
+    # Whether the container is gone or stopped: then an exec that was made in it has ended too.
     container_is_away: bool = False
 
 
 _BEFORE = frozenset({Status.CREATE_FAILED})
 _AFTER = frozenset({Status.RUNNING_FAILED})
 
-# Code that decides by what a reason means asks this table. A new reason is a row here.
+# Code that has to know what a reason means asks this table. A new reason is a new row.
 MEANINGS = {
     Reason.NODE_UNKNOWN: Meaning(statuses=_BEFORE, may_have_run=False),
     Reason.EXPIRED: Meaning(statuses=_BEFORE | _AFTER, may_have_run=False),
@@ -86,8 +86,8 @@ def sources(target: Status) -> list[Status]:
 
 
 def repeated_message(first: str) -> str:
-    """The message of a target whose container is another target's; `first` is how that one spells it."""
-    return f"this container is the target {first} already; name each container once"
+    """The message if a container is another target already; `first` is that target's ContainerId."""
+    return f"this container is already the target {first}; name each container once"
 
 
 def expired_message(deadline: int) -> str:

@@ -25,7 +25,7 @@ _OPEN = {
 
 
 def split(command: str) -> list[str]:
-    """The words; the first one is the program. Raises ValueError, saying what would be right."""
+    """The words; the first one is the program. Raises ValueError, which says what would be right."""
     words = []
     for step in _STEP.finditer(command):
         if step["word"]:

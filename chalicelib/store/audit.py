@@ -1,4 +1,4 @@
-"""Reads of the audit. Entries are written in the transactions of what they say."""
+"""Reads the audit. An entry is written in the same transaction as the change that it describes."""
 
 import secrets
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def make_key(now: float) -> tuple[str, str]:
 
 
 def to_moment(seconds: float) -> str:
-    """Where the entries of that time begin, in the order of At."""
+    """The beginning of an At: it sorts before all entries of that time and later."""
     return _to_moment(int(seconds * _MICROSECONDS))
 
 
@@ -27,7 +27,7 @@ def go_back(at: str, seconds: float) -> str:
 
 
 def before_all_of(moment: str) -> str:
-    """The At for a page that ends there: it sorts before every entry from that moment on."""
+    """An At that sorts before every entry from that moment on. As a Next, it asks for earlier ones."""
     return f"{moment}-{'0' * 8}"
 
 

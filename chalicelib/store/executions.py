@@ -31,12 +31,12 @@ _LOST_RACES = (CONDITION_FAILED, "TransactionConflictException")
 def start_job(
     job_id: str, decide: Callable[[Job], tuple[Execution, AuditEntry]], oldest: float
 ) -> tuple[Job, Execution]:
-    """Stores an execution and appends it to its job, at once.
+    """Stores an execution and appends it to its job, in one transaction.
 
-    `decide` makes the execution and says what the audit notes of it, or raises. It is called again if
-    another start took its ExecutorId or an edit came between: the execution is the job as it is at that
-    moment. Starts before `oldest` (seconds) may drop out of the job's list. Returns the job with its new
-    start. Raises JobNotFound.
+    `decide` makes the execution and its audit entry, or raises. We call it again if another start took
+    the ExecutorId, or if an edit came between: the execution has the job as it is at that moment.
+    Starts before `oldest` (seconds) may drop out of the job's list. Returns the job with its new start,
+    and the execution. Raises JobNotFound.
     """
     job = jobs.get_job(job_id)
     execution, entry = decide(job)
@@ -57,7 +57,7 @@ def _prune(job: Job, oldest: float) -> None:
     expired = sum(float(executor_id) < oldest for executor_id in job.Executors)
     if max(surplus, expired) < _PRUNED:
         return
-    # The list only grows at its end: if its first is the one that we read, so are the others.
+    # The list only grows at its end. So if the first start is the one that we read, the others are too.
     unchanged = Job.Executors[0] == job.Executors[0]
     try:
         Job(job.JobId).update([Job.Executors[i].remove() for i in range(_PRUNED)], unchanged)
@@ -82,13 +82,13 @@ def open_executions() -> Iterator[tuple[str, str]]:
 
 
 def note_resent(execution: Execution, when: float) -> None:
-    """Remembers when an execution's messages were sent again. That is news only while it is open."""
+    """Notes when an execution's messages were sent again, unless the execution is closed by now."""
     resent: list[Action] = [Execution.ResentTime.set(when)]
     try_write(lambda: execution.update(resent, Execution.Open.exists()))
 
 
 def close_execution(execution: Execution, succeeded: int, failed: int, ended: float) -> bool:
-    """Closes an execution whose results are all final; False if another turn did before."""
+    """Closes an execution whose results are all final. Returns False if another turn was first."""
     closing: list[Action] = [
         Execution.Total.set(succeeded + failed),
         Execution.Succeeded.set(succeeded),

@@ -40,10 +40,10 @@ def create_job(job: Job, entry: AuditEntry) -> None:
 
 @until_settled
 def edit_job(job_id: str, decide: Callable[[Job], AuditEntry]) -> Job:
-    """Changes a job and returns it. Moves its name if need be.
+    """Changes a job and returns it. If the job has a new name, takes that and frees the old one.
 
-    `decide` sets the job's attributes and says what the audit notes of it, or raises. It is called again
-    with the job as it is then if another edit came between. Raises JobNotFound, NameTaken.
+    `decide` sets the job's attributes and returns the audit entry, or raises. If another edit came
+    between, we call it again with the new job. Raises JobNotFound, NameTaken.
     """
     job = get_job(job_id)
     old, revision = _name(job), job.Revision
@@ -60,7 +60,7 @@ def edit_job(job_id: str, decide: Callable[[Job], AuditEntry]) -> Job:
 
 
 def _command_of(job: Job) -> list[Action]:
-    """Update actions that set all but the Executors, which starts append to at any time."""
+    """Update actions for all but the Executors: to those, starts append at any time."""
     return [_set_or_remove(job, name) for name in (*COMMAND, "Revision", "Moves")]
 
 
@@ -75,7 +75,7 @@ def _set_or_remove(job: Job, name: str) -> Action:
 def delete_job(job_id: str, decide: Callable[[Job], AuditEntry]) -> None:
     """Deletes a job and frees its name; its executions stay.
 
-    `decide` says what the audit notes of it, or raises. Raises JobNotFound.
+    `decide` returns the audit entry, or raises. Raises JobNotFound.
     """
     job = get_job(job_id)
     entry = decide(job)

@@ -1,4 +1,5 @@
-"""The DynamoDB tables. Only attributes: the other modules say what is written when, on which condition.
+"""The DynamoDB tables. Here are only attributes; the other modules say what is written when, and on
+which condition.
 
 Attributes have the API's names, so the PascalCase here is not a slip.
 """
@@ -20,7 +21,7 @@ from pynamodb.models import Model
 from chalicelib.clients.aws import ANSWER_SECONDS, CONNECT_SECONDS, TRIES
 from chalicelib.config import settings
 
-# The one value of Execution.Open.
+# The only value of Execution.Open.
 OPEN = "open"
 
 
@@ -70,8 +71,7 @@ class _Command(Model):
 
 # What an edit stores, and what an execution copies from its job.
 COMMAND = tuple(name for name, value in vars(_Command).items() if isinstance(value, Attribute))
-# What requests set and answers show under the same name: all of it but the secrets, which are sealed in
-# between.
+# What requests set and answers show under the same name. The secrets are not among them: they are sealed.
 FIELDS = tuple(name for name in COMMAND if name != "Sealed")
 
 
@@ -93,7 +93,7 @@ class Job(_Command):
         table_name = f"{settings.prefix}-jobs"
 
     JobId = UnicodeAttribute(hash_key=True)
-    # Changes with every edit and only then, so that starts do not disturb each other.
+    # Only edits change it, so that starts do not disturb each other.
     Revision = NumberAttribute()
     # The latest starts, in the order in which they were written.
     Executors: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
@@ -125,7 +125,7 @@ class OpenExecutions(GlobalSecondaryIndex["Execution"]):  # type: ignore[no-unty
 
 
 class Execution(_Command):
-    """One start of a job, with the job as it was then. Only upkeep changes it."""
+    """One start of a job, with the job as it was then. After the start, only upkeep changes the item."""
 
     class Meta(_Meta):
         table_name = f"{settings.prefix}-executions"
@@ -134,7 +134,7 @@ class Execution(_Command):
     ExecutorId = UnicodeAttribute(range_key=True)
     # [{"ContainerId": …, "NodeId": …}, …]
     Target = JSONAttribute()
-    # Nodes among the targets' that no worker had announced when the execution was accepted.
+    # The targets' nodes that no worker had announced when the execution was accepted.
     UnknownNodes: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
     # True if the caller who started it may run as root.
     MayRunAsRoot = BooleanAttribute(null=True)
@@ -176,7 +176,7 @@ class Result(Model):
     OutputDropped: JSONAttribute = JSONAttribute(null=True)
     E = UnicodeAttribute(null=True)
     Reason = UnicodeAttribute(null=True)
-    # In the result of a container's long id: the target that has the container under another spelling.
+    # Only in a result with the long id: the target that has this container by another spelling.
     TakenBy = UnicodeAttribute(null=True)
     StartTime = NumberAttribute(null=True)
     EndTime = NumberAttribute(null=True)

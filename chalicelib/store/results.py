@@ -31,19 +31,19 @@ def get_result(job_id: str, executor_id: str, container_id: str) -> Result | Non
 
 
 def add_result(result: Result) -> bool:
-    """Stores a target's first result (`CREATED`, `CREATE_FAILED`); False if there is one already.
+    """Stores a target's first result (`CREATED`, `CREATE_FAILED`). Returns False if there is one already.
 
-    An answer may get lost, and then the write is tried again: our own first try does not count as
-    another's.
+    If the answer is lost, the write is tried again. Then the result of our own first try is not in our
+    way.
     """
     return _put(result, Result.Status.does_not_exist() | _is_same(result))
 
 
 def take_container(result: Result, long_id: str) -> str:
-    """Makes a target that does not name its container by the long id the only one of that container.
+    """Makes the result's target the only one of its container. The target does not use the long id.
 
-    Returns the target that has the container: the result's own ContainerId, or the one that was first.
-    It writes the result of the target that has the long id: from now on, that target comes second.
+    For this, writes the result that a target with the long id would have: from now on, that target would
+    come second. Returns the target that has the container: the result's own, or the one that was first.
     """
     second = Result(
         result.Execution,
@@ -63,13 +63,13 @@ def take_container(result: Result, long_id: str) -> str:
 
 
 def move_result(result: Result) -> bool:
-    """Stores a result's next status; False if the result is over, or another exec's."""
+    """Stores a result's next status. Returns False if the stored result is over, or of another exec."""
     legal = Result.Status.is_in(*sources(Status(result.Status)))
     return _put(result, (Result.ID == result.ID) & legal)
 
 
 def _is_same(result: Result) -> Any:
-    """True of what this very write stored. An exec is known by its ID, all else by its time."""
+    """The condition that this very write stored the result. The exec's ID shows it, or the end time."""
     same = Result.Status == result.Status
     if result.ID:
         return same & (Result.ID == result.ID)

@@ -21,7 +21,7 @@ def add_token(token: Token, entry: AuditEntry) -> None:
 
 
 def find_token(token_hash: str) -> Token | None:
-    """The token with this hash as it is now; None if there is none (any more)."""
+    """The token with this hash, as it is now; None if there is none, or none any more."""
     try:
         return Token.get(token_hash, consistent_read=True)
     except DoesNotExist:
@@ -37,7 +37,7 @@ def list_tokens() -> list[Token]:
 
 @until_settled
 def delete_token(token: Token, entry: AuditEntry) -> None:
-    """Removes a token. If another did before, the audit has that one's entry."""
+    """Removes a token. If somebody else was first, the audit has only that entry."""
     with suppress(_Gone), transaction() as parts:
         parts.delete(token, Token.Hash.exists(), otherwise=_Gone())
         note(parts, entry)

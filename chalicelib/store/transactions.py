@@ -22,7 +22,7 @@ from tenacity import (
 from chalicelib.domain.errors import TryAgain
 from chalicelib.store.models import AuditEntry, Job
 
-# What a single write is answered when its condition does not hold, and what a part of a transaction is.
+# What DynamoDB answers if a condition does not hold: to a single write, and for a part of a transaction.
 CONDITION_FAILED = "ConditionalCheckFailedException"
 _CONDITION = "ConditionalCheckFailed"
 _NO_REASON = "None"
@@ -57,7 +57,7 @@ def _connection() -> Connection:
 
 
 class Parts:
-    """The parts of a transaction: a condition each, and what is raised if it does not hold."""
+    """The parts of a transaction. Each has a condition, and an error if that does not hold."""
 
     def __init__(self, write: TransactWrite) -> None:
         self._write = write
@@ -66,7 +66,7 @@ class Parts:
         self._updates: list[Exception | None] = []
 
     def delete(self, item: Model, condition: Condition, otherwise: Exception | None = None) -> None:
-        """Deletes the item; `otherwise` is raised if the condition does not hold, Conflict if None."""
+        """Deletes the item. If the condition does not hold, `otherwise` is raised, or Conflict."""
         self._write.delete(item, condition)
         self._deletions.append(otherwise)
 
@@ -97,7 +97,8 @@ def transaction() -> Iterator[Parts]:
     """Sends its parts at the end of the block. If a condition does not hold, nothing is written.
 
     Raises the `otherwise` of the first such part, or Conflict if it has none. Deletions come before puts:
-    a rename that another did before has lost its old name too, and must read again.
+    if another rename of the job was first, its old name is gone. Then we must read again, and the new
+    name is not called taken.
     """
     try:
         with TransactWrite(connection=_connection()) as write:

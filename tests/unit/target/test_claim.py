@@ -108,7 +108,7 @@ def test_one_container_runs_once_however_it_is_spelled(
             Status.CREATE_FAILED,
             Reason.CONTAINER_REPEATED,
         )
-        assert f"the target {ids[0]} already" in result.E
+        assert f"already the target {ids[0]}" in result.E
 
 
 def test_a_death_between_take_and_claim_leaves_the_container_its_target(
