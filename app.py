@@ -1,4 +1,4 @@
-"""Builds the Chalice app out of its blueprints; no logic."""
+"""Builds the Chalice app from its blueprints. There is no logic here."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ http.add_preflights(app)
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="upkeep")
 def look_after_executions(event: Any) -> None:
-    """Brings open executions on, each minute."""
+    """Each minute, looks after the open executions."""
     upkeep.take_turn()
 
 

@@ -15,8 +15,8 @@ from chalicelib.services import tokens
 
 log = structlog.stdlib.get_logger(__name__)
 
-# API Gateway keeps the authorizer's answer this long: a revoked token still works for that time. `make
-# run` asks each time.
+# API Gateway keeps the authorizer's answer this long, so a revoked token still works for that time. `make
+# run` keeps nothing.
 CACHE_SECONDS = 60
 View = Callable[..., Response]
 

@@ -21,15 +21,16 @@ View = Callable[..., Response]
 _JSON = {"Content-Type": "application/json"}
 # No program should guess another type, and no cache should keep what only the caller may see.
 _ON_ALL = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-# The largest answer of a Lambda, with the body written as a JSON string once more, and with room for
-# headers.
+# Lambda's limit for an answer, less 8 KB for its headers. The body counts as the JSON string that Lambda
+# makes of it.
 _LARGEST_BYTES = 6_291_556 - 8192
 
 
 class Bytes(Response):  # type: ignore[misc]
-    """An answer of any bytes. It travels to the gateway in base64. JSON must not: it grows by a third.
+    """An answer of any bytes. It goes to the gateway in base64, which makes it a third longer.
 
-    Chalice would decide that by the type, and would refuse a client that sends no `Accept`.
+    So JSON must not use it. Chalice would choose base64 by the type, and would refuse a client that sends
+    no `Accept`.
     """
 
     def to_dict(self, binary_types: list[str] | None = None) -> dict[str, Any]:
@@ -65,9 +66,8 @@ def answer_bytes(
 ) -> Response | None:
     """An answer with these bytes; None if that is not possible.
 
-    The gateway decodes base64 for the types that the client accepts. It is documented nowhere what it
-    does for a client that does not say what it accepts. So such a client gets text, which is always
-    right.
+    The gateway decodes base64 for the types that the client accepts. Nobody documents what it does if the
+    client does not say what it accepts. So such a client gets text, which is always right.
     """
     if content is None or "accept" in request.headers:
         return None if content is None else Bytes(content, headers)
@@ -88,7 +88,7 @@ def answer_error(id: str, message: str, status: int) -> Response:
 
 
 def answers_errors(view: View) -> View:
-    """Wraps a view so that what it raises becomes an answer: a domain error its own, all else a 500."""
+    """Wraps a view: a domain error becomes the error's own answer, every other exception a 500."""
 
     @functools.wraps(view)
     def answering(*args: Any, **kwargs: Any) -> Response:
@@ -131,7 +131,7 @@ def add_context(request: Request, get_response: Callable[[Request], Response]) -
 
 
 def _in_our_words(response: Response) -> Response:
-    """Chalice refuses a method with a body that is not of our shape."""
+    """If chalice itself refuses a method, the body has another shape: gives it ours."""
     if isinstance(response.body, dict) and "Message" in response.body:
         refusal = answer_error(InvalidRequest.id, response.body["Message"], response.status_code)
         response.body = refusal.body
@@ -154,8 +154,8 @@ def allow_origins(request: Request, get_response: Callable[[Request], Response])
 def prepare_app(app: Chalice) -> None:
     """Gives each GET a HEAD beside it, and leaves types to `read_body` and `Bytes`.
 
-    Chalice would judge the types of all routes alike. What carries a HEAD's answer to the client drops
-    the body and keeps its length.
+    Chalice would treat the types of all routes alike. A HEAD's answer still has its body here: the server
+    in front of us drops the body and keeps its length.
     """
     app.api.binary_types = []
     for path, methods in list(app.routes.items()):

@@ -21,11 +21,11 @@ class AuditRequest(Struct, kw_only=True):
     JobId: Annotated[str, Meta(max_length=36)] | None = None
     Since: _Seconds | None = None
     Until: _Seconds | None = None
-    # The end of the page before.
+    # The Next of the page before.
     Next: str | None = None
 
     def check(self) -> None:
-        """Raises InvalidRequest for a Next that no page has; normalizes the name."""
+        """Raises InvalidRequest if no page can have this Next. Normalizes the AppName."""
         require(
             self.Next is None or _NEXT.fullmatch(self.Next) is not None,
             "Next must be exactly the Next of the page before",
@@ -62,7 +62,7 @@ class AuditAnswer(Struct, kw_only=True, omit_defaults=True):
 
 
 class AuditPage(Struct):
-    """Entries, the newest first. Next asks for those after them; null: there are none."""
+    """Entries, the newest first. Next asks for the next page; null: there is none."""
 
     Entries: list[AuditAnswer]
     Next: str | None = None

@@ -46,7 +46,7 @@ class StartRequest(Struct):
     Target: Annotated[list[Target], Meta(min_length=1, max_length=MAX_TARGETS)]
 
     def check(self) -> None:
-        """Raises InvalidRequest for what cannot be an id, and for a container that is listed twice."""
+        """Raises InvalidRequest if something cannot be an id, or if a container is listed twice."""
         seen = set()
         for index, target in enumerate(self.Target):
             require(

@@ -17,7 +17,7 @@ T = TypeVar("T", bound=Struct)
 def parse_query(parameters: Mapping[str, str], shape: type[T]) -> T:
     """The request that the query string holds; empty values mean the same as absent ones.
 
-    Raises InvalidRequest, saying which parameter is wrong and what would be right.
+    Raises InvalidRequest, which says which parameter is wrong and what would be right.
     """
     given = {name: value for name, value in parameters.items() if value}
     try:
@@ -31,7 +31,7 @@ def parse_query(parameters: Mapping[str, str], shape: type[T]) -> T:
 def parse(body: bytes, shape: type[T]) -> T:
     """The request that the body holds.
 
-    Raises InvalidRequest, saying which field is wrong and what would be right.
+    Raises InvalidRequest, which says which field is wrong and what would be right.
     """
     try:
         request = msgspec.json.decode(_known(body, shape), type=shape)
@@ -49,7 +49,7 @@ def _known(body: bytes, shape: type[Struct]) -> bytes:
     The values of other keys are not read, so they may hold a number that is too large for us.
     """
     text = body.removeprefix(codecs.BOM_UTF8)
-    text.decode()  # what is skipped would not be checked
+    text.decode()  # raises if it is not UTF-8: msgspec does not check the values that it skips
     try:
         given = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     except msgspec.ValidationError:
@@ -61,7 +61,7 @@ def _known(body: bytes, shape: type[Struct]) -> bytes:
 
 
 def _in_our_words(error: Exception) -> str:
-    """msgspec's message, its path as the API spells it: `Env[3]` for `$.Env[...]`."""
+    """The message of msgspec, with the path as the API spells it: `Env[3]` for `$.Env[...]`."""
     if isinstance(error, msgspec.ValidationError):
         text, _, path = str(error).partition(" - at `$")
         field = path.rstrip("`").lstrip(".")

@@ -36,7 +36,7 @@ class Action(StrEnum):
 
 
 def describe_job(caller: Caller, action: Action, job: Job, **more: Any) -> AuditEntry:
-    """The entry that the caller does this to the job."""
+    """The entry which says that the caller does this to the job."""
     return _entry(
         Action=action,
         Actor=caller.name,
@@ -51,7 +51,7 @@ def describe_job(caller: Caller, action: Action, job: Job, **more: Any) -> Audit
 
 
 def describe_token(actor: str, action: Action, token: Token, token_id: str) -> AuditEntry:
-    """The entry that someone does this to the token, on the command line."""
+    """The entry which says that someone on the command line does this to the token."""
     rights = {
         "Id": token_id,
         "Role": token.Role,
@@ -70,7 +70,7 @@ def _entry(**what: Any) -> AuditEntry:
 def read_page(caller: Caller, request: AuditRequest) -> AuditPage:
     """The newest entries that the caller may see and the request asks for.
 
-    A page may have fewer entries than there are, even none: there are more as long as it has a Next.
+    A page may have few entries, even none, although there are more: there may be more if it has a Next.
     """
     since, before = _span(request)
     # One query finds all that was done to a job.

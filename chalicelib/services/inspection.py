@@ -19,7 +19,8 @@ from chalicelib.services import outcomes
 from chalicelib.services.outputs import shorten
 from chalicelib.store.models import Execution, Result
 
-# A log up to this size is answered itself: Lambda answers 6 MB, and base64 takes a third more.
+# A log up to this size is in the answer itself: Lambda answers up to 6 MB, and base64 makes a log a
+# third longer.
 DIRECT_BYTES = 4 * 1024**2
 _WITHOUT_LOG = (Status.STARTING, Status.CREATE_FAILED)
 
@@ -46,7 +47,7 @@ def inspect_execution(caller: Caller, job_id: str, executor_id: str) -> Executio
 
 
 class Log(Struct):
-    """A target's log: its content unless it is long, and a link to it if anything of it is stored."""
+    """A target's log: its content, or None if it is long; and a link to it, if S3 has anything of it."""
 
     filename: str
     content: bytes | None
@@ -54,7 +55,7 @@ class Log(Struct):
 
 
 def read_log(caller: Caller, job_id: str, executor_id: str, container_id: str) -> Log:
-    """A target's log so far; for one that failed before it ran, the text of its `E`.
+    """A target's log so far. If the target failed before it ran, its log is the text of its `E`.
 
     Raises JobNotFound, ExecutionNotFound, ContainerNotFound.
     """
@@ -65,14 +66,14 @@ def read_log(caller: Caller, job_id: str, executor_id: str, container_id: str) -
     result = outcomes.get_result(execution, target)
     name = _filename(executor_id, container_id)
     key = logs.log_key(job_id, executor_id, container_id)
-    # More of an incomplete output may be stored than the result says.
+    # If an output is incomplete, the log may have more of it than the result says.
     is_known = result.Status in TERMINAL and not result.OutputIncomplete
     if result.Status in _WITHOUT_LOG or (is_known and not result.OutputSize):
         return Log(name, (result.E or "").encode())
     is_long = is_known and result.OutputSize > DIRECT_BYTES
     content = None if is_long else logs.read(key, DIRECT_BYTES)
     if content == b"":
-        # A log that should be there is not called empty: the caller gets a link to look behind.
+        # If a log should be there and is not, we do not call it empty: the caller gets the link.
         content = None if is_known else (result.E or "").encode()
     return Log(name, content, logs.make_link(key, name))
 
@@ -98,7 +99,7 @@ def _get(caller: Caller, job_id: str, executor_id: str) -> Execution:
 
 def _get_stored(job_id: str, executor_id: str) -> Execution:
     execution = store.executions.get_execution(job_id, parse_executor_id(executor_id))
-    # DynamoDB deletes what expired some days later, and results and executions in any order.
+    # DynamoDB deletes expired items only some days later, and results and executions in any order.
     if execution.ExpiresAt < time.time():
         raise ExecutionNotFound(executor_id)
     return execution

@@ -103,7 +103,7 @@ def show_job(caller: Caller, job: Job) -> JobAnswer:
 
 
 def _app_of(job: Job, executor_id: str) -> str:
-    """The application that the job was in when it was started."""
+    """The application that the job was in at that start."""
     former = (app for app, last in job.Moves or [] if executor_id <= last)
     return str(next(former, job.AppName))
 
@@ -114,14 +114,14 @@ def _moves(job: Job) -> list[list[str]]:
 
 
 def _changes(job: Job, request: JobRequest, secrets_changed: bool) -> dict[str, Any]:
-    """What the audit notes of an edit: the names of the changed fields, and the application before it."""
+    """What the audit notes of an edit: the names of the changed fields, and the former application."""
     changed = [name for name in FIELDS if getattr(request, name) not in (UNSET, getattr(job, name))]
     moved = {"MovedFrom": job.AppName} if "AppName" in changed else {}
     return {"Fields": changed + ["SecretArgs"] * secrets_changed, **moved}
 
 
 def _apply(request: JobRequest, job: Job, sealed: list[sealing.Sealed]) -> None:
-    """Sets the job's fields. A field that may be left out, and is, stays as it is."""
+    """Sets the job's fields. If the request leaves a field out, that field stays as it is."""
     for name in FIELDS:
         sent = getattr(request, name)
         if sent is not UNSET:

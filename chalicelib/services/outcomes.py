@@ -1,4 +1,4 @@
-"""What became of each target: the stored result, or what follows if there is none."""
+"""What became of each target: the stored result or, if there is none, what that means."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Keeps an inspect answer within what a Lambda may answer."""
+"""Keeps the answer to an inspect below the size that a Lambda may answer."""
 
 from typing import Any
 
@@ -6,19 +6,20 @@ import msgspec
 
 from chalicelib.schemas.executions import ExecutionAnswer
 
-# The contract's limit is 5 MB. Lambda's is 6 MB with the answer written as a JSON string once more. So
-# the size after that second writing is counted, in which a line feed takes three bytes.
+# The contract's limit is 5 MB. Lambda writes the answer as a JSON string once more, and its limit of 6 MB
+# is for that. So we count the size after this second writing, in which a line feed takes three bytes.
 MAX_ANSWER_BYTES = 4_900_000
-# In characters, of up to seven bytes each: a thousand results have room for these beside the rest.
+# In characters, of up to seven bytes each. A thousand results with such texts fit into an answer.
 _LONGEST_ERROR = 400
 _LONGEST_NAME = 100
 
 
 def shorten(answer: ExecutionAnswer) -> None:
-    """Shortens the outputs to their ends, each to the same size at most, so that the answer fits.
+    """Cuts the outputs until the answer fits. Each keeps its end, and all have the same limit.
 
-    If it is too long even without any output (a thousand long commands or errors), errors are cut,
-    and the arguments that the engine repeats in each result go too: `ArgumentsTruncated` says so.
+    The answer may be too long even without any output (a thousand long commands or errors). Then this
+    cuts the errors, and removes the arguments that the engine repeats in each result:
+    `ArgumentsTruncated` says so.
     """
     excess = _size(answer) - MAX_ANSWER_BYTES
     if excess <= 0:
@@ -35,7 +36,7 @@ def shorten(answer: ExecutionAnswer) -> None:
 
 
 def _limit(sizes: list[int], budget: int) -> int:
-    """The size to which each may grow so that all together stay within the budget."""
+    """The largest size that each may have, if all together must stay within the budget."""
     left = max(budget, 0)
     for index, size in enumerate(sorted(sizes)):
         share = left // (len(sizes) - index)
@@ -48,7 +49,8 @@ def _limit(sizes: list[int], budget: int) -> int:
 def _end(text: str, limit: int) -> str:
     """The longest end of the text whose size is within the limit.
 
-    Sizes add up, so each step of the bisection encodes only what it would add: half of the step before.
+    The size of two parts is the sum of their sizes. So each step of the bisection encodes only the part
+    that it would add, which is half of the step before.
     """
     shortest, longest, left = 0, len(text), limit - _size("")
     while shortest < longest:

@@ -35,7 +35,7 @@ def start_job(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
     def decide(job: Job) -> tuple[Execution, AuditEntry]:
         caller.require_visible(job.JobId, job.AppName)
         caller.require_root(job.Privileged, job.User)
-        require_words(job.Cmd)  # it may have been saved when other rules held
+        require_words(job.Cmd)  # it may have been saved under other rules
         execution = _make_execution(caller, job, request, nodes())
         what = {"ExecutorId": execution.ExecutorId, "Targets": len(execution.Target)}
         return execution, audit.describe_job(caller, Action.START_JOB, job, **what)
@@ -43,7 +43,9 @@ def start_job(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
     job, execution = store.executions.start_job(job_id, decide, oldest)
     try:
         dispatch.send_messages(execution, execution.Target, nodes())
-    except Exception:  # It is accepted: upkeep sends again. An error would invite a second start.
+    except (
+        Exception
+    ):  # The start is accepted, and upkeep sends again. An error would invite another start.
         log.exception("messages not sent", job_id=job_id, executor_id=execution.ExecutorId)
     return _show_last(caller, job, execution)
 
@@ -73,7 +75,7 @@ def _make_execution(
 
 
 def _show_last(caller: Caller, job: Job, execution: Execution) -> JobAnswer:
-    """The job's answer to its start: of several starts at once, each is the last of its own answer."""
+    """The answer to a start. Its last Executor is this start, even if others came at the same time."""
     answer = jobs.show_job(caller, job)
     answer.Executors = [started for started in answer.Executors if started <= execution.ExecutorId]
     return answer

@@ -20,14 +20,14 @@ from chalicelib.store.models import AuditEntry, Token
 log = structlog.stdlib.get_logger(__name__)
 
 MAX_DAYS = 366
-# Whoever finds a token sees what it is. So do programs that search for leaked secrets.
+# This shows people who find a token what it is, and also programs that search for leaked secrets.
 _MARK = "ajt_"
 _RANDOM_BYTES = 32
 _HEADER = re.compile(rf"(?i:bearer) +({_MARK}[\w-]{{43}}) *", re.ASCII)
 _ID_LENGTH = 12
 # API Gateway takes at most 8 KB from an authorizer; characters of other scripts take six bytes there.
 _MAX_APPS_BYTES = 4096
-# A list of tokens shows which are in use. That need not be exact to the second.
+# A use is noted at most this often: the list of tokens shows which are in use, but not to the second.
 _USE_NOTED_SECONDS = 300
 _DAY_SECONDS = 86_400
 
@@ -42,7 +42,7 @@ class NewToken(Struct, kw_only=True):
     may_run_as_root: bool
 
     def check(self) -> None:
-        """Raises InvalidRequest, saying what would be right."""
+        """Raises InvalidRequest, which says what would be right, if something is wrong."""
         require(1 <= len(self.name) <= 64, "the name must have 1 to 64 characters")
         require(self.name.isprintable(), "the name must have printable characters only")
         require(1 <= self.days <= MAX_DAYS, f"the days must be 1 to {MAX_DAYS}")
@@ -81,7 +81,7 @@ def find_tokens(name_or_id: str) -> list[Token]:
 
 
 def revoke_token(actor: str, token: Token) -> None:
-    """Makes a token worthless: it is gone from the table, and soon from the gateway's cache."""
+    """Makes a token useless: it is gone from the table, and within a minute from the gateway's cache."""
     store.tokens.delete_token(token, _entry(actor, Action.REVOKE_TOKEN, token))
 
 
@@ -113,7 +113,7 @@ def authenticate(header: str) -> Caller:
 
 
 def id_of(token: Token) -> str:
-    """Distinguishes tokens of one name. It does not help anybody to guess the token."""
+    """The token's id: it distinguishes tokens of one name, and helps nobody to guess the token."""
     return str(token.Hash[:_ID_LENGTH])
 
 

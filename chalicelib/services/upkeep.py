@@ -19,11 +19,11 @@ from chalicelib.store.models import Execution, Node, Result
 
 log = structlog.stdlib.get_logger(__name__)
 
-# A node whose worker was silent this long is gone for good. An engine remembers an exec for 10 minutes
-# only: a worker that comes back later could not say how the command ended either.
+# If a node's worker was silent for this long, the node counts as gone. An engine remembers an exec only
+# for 10 minutes: a worker that comes back later could not say how the command ended either.
 NODE_GONE_SECONDS = 3600
 # A target that was taken up has its message until its end. Only a deleted queue, or a command of more
-# than 14 days, could lose it. So it is sent again this seldom.
+# than 14 days, could lose it. So the message is sent again only this seldom.
 _TAKEN_UP_RESEND_SECONDS = 3600
 # If nobody took a target up within this part of the delivery deadline, its message may be lost.
 _RESENDS = 5
@@ -35,7 +35,7 @@ class UpkeepFailed(Exception):
 
 
 def take_turn() -> None:
-    """Looks at each open execution once. Raises UpkeepFailed after all the others were looked at."""
+    """Looks at each open execution once. If some fail, looks at the others, then raises UpkeepFailed."""
     store.connect()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         failures = list(pool.map(_failed_to_look_after, store.executions.open_executions())).count(
@@ -49,7 +49,7 @@ def _failed_to_look_after(key: tuple[str, str]) -> bool:
     try:
         _look_after(store.executions.get_execution(*key))
     except Exception:  # one broken execution must not keep the others open
-        log.exception("execution not kept up", job_id=key[0], executor_id=key[1])
+        log.exception("execution not looked after", job_id=key[0], executor_id=key[1])
         return True
     return False
 
@@ -65,7 +65,7 @@ def _look_after(execution: Execution) -> None:
 
 
 def _fail_expired(result: Result) -> bool:
-    """Stores that a target expired; False if a worker took it up after all."""
+    """Stores that a target expired. Returns False if a worker took the target up meanwhile."""
     return store.results.add_result(result)
 
 
@@ -109,12 +109,12 @@ def _is_due(execution: Execution, result: Result) -> bool:
 
 
 def _is_idle(node: Node | None) -> bool:
-    """Whether no message waits for the node. If some do, more would only make its backlog longer."""
+    """Whether no message waits for the node. If some wait, more would only make its backlog longer."""
     return node is not None and queues.count_waiting(node.QueueUrl) == 0
 
 
 def _is_gone(node: Node | None, execution: Execution) -> bool:
-    # A node that is not listed existed when the execution began.
+    # If the node is not in the table, it was there when the execution began: we count from then.
     seen = float(execution.ExecutorId) if node is None else node.Heartbeat
     return time.time() - seen > NODE_GONE_SECONDS
 
@@ -134,7 +134,7 @@ def _close(execution: Execution, results: list[Result]) -> None:
 
 
 def end_dead_letter(body: str) -> None:
-    """Ends the target of a message that failed too often. One that nobody took up expires by itself."""
+    """Ends the target of a message that failed too often. A target that nobody took up expires later."""
     target = queues.decode(body)
     if target is None:
         return

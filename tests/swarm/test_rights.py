@@ -397,7 +397,7 @@ def test_32_spellings_of_one_container_run_once(cluster: Cluster, place: Place) 
         first = ran["ContainerId"]
         for result in results:
             if result is not ran:
-                assert f"the target {first} already" in result["E"]
+                assert f"already the target {first}" in result["E"]
                 text = cluster.log(job_id, executor_id, result["ContainerId"]).text
                 assert text == result["E"]
         assert cluster.log(job_id, executor_id, first).text == "out\n"
