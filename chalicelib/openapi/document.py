@@ -27,7 +27,8 @@ from chalicelib.openapi.examples import EXAMPLES
 from chalicelib.schemas.audit import AuditPage
 from chalicelib.schemas.errors import ErrorAnswer
 from chalicelib.schemas.executions import ExecutionAnswer, StartRequest, Target
-from chalicelib.schemas.jobs import JobAnswer, JobRequest
+from chalicelib.schemas.history import HistoryPage
+from chalicelib.schemas.jobs import JobAnswer, JobRequest, JobsPage
 from chalicelib.schemas.results import RESULTS, CreateFailedResult, RunningFailedResult
 
 Json = dict[str, Any]
@@ -93,6 +94,11 @@ _GATEWAYS = {
     403: {"description": "The token does not allow this.", **_content({"type": "object"})},
 }
 
+_PAGING = (
+    _parameter("query", "Limit", "How many a page has: 1 to 1,000; 100 if there is none.", False),
+    _parameter("query", "Next", "The `Next` of the page before.", False),
+)
+
 OPERATIONS = (
     Operation(
         "GET",
@@ -100,11 +106,16 @@ OPERATIONS = (
         "All jobs, by AppName, then Name",
         {
             200: {
-                "description": "The jobs.",
-                **_content({"type": "array", "items": _ref(JobAnswer)}),
+                "description": "All jobs; with `Limit` or `Next`, a page of them.",
+                **_content(
+                    {"oneOf": [{"type": "array", "items": _ref(JobAnswer)}, _ref(JobsPage)]}
+                ),
             }
         },
-        query=(_parameter("query", "AppName", "Only those of this application.", False),),
+        query=(
+            _parameter("query", "AppName", "Only those of this application.", False),
+            *_PAGING,
+        ),
         errors=(InvalidRequest,),
     ),
     Operation(
@@ -159,6 +170,14 @@ OPERATIONS = (
         _LOG,
         query=(_parameter("query", "ContainerId", "The target's container."),),
         errors=(InvalidRequest, JobNotFound, ExecutionNotFound, ContainerNotFound),
+    ),
+    Operation(
+        "GET",
+        "/api/jobs/{job_id}/history",
+        "The executions of a job, the newest first",
+        _answer("A page; its `Next` asks for the one after it.", HistoryPage),
+        query=_PAGING,
+        errors=(InvalidRequest, JobNotFound),
     ),
     Operation(
         "GET",
@@ -242,7 +261,16 @@ def _refusal(status: int, ids: list[str]) -> Json:
 
 
 def _schemas() -> Json:
-    shapes = (JobAnswer, ExecutionAnswer, AuditPage, ErrorAnswer, Target, *RESULTS)
+    shapes = (
+        JobAnswer,
+        JobsPage,
+        HistoryPage,
+        ExecutionAnswer,
+        AuditPage,
+        ErrorAnswer,
+        Target,
+        *RESULTS,
+    )
     requests = {operation.request for operation in OPERATIONS if operation.request}
     _, schemas = msgspec.json.schema_components(
         (*shapes, *sorted(requests, key=lambda shape: shape.__name__)),

@@ -1,4 +1,4 @@
-"""Routes of executions: start, inspect, log."""
+"""Routes of executions: start, inspect, log, history."""
 
 from chalice import Blueprint, Response
 
@@ -7,8 +7,9 @@ from chalicelib.domain.errors import InvalidRequest
 from chalicelib.routes.access import needs
 from chalicelib.routes.http import answer_bytes, answer_json, answers_errors, read_body
 from chalicelib.schemas.executions import StartRequest
-from chalicelib.schemas.parsing import parse
-from chalicelib.services import inspection, starts
+from chalicelib.schemas.history import HistoryRequest
+from chalicelib.schemas.parsing import parse, parse_query
+from chalicelib.services import history, inspection, starts
 
 routes = Blueprint(__name__)
 
@@ -45,3 +46,12 @@ def log(caller: Caller, job_id: str, executor_id: str) -> Response:
     }
     direct = answer_bytes(routes.current_request, found.content, headers)
     return direct or Response("", {"Location": found.link}, 302)
+
+
+@routes.route("/api/jobs/{job_id}/history", methods=["GET"])
+@answers_errors
+@needs(Permission.READ, routes)
+def list_executions(caller: Caller, job_id: str) -> Response:
+    """The executions of a job, the newest first, in pages."""
+    request = parse_query(routes.current_request.query_params or {}, HistoryRequest)
+    return answer_json(history.read_history(caller, job_id, request))

@@ -5,8 +5,8 @@ from chalice import Blueprint, Response
 from chalicelib.domain.access import Caller, Permission
 from chalicelib.routes.access import needs
 from chalicelib.routes.http import answer_json, answers_errors, read_body
-from chalicelib.schemas.jobs import JobRequest
-from chalicelib.schemas.parsing import parse
+from chalicelib.schemas.jobs import JobRequest, JobsRequest
+from chalicelib.schemas.parsing import parse, parse_query
 from chalicelib.services import jobs
 
 routes = Blueprint(__name__)
@@ -16,11 +16,13 @@ routes = Blueprint(__name__)
 @answers_errors
 @needs(Permission.READ, routes)
 def list_jobs(caller: Caller) -> Response:
-    """All jobs, or those of `?AppName=`."""
-    query = routes.current_request.query_params or {}
-    app_name = query.get("AppName")
-    smaller = "read its jobs one by one" if app_name else "ask for one application with ?AppName="
-    return answer_json(jobs.list_jobs(caller, app_name or None), smaller=smaller)
+    """All jobs, or those of `?AppName=`; with `?Limit=` a page of them."""
+    request = parse_query(routes.current_request.query_params or {}, JobsRequest)
+    if request.Limit or request.Next:
+        page = jobs.list_page(caller, request)
+        return answer_json(page, smaller="ask for a page with a smaller ?Limit=")
+    found = jobs.list_jobs(caller, request.AppName)
+    return answer_json(found, smaller="ask for pages with ?Limit=100, or for one ?AppName=")
 
 
 @routes.route("/api/jobs", methods=["POST"])

@@ -10,11 +10,14 @@ from chalicelib.config import MAX_LOG_BYTES
 from chalicelib.domain import labels
 from chalicelib.domain.errors import InvalidRequest, require
 from chalicelib.domain.words import require_words
+from chalicelib.schemas.pages import PageSize, decode_next
 from chalicelib.schemas.values import ExecutorId, JobId
 
 MAX_ENV = 100
 MAX_ENV_BYTES = 16 * 1024
 MAX_SECRETS = 32
+# AppName, Name, JobId.
+JOB_KEY_PARTS = 3
 
 _USER = re.compile(r"[\w.][\w.-]*\$?(:[\w.][\w.-]*\$?)?", re.ASCII)
 _ENV = re.compile(r"[^=\s\x00]+=[^\x00]*")
@@ -134,7 +137,29 @@ class JobAnswer(Struct):
         Meta(description="As many `*` as the secret has characters."),
     ]
     LogBytes: Annotated[int, Meta(description="0: only the worker's own limit.")]
-    Executors: Annotated[list[ExecutorId], Meta(description="Its starts, the oldest first.")]
+    Executors: Annotated[
+        list[ExecutorId], Meta(description="Its newest 100 starts, the oldest first.")
+    ]
+
+
+class JobsRequest(Struct, kw_only=True):
+    """Which jobs are asked for: all at once, or a page of them if there is a Limit or a Next."""
+
+    AppName: str | None = None
+    Limit: PageSize | None = None
+    Next: str | None = None
+
+    def check(self) -> None:
+        """Raises InvalidRequest for a Next that no page has."""
+        if self.Next is not None:
+            decode_next(self.Next, JOB_KEY_PARTS)
+
+
+class JobsPage(Struct):
+    """Jobs, each application's by name. Next asks for those after them; null: there are none."""
+
+    Jobs: list[JobAnswer]
+    Next: str | None = None
 
 
 def _label(field: str, text: str, longest: int) -> str:

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import UNSET, UnsetType
@@ -12,9 +13,18 @@ from chalicelib.config import settings
 from chalicelib.domain import labels
 from chalicelib.domain.access import Caller
 from chalicelib.domain.ids import parse_job_id
-from chalicelib.schemas.jobs import JobAnswer, JobRequest
+from chalicelib.schemas.jobs import (
+    JOB_KEY_PARTS,
+    JobAnswer,
+    JobRequest,
+    JobsPage,
+    JobsRequest,
+)
+from chalicelib.schemas.pages import DEFAULT_LIMIT, decode_next, encode_next
 from chalicelib.services import audit
 from chalicelib.services.audit import Action
+from chalicelib.store.executions import LISTED_EXECUTORS
+from chalicelib.store.jobs import JobKey
 from chalicelib.store.models import FIELDS, AuditEntry, Job
 
 # How many of its former applications a job remembers.
@@ -23,15 +33,36 @@ _MOVES = 100
 
 def list_jobs(caller: Caller, app_name: str | None) -> list[JobAnswer]:
     """All jobs that the caller sees, or those of one application, by AppName, then Name."""
-    if app_name is None and not caller.apps:
-        return [show_job(caller, job) for job in store.jobs.list_jobs(None)]
-    apps = sorted(caller.apps) if app_name is None else [labels.normalize(app_name.strip())]
     return [
         show_job(caller, job)
-        for app in apps
-        if caller.sees(app)
+        for app in _apps_from(caller, app_name, None)
         for job in store.jobs.list_jobs(app)
     ]
+
+
+def list_page(caller: Caller, request: JobsRequest) -> JobsPage:
+    """A page of the jobs that the caller sees; it may be empty although there are more.
+
+    The jobs of an application are in the order of their names.
+    """
+    limit = request.Limit or DEFAULT_LIMIT
+    after = JobKey(*decode_next(request.Next, JOB_KEY_PARTS)) if request.Next else None
+    shown: list[JobAnswer] = []
+    for app in _apps_from(caller, request.AppName, after):
+        begin = after if after and app in (None, after.AppName) else None
+        found, last = store.jobs.page_jobs(app, begin, limit - len(shown))
+        shown += [show_job(caller, job) for job in found if caller.sees(job.AppName)]
+        if last:
+            return JobsPage(shown, encode_next(last))
+    return JobsPage(shown)
+
+
+def _apps_from(caller: Caller, app_name: str | None, after: JobKey | None) -> Sequence[str | None]:
+    """The applications that a page may have jobs of, one after the other; None: all of them at once."""
+    if app_name is None and not caller.apps:
+        return [None]
+    apps = sorted(caller.apps) if app_name is None else [labels.normalize(app_name.strip())]
+    return [app for app in apps if caller.sees(app) and (not after or app >= after.AppName)]
 
 
 def get_job(caller: Caller, job_id: str) -> JobAnswer:
@@ -98,7 +129,7 @@ def show_job(caller: Caller, job: Job) -> JobAnswer:
             started
             for started in job.Executors
             if float(started) >= oldest and caller.sees(_app_of(job, started))
-        ),
+        )[-LISTED_EXECUTORS:],
     )
 
 

@@ -25,7 +25,6 @@ def start_job(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
     Targets on nodes that no worker announced are accepted as failed; the others run.
     """
     parse_job_id(job_id)
-    oldest = time.time() - settings.retention_seconds
 
     # Read once, and only for a caller who may start the job.
     @cache
@@ -40,7 +39,7 @@ def start_job(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
         what = {"ExecutorId": execution.ExecutorId, "Targets": len(execution.Target)}
         return execution, audit.describe_job(caller, Action.START_JOB, job, **what)
 
-    job, execution = store.executions.start_job(job_id, decide, oldest)
+    job, execution = store.executions.start_job(job_id, decide)
     try:
         dispatch.send_messages(execution, execution.Target, nodes())
     except (
@@ -63,6 +62,8 @@ def _make_execution(
         job.JobId,
         next_executor_id(known, now),
         Target=targets,
+        By=caller.name,
+        Total=len(targets),
         UnknownNodes=sorted({target.NodeId for target in request.Target} - nodes.keys()),
         MayRunAsRoot=caller.may_run_as_root,
         OwnContainersOnly=bool(caller.apps) or settings.own_containers_only,

@@ -2,69 +2,64 @@
 
 from collections.abc import Callable, Iterator
 
-import structlog
-from pynamodb.exceptions import DoesNotExist, UpdateError
+from pynamodb.exceptions import DoesNotExist
 from pynamodb.expressions.update import Action
 
 from chalicelib.domain.errors import ExecutionNotFound
 from chalicelib.store import jobs
 from chalicelib.store.models import OPEN, AuditEntry, Execution, Job
-from chalicelib.store.transactions import (
-    CONDITION_FAILED,
-    note,
-    transaction,
-    try_write,
-    until_settled,
-)
+from chalicelib.store.transactions import Parts, note, transaction, try_write, until_settled
 
-log = structlog.stdlib.get_logger(__name__)
-
-# A job lists at most this many starts: one every four minutes of the default retention period. That
-# keeps the item below half of what DynamoDB allows.
-MAX_EXECUTORS = 10_000
-# Starts are dropped from the list this many at a time: seldom, and within the limits of one update.
-_PRUNED = 50
-_LOST_RACES = (CONDITION_FAILED, "TransactionConflictException")
+# A job lists so many of its starts, the newest. The others are in its history.
+LISTED_EXECUTORS = 100
+# The item's list grows up to here, then it is cut to the newest. A start that cuts needs the list as it
+# read it, and tries again if another start came between. Starts that append do not disturb each other.
+_MOST_EXECUTORS = 150
+# What a history shows of an execution, and what says who may see it.
+_SUMMARY = [
+    "JobId",
+    "ExecutorId",
+    "AppName",
+    "By",
+    "Total",
+    "Succeeded",
+    "Failed",
+    "EndTime",
+    "ExpiresAt",
+]
 
 
 @until_settled
 def start_job(
-    job_id: str, decide: Callable[[Job], tuple[Execution, AuditEntry]], oldest: float
+    job_id: str, decide: Callable[[Job], tuple[Execution, AuditEntry]]
 ) -> tuple[Job, Execution]:
     """Stores an execution and appends it to its job, in one transaction.
 
     `decide` makes the execution and its audit entry, or raises. We call it again if another start took
     the ExecutorId, or if an edit came between: the execution has the job as it is at that moment.
-    Starts before `oldest` (seconds) may drop out of the job's list. Returns the job with its new start,
-    and the execution. Raises JobNotFound.
+    Returns the job with its new start, and the execution. Raises JobNotFound.
     """
     job = jobs.get_job(job_id)
     execution, entry = decide(job)
-    started = [execution.ExecutorId]
     with transaction() as parts:
         parts.save(execution, Execution.ExecutorId.does_not_exist())
         note(parts, entry)
-        append = Job.Executors.set(Job.Executors.append(started))
-        parts.update(job, [append], Job.Revision == job.Revision)
-    _prune(job, oldest)
-    job.Executors = [*job.Executors, *started]
+        _list_start(parts, job, execution.ExecutorId)
+    job.Executors = [*job.Executors, execution.ExecutorId]
     return job, execution
 
 
-def _prune(job: Job, oldest: float) -> None:
-    """Drops starts from the front of the list, if it is still the list that we read."""
-    surplus = len(job.Executors) - MAX_EXECUTORS
-    expired = sum(float(executor_id) < oldest for executor_id in job.Executors)
-    if max(surplus, expired) < _PRUNED:
-        return
-    # The list only grows at its end. So if the first start is the one that we read, the others are too.
-    unchanged = Job.Executors[0] == job.Executors[0]
-    try:
-        Job(job.JobId).update([Job.Executors[i].remove() for i in range(_PRUNED)], unchanged)
-    except UpdateError as error:
-        # The start is stored. An overlong list harms nobody, and another start prunes it.
-        if error.cause_response_code not in _LOST_RACES:
-            log.warning("list of starts not pruned", job_id=job.JobId, exc_info=True)
+def _list_start(parts: Parts, job: Job, executor_id: str) -> None:
+    """Appends to the job's list, or cuts it to the newest if it is full: it never grows beyond that."""
+    listed = job.Executors
+    as_read = Job.Revision == job.Revision
+    if len(listed) < _MOST_EXECUTORS:
+        longer = Job.Executors.set(Job.Executors.append([executor_id]))
+        parts.update(job, [longer], as_read & Job.Executors[_MOST_EXECUTORS - 1].does_not_exist())
+    else:
+        newest = [*listed, executor_id][-LISTED_EXECUTORS:]
+        unchanged = (Job.Executors[0] == listed[0]) & Job.Executors[len(listed)].does_not_exist()
+        parts.update(job, [Job.Executors.set(newest)], as_read & unchanged)
 
 
 def get_execution(job_id: str, executor_id: str) -> Execution:
@@ -73,6 +68,22 @@ def get_execution(job_id: str, executor_id: str) -> Execution:
         return Execution.get(job_id, executor_id, consistent_read=True)
     except DoesNotExist:
         raise ExecutionNotFound(executor_id) from None
+
+
+def list_newest(job_id: str, before: str | None, page_size: int) -> Iterator[Execution]:
+    """The executions of a job, the newest first, without their targets; all, or those before one.
+
+    They come in pages of that size, and only as far as they are read.
+    """
+    earlier = None if before is None else Execution.ExecutorId < before
+    yield from Execution.query(
+        job_id,
+        earlier,
+        consistent_read=True,
+        scan_index_forward=False,
+        page_size=page_size,
+        attributes_to_get=_SUMMARY,
+    )
 
 
 def open_executions() -> Iterator[tuple[str, str]]:
@@ -90,7 +101,6 @@ def note_resent(execution: Execution, when: float) -> None:
 def close_execution(execution: Execution, succeeded: int, failed: int, ended: float) -> bool:
     """Closes an execution whose results are all final. Returns False if another turn was first."""
     closing: list[Action] = [
-        Execution.Total.set(succeeded + failed),
         Execution.Succeeded.set(succeeded),
         Execution.Failed.set(failed),
         Execution.EndTime.set(ended),

@@ -1,6 +1,7 @@
 """Reads and writes of jobs, and of the names that they take."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from pynamodb.exceptions import DoesNotExist
 from pynamodb.expressions.update import Action
@@ -23,10 +24,48 @@ def get_job(job_id: str) -> Job:
 
 def list_jobs(app_name: str | None) -> list[Job]:
     """All jobs, or those of one application, by AppName, then Name."""
-    if app_name is not None and not 0 < len(app_name.encode()) <= _KEY_BYTES:
+    if not _can_be_key(app_name):
         return []
-    jobs = Job.scan() if app_name is None else Job.by_app.query(app_name)
+    jobs = Job.scan() if app_name is None else _jobs_of(app_name)
     return sorted(jobs, key=lambda job: (job.AppName, job.Name))
+
+
+def _can_be_key(app_name: str | None) -> bool:
+    return app_name is None or 0 < len(app_name.encode()) <= _KEY_BYTES
+
+
+def _jobs_of(app_name: str) -> Iterator[Job]:
+    """The jobs of an application, as they are now: one that the index still has may have moved."""
+    ids = [key.JobId for key in Job.by_app.query(app_name)]
+    found = Job.batch_get(ids, consistent_read=True)
+    return (job for job in found if job.AppName == app_name)
+
+
+class JobKey(NamedTuple):
+    """A job's place among all jobs: an application's are in the order of their names."""
+
+    AppName: str
+    Name: str
+    JobId: str
+
+
+def page_jobs(
+    app_name: str | None, after: JobKey | None, limit: int
+) -> tuple[list[Job], JobKey | None]:
+    """At most `limit` jobs, of all applications or one, and where the next page begins; None: no more.
+
+    A job whose name changed since the index was written is where it was, as it is now.
+    """
+    if not _can_be_key(app_name):
+        return [], None
+    begin = after and {name: {"S": value} for name, value in after._asdict().items()}
+    read: dict[str, Any] = {"limit": limit, "page_size": limit, "last_evaluated_key": begin}
+    keys = Job.by_app.scan(**read) if app_name is None else Job.by_app.query(app_name, **read)
+    places = [JobKey(key.AppName, key.Name, key.JobId) for key in keys]
+    ids = [place.JobId for place in places]
+    stored = {job.JobId: job for job in Job.batch_get(ids, consistent_read=True)}
+    found = [stored[job_id] for job_id in ids if job_id in stored]
+    return found, places[-1] if len(places) == limit else None
 
 
 @until_settled

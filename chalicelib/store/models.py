@@ -76,11 +76,11 @@ FIELDS = tuple(name for name in COMMAND if name != "Sealed")
 
 
 class JobsByApp(GlobalSecondaryIndex["Job"]):  # type: ignore[no-untyped-call]
-    """The jobs of one application, by name."""
+    """The keys of one application's jobs, by name. Keys only: a start writes nothing to it."""
 
     class Meta:
-        index_name = "by-app"
-        projection = AllProjection()
+        index_name = "by-app-name"
+        projection = KeysOnlyProjection()
 
     AppName = UnicodeAttribute(hash_key=True)
     Name = UnicodeAttribute(range_key=True)
@@ -95,7 +95,7 @@ class Job(_Command):
     JobId = UnicodeAttribute(hash_key=True)
     # Only edits change it, so that starts do not disturb each other.
     Revision = NumberAttribute()
-    # The latest starts, in the order in which they were written.
+    # The newest starts, in the order in which they were written.
     Executors: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
     # [[AppName, the last ExecutorId that it may have], …]: the applications that it left, in order.
     Moves = JSONAttribute(null=True)
@@ -134,6 +134,10 @@ class Execution(_Command):
     ExecutorId = UnicodeAttribute(range_key=True)
     # [{"ContainerId": …, "NodeId": …}, …]
     Target = JSONAttribute()
+    # The name of the token that started it.
+    By = UnicodeAttribute(null=True)
+    # How many targets it has; of them Succeeded (exit code 0) and Failed are counted when it is closed.
+    Total = NumberAttribute(null=True)
     # The targets' nodes that no worker had announced when the execution was accepted.
     UnknownNodes: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
     # True if the caller who started it may run as root.
@@ -145,8 +149,7 @@ class Execution(_Command):
     Open = UnicodeAttribute(null=True)
     # When upkeep last sent the messages of its targets again, in seconds; absent if it never did.
     ResentTime = NumberAttribute(null=True)
-    # Written when it is closed. Succeeded (exit code 0) and Failed add up to Total.
-    Total = NumberAttribute(null=True)
+    # Written when it is closed. EndTime is when its last target ended.
     Succeeded = NumberAttribute(null=True)
     Failed = NumberAttribute(null=True)
     EndTime = NumberAttribute(null=True)

@@ -31,7 +31,9 @@ def build_execution(job_id: str = "j1", executor_id: str = "1.000000", **fields:
     """An execution that has one target and is kept for 11 days."""
     start = int(float(executor_id))
     defaults = {"Target": build_targets("c1"), "UnknownNodes": [], "ExpiresAt": start + 10**6}
-    return Execution(job_id, executor_id, **{**_COMMAND, **defaults, **fields})
+    execution = Execution(job_id, executor_id, **{**_COMMAND, **defaults, **fields})
+    execution.Total = len(execution.Target)
+    return execution
 
 
 def build_result(

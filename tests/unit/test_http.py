@@ -99,11 +99,11 @@ def test_a_list_that_is_too_large_says_how_to_ask_for_less(
 ) -> None:
     for name in "ab":
         jobs.create_job(ADMIN, JobRequest(AppName=name, Name="n", Cmd="x" * 4000))
-    one = {"multiValueQueryStringParameters": {"AppName": ["a"]}}
+    page = {"multiValueQueryStringParameters": {"Limit": ["1"]}}
     monkeypatch.setattr(http, "_LARGEST_BYTES", 6000)
     whole = app(event("GET", "/api/jobs"), None)
     assert whole["statusCode"] == 400
-    assert "?AppName=" in json.loads(whole["body"])["message"]
-    assert app(event("GET", "/api/jobs", **one), None)["statusCode"] == 200
+    assert "?Limit=100" in json.loads(whole["body"])["message"]
+    assert app(event("GET", "/api/jobs", **page), None)["statusCode"] == 200
     monkeypatch.setattr(http, "_LARGEST_BYTES", 3000)
-    assert "one by one" in app(event("GET", "/api/jobs", **one), None)["body"]
+    assert "smaller ?Limit=" in app(event("GET", "/api/jobs", **page), None)["body"]

@@ -49,8 +49,8 @@ def delete(job_id: str) -> None:
     store.jobs.delete_job(job_id, lambda stored: entry())
 
 
-def start(job_id: str, make: Callable[[Job], Execution], oldest: float) -> tuple[Job, Execution]:
-    return store.executions.start_job(job_id, lambda stored: (make(stored), entry()), oldest)
+def start(job_id: str, make: Callable[[Job], Execution]) -> tuple[Job, Execution]:
+    return store.executions.start_job(job_id, lambda stored: (make(stored), entry()))
 
 
 def result(status: Status, exec_id: str | None = "e1") -> Result:
@@ -96,7 +96,7 @@ def test_each_change_leaves_one_entry_in_the_audit() -> None:
     assert entries() == 2
     edit("j1", lambda stored: setattr(stored, "Cmd", "false"))
     assert entries() == 3
-    start("j1", lambda stored: execution(stored, "1.000000"), oldest=0)
+    start("j1", lambda stored: execution(stored, "1.000000"))
     assert entries() == 4
     delete("j1")
     assert entries() == 5
@@ -148,7 +148,7 @@ def test_an_empty_text_is_absent(emptied: bool) -> None:
 
 def test_a_deleted_job_leaves_its_name_and_its_executions() -> None:
     create(job())
-    start("j1", lambda stored: execution(stored, "1.000000"), oldest=0)
+    start("j1", lambda stored: execution(stored, "1.000000"))
     delete("j1")
     create(job("j2"))
     assert store.executions.get_execution("j1", "1.000000").Cmd == "true"
@@ -159,9 +159,9 @@ def test_a_deleted_job_leaves_its_name_and_its_executions() -> None:
 
 def test_a_taken_executor_id_is_chosen_anew() -> None:
     create(job())
-    start("j1", lambda stored: execution(stored, "1.000000"), oldest=0)
+    start("j1", lambda stored: execution(stored, "1.000000"))
     ids = iter(["1.000000", "1.000001"])
-    started, made = start("j1", lambda stored: execution(stored, next(ids)), oldest=0)
+    started, made = start("j1", lambda stored: execution(stored, next(ids)))
     assert made.ExecutorId == "1.000001"
     assert started.Executors == store.jobs.get_job("j1").Executors == ["1.000000", "1.000001"]
 
@@ -175,18 +175,53 @@ def test_a_start_runs_the_job_as_it_stands_when_it_is_stored() -> None:
             edits.append(edit("j1", lambda other: setattr(other, "Cmd", "edited")))
         return execution(stored, "1.000000")
 
-    start("j1", make, oldest=0)
+    start("j1", make)
     assert store.executions.get_execution("j1", "1.000000").Cmd == "edited"
 
 
-def test_expired_starts_drop_out_of_the_list_in_bulk() -> None:
-    long_ago = [f"{number}.000000" for number in range(60)]
+def ids(numbers: range) -> list[str]:
+    return [f"{number:05}.000000" for number in numbers]
+
+
+def test_a_job_lists_its_newest_starts_and_never_more_than_150() -> None:
+    create(job())
+    starts = ids(range(400))
+    for index, executor_id in enumerate(starts):
+        start("j1", lambda read, one=executor_id: execution(read, one))
+        listed = store.jobs.get_job("j1").Executors
+        assert listed == starts[: index + 1][-len(listed) :]
+        assert len(listed) >= min(index + 1, 100)
+        assert len(listed) <= 150
+
+
+def test_a_start_between_read_and_cut_is_not_lost() -> None:
     stored = job()
-    stored.Executors = long_ago
+    stored.Executors = ids(range(150))
     create(stored)
-    now = "2000.000000"
-    start("j1", lambda read: execution(read, now), oldest=1000)
-    assert store.jobs.get_job("j1").Executors == [*long_ago[50:], now]
+    others = []
+
+    def make(read: Job) -> Execution:
+        if not others:
+            others.append(start("j1", lambda other: execution(other, "00150.000000")))
+        return execution(read, "00151.000000")
+
+    start("j1", make)
+    assert store.jobs.get_job("j1").Executors == ids(range(51, 152))
+
+
+def test_an_append_to_a_list_that_is_full_by_now_becomes_a_cut() -> None:
+    stored = job()
+    stored.Executors = ids(range(149))
+    create(stored)
+    others = []
+
+    def make(read: Job) -> Execution:
+        if not others:
+            others.append(start("j1", lambda other: execution(other, "00149.000000")))
+        return execution(read, "00150.000000")
+
+    start("j1", make)
+    assert store.jobs.get_job("j1").Executors == ids(range(51, 151))
 
 
 def test_the_second_claim_loses_and_a_retried_one_does_not() -> None:
@@ -237,7 +272,7 @@ def test_a_name_that_goes_round_comes_home() -> None:
 
 def test_an_edit_that_keeps_the_name_keeps_its_owner_and_the_starts() -> None:
     create(job())
-    start("j1", lambda stored: execution(stored, "1.000000"), oldest=0)
+    start("j1", lambda stored: execution(stored, "1.000000"))
     edit("j1", lambda stored: setattr(stored, "Cmd", "false"))
     assert (store.jobs.get_job("j1").Cmd, store.jobs.get_job("j1").Executors) == (
         "false",
@@ -306,7 +341,7 @@ def test_a_job_deleted_while_it_is_started_is_not_started() -> None:
         return execution(stored, "1.000000")
 
     with pytest.raises(JobNotFound):
-        start("j1", make, oldest=0)
+        start("j1", make)
     assert list(Execution.scan()) == []
 
 
@@ -322,33 +357,6 @@ def test_a_race_that_is_never_won_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(TryAgain):
         edit("j1", outrun)
     assert len(attempts) == 60
-
-
-def test_few_expired_starts_are_left_for_later() -> None:
-    stored = job()
-    stored.Executors = [f"{number}.000000" for number in range(49)]
-    create(stored)
-    start("j1", lambda read: execution(read, "2000.000000"), oldest=1000)
-    assert len(store.jobs.get_job("j1").Executors) == 50
-
-
-def test_starts_beyond_the_longest_list_drop_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store.executions, "MAX_EXECUTORS", 10)
-    stored = job()
-    stored.Executors = [f"{number}.000000" for number in range(60)]
-    create(stored)
-    start("j1", lambda read: execution(read, "2000.000000"), oldest=0)
-    assert len(store.jobs.get_job("j1").Executors) == 11
-
-
-def test_two_who_prune_at_once_drop_no_start_twice() -> None:
-    stored = job()
-    stored.Executors = [f"{number}.000000" for number in range(120)]
-    create(stored)
-    read = store.jobs.get_job("j1")
-    store.executions._prune(read, 1000)
-    store.executions._prune(read, 1000)
-    assert store.jobs.get_job("j1").Executors == stored.Executors[50:]
 
 
 def test_a_failed_create_stored_again_counts_as_ours() -> None:
