@@ -49,8 +49,9 @@ class Api:
         data = json.dumps(body, ensure_ascii=False).encode()
         return self.send(method, path, data, {"Content-Type": "application/json"})
 
-    def jobs(self, app: str | None = None) -> requests.Response:
-        return self.send("GET", "/jobs", params=None if app is None else {"AppName": app})
+    def jobs(self, app: str | None = None, **page: Any) -> requests.Response:
+        only: dict[str, Any] = {} if app is None else {"AppName": app}
+        return self.send("GET", "/jobs", params=only | page)
 
     def create(self, body: Any) -> requests.Response:
         return self.send_json("POST", "/jobs", body)
@@ -69,6 +70,9 @@ class Api:
 
     def inspect(self, job_id: str, executor_id: str) -> requests.Response:
         return self.send("GET", f"/jobs/{job_id}/inspect/{executor_id}")
+
+    def history(self, job_id: str, **page: Any) -> requests.Response:
+        return self.send("GET", f"/jobs/{job_id}/history", params=page)
 
     def log(
         self, job_id: str, executor_id: str, container_id: str | None = None, follow: bool = False

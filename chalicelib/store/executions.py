@@ -57,7 +57,7 @@ def _list_start(parts: Parts, job: Job, executor_id: str) -> None:
         longer = Job.Executors.set(Job.Executors.append([executor_id]))
         parts.update(job, [longer], as_read & Job.Executors[_MOST_EXECUTORS - 1].does_not_exist())
     else:
-        newest = [*listed, executor_id][-LISTED_EXECUTORS:]
+        newest = sorted([*listed, executor_id])[-LISTED_EXECUTORS:]
         unchanged = (Job.Executors[0] == listed[0]) & Job.Executors[len(listed)].does_not_exist()
         parts.update(job, [Job.Executors.set(newest)], as_read & unchanged)
 

@@ -143,6 +143,14 @@ class Backstage:
         )
         return _plain(answer["Item"])
 
+    def job(self, job_id: str) -> Json:
+        """The job's item."""
+        key = {"JobId": {"S": job_id}}
+        answer = self._dynamodb.get_item(
+            TableName=f"{self._prefix}-jobs", Key=key, ConsistentRead=True
+        )
+        return _plain(answer["Item"])
+
     def set_executors(self, job_id: str, executors: list[str]) -> None:
         """Gives the job another past."""
         self._dynamodb.update_item(

@@ -65,6 +65,7 @@ ROUTES = [
         lambda api, job, executor: api.log(job["JobId"], executor, "c1"),
         (200, 302),
     ),
+    Route("history", ROLES, lambda api, job, _: api.history(job["JobId"])),
     Route("openapi", ROLES, lambda api, job, _: api.send("GET", "/openapi.json")),
     Route("audit", ROLES[2:], lambda api, job, _: api.audit(JobId=job["JobId"])),
 ]
