@@ -103,7 +103,9 @@ class Consumer(threading.Thread):
             self._pulse.beat()
             try:
                 node_id, hostname = self._engine.connect()
-                node = ServedNode(node_id, hostname, queues.ensure_queue(node_id))
+                node = ServedNode(
+                    node_id, hostname, queues.ensure_queue(node_id), self._turns.is_busy
+                )
                 self._heartbeat.serve(node)
             except Exception as error:  # noqa: BLE001 - engine and AWS may come up after us
                 log.warning("node not announced yet", engine=self._engine.url, error=str(error))

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from chalicelib import store
@@ -11,7 +12,9 @@ from worker import metrics
 from worker.health import Pulse
 from worker.patience import tolerated
 
-_INTERVAL_SECONDS = 20
+_TURN_SECONDS = 30
+# An idle node is announced this seldom: there may be ten thousand of them, and each write costs.
+_IDLE_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,12 @@ class ServedNode:
     node_id: str
     hostname: str
     queue_url: str
+    # Whether commands run on it or wait for their turn.
+    is_busy: Callable[[], bool]
 
 
 class Heartbeat(threading.Thread):
-    """Every 20 s, renews the heartbeat of each node and counts the messages that wait for it.
+    """Renews the heartbeats of the nodes; of a busy one it also counts the messages that wait for it.
 
     It does not share the lease's thread: if DynamoDB hangs, messages must still be held.
     """
@@ -34,28 +39,39 @@ class Heartbeat(threading.Thread):
         self._worker_id = worker_id
         self._pulse = pulse
         self._lock = threading.Lock()
-        self._nodes: dict[str, ServedNode] = {}
+        # When each was announced last.
+        self._nodes: dict[ServedNode, float] = {}
 
     def serve(self, node: ServedNode) -> None:
         """Announces a node now, and again and again from now on."""
         self._announce(node)
-        with self._lock:
-            self._nodes[node.node_id] = node
 
     def run(self) -> None:
         while True:
-            time.sleep(_INTERVAL_SECONDS)
+            time.sleep(_TURN_SECONDS)
             self._pulse.beat()
-            for node in self._served():
+            for node, announced in self._served():
                 self._pulse.beat()
-                with tolerated("heartbeat", node_id=node.node_id):
-                    self._announce(node)
-                with tolerated("count of waiting messages", node_id=node.node_id):
-                    metrics.WAITING.labels(node.node_id).set(queues.count_waiting(node.queue_url))
+                if node.is_busy():
+                    self._renew(node)
+                    self._count_waiting(node)
+                    continue
+                # It would have taken what waits.
+                metrics.WAITING.labels(node.node_id).set(0)
+                if time.monotonic() - announced >= _IDLE_SECONDS:
+                    self._renew(node)
 
-    def _served(self) -> list[ServedNode]:
+    def _served(self) -> list[tuple[ServedNode, float]]:
         with self._lock:
-            return list(self._nodes.values())
+            return list(self._nodes.items())
+
+    def _renew(self, node: ServedNode) -> None:
+        with tolerated("heartbeat", node_id=node.node_id):
+            self._announce(node)
+
+    def _count_waiting(self, node: ServedNode) -> None:
+        with tolerated("count of waiting messages", node_id=node.node_id):
+            metrics.WAITING.labels(node.node_id).set(queues.count_waiting(node.queue_url))
 
     def _announce(self, node: ServedNode) -> None:
         store.nodes.announce(
@@ -67,3 +83,5 @@ class Heartbeat(threading.Thread):
                 Heartbeat=time.time(),
             )
         )
+        with self._lock:
+            self._nodes[node] = time.monotonic()

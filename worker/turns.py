@@ -104,6 +104,11 @@ class Turns:
             self._changed.wait_for(lambda: self.waiting < AHEAD, seconds)
             return AHEAD - self.waiting
 
+    def is_busy(self) -> bool:
+        """Whether anything runs or waits."""
+        with self._changed:
+            return bool(self._running) or self.waiting > 0
+
     @property
     def waiting(self) -> int:
         """How many messages wait."""

@@ -22,7 +22,7 @@ from worker.output.spool import SpoolDirectory
 from worker.target.command import Commands
 from worker.target.run import Runner
 
-NODE = ServedNode("n1", "host", "q")
+NODE = ServedNode("n1", "host", "q", lambda: False)
 
 
 def received(number: int) -> Received:
@@ -261,5 +261,6 @@ def test_an_engine_that_is_not_there_yet_is_asked_again(
     )
     serve = create_autospec(consumer._heartbeat.serve)
     monkeypatch.setattr(consumer._heartbeat, "serve", serve)
-    assert consumer._announce() == NODE
+    announced = consumer._announce()
+    assert announced == ServedNode("n1", "host", "q", consumer._turns.is_busy)
     assert engine.connect.call_count == 3
