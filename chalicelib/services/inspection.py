@@ -70,6 +70,10 @@ def read_log(caller: Caller, job_id: str, executor_id: str, container_id: str) -
     is_known = result.Status in TERMINAL and not result.OutputIncomplete
     if result.Status in _WITHOUT_LOG or (is_known and not result.OutputSize):
         return Log(name, (result.E or "").encode())
+    kept = bytes(result.Output or b"")
+    if is_known and result.OutputSize == len(kept):
+        # A short output is nowhere else.
+        return Log(name, kept)
     is_long = is_known and result.OutputSize > DIRECT_BYTES
     content = None if is_long else logs.read(key, DIRECT_BYTES)
     if content == b"":

@@ -202,6 +202,15 @@ def test_a_long_log_is_a_link(job_id: str, known: bool, more: int, is_linked: bo
     assert log.content == (None if is_linked else b"\0" * size)
 
 
+@pytest.mark.parametrize("output", [b"hi\n", b"\xff\0"])
+def test_a_short_log_comes_from_the_result(job_id: str, output: bytes) -> None:
+    executor_id = start(job_id, ("c1", "n1"))
+    fields = {"OutputSize": len(output), "Output": output}
+    write(job_id, executor_id, Status.FINISHED, ID="e1", **fields)
+    put_log(job_id, executor_id, b"what was there while it ran")
+    assert inspection.read_log(ADMIN, job_id, executor_id, "c1").content == output
+
+
 def test_a_log_that_is_gone_is_not_told_to_be_empty(job_id: str) -> None:
     executor_id = start(job_id, ("c1", "n1"))
     write(job_id, executor_id, Status.FINISHED, ID="e1", OutputSize=7)

@@ -233,6 +233,11 @@ class Spool:
             return bytes(self._tail[-self._tail_size :])
 
     @property
+    def is_short(self) -> bool:
+        """Whether the tail is all of the output."""
+        return self.size <= self._tail_size
+
+    @property
     def stored(self) -> int:
         """How many bytes of the output are in the log."""
         return self._kept - self.waiting

@@ -17,6 +17,13 @@ from worker.target.outcome import Ended, Inspect, LoggedOutput
 log = structlog.stdlib.get_logger(__name__)
 
 
+def keep_output(spool: Spool, exec_id: str, known_as_whole: bool) -> LoggedOutput:
+    """Keeps the output for good: in the result only if it is short and whole, which costs less."""
+    if spool.is_short and known_as_whole:
+        return LoggedOutput(spool.size, spool.tail)
+    return complete_log(spool, exec_id)
+
+
 def complete_log(spool: Spool, exec_id: str) -> LoggedOutput:
     """Brings the log to its end in S3. If S3 refuses for too long, the log stays incomplete."""
     try:
@@ -28,13 +35,16 @@ def complete_log(spool: Spool, exec_id: str) -> LoggedOutput:
     return LoggedOutput(spool.stored, spool.tail, dropped, incomplete=dropped is not None)
 
 
-def store_end(command: Command, result: Result, ended: Ended, output: LoggedOutput) -> None:
-    """Stores how a command ended, without its secrets. Its log is complete in S3 by then."""
+def store_end(command: Command, result: Result, ended: Ended, output: LoggedOutput) -> bool:
+    """Stores how a command ended, without its secrets; a long output is complete in S3 by then.
+
+    False if another worker stored an end first.
+    """
     if isinstance(ended.end, Failure):
         end: Inspect | Failure = Failure(ended.end.reason, command.scrub(ended.end.message))
     else:
         end = command.mask(ended.end)
-    _store(result, Ended(end, ended.output_incomplete), output)
+    return _store(result, Ended(end, ended.output_incomplete), output)
 
 
 def store_failure(result: Result, failure: Failure, output_incomplete: bool = False) -> None:
@@ -42,7 +52,7 @@ def store_failure(result: Result, failure: Failure, output_incomplete: bool = Fa
     _store(result, Ended(failure, output_incomplete), LoggedOutput())
 
 
-def _store(result: Result, ended: Ended, output: LoggedOutput) -> None:
+def _store(result: Result, ended: Ended, output: LoggedOutput) -> bool:
     result.OutputSize, result.Output = output.size, output.end
     result.OutputDropped = output.dropped
     result.OutputIncomplete = ended.output_incomplete or output.incomplete or None
@@ -53,8 +63,9 @@ def _store(result: Result, ended: Ended, output: LoggedOutput) -> None:
         result.Status, result.EndTime = Status.FINISHED, time.time()
     if insist(lambda: store.results.move_result(result)):
         metrics.FINISHED.labels(_outcome(result)).inc()
-    else:
-        log.info("another worker stored this result first", exec_id=result.ID)
+        return True
+    log.info("another worker stored this result first", exec_id=result.ID)
+    return False
 
 
 def _outcome(result: Result) -> str:

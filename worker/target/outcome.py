@@ -28,9 +28,9 @@ class NotStarted:
 
 @dataclass(frozen=True)
 class LoggedOutput:
-    """What is kept of an output: its log in S3, and its end for the result."""
+    """What is kept of an output: its end in the result, and all of it in S3 if that is longer."""
 
-    # Bytes of the output in the log; None if nobody knows.
+    # Bytes of the output that are kept; None if nobody knows.
     size: int | None = None
     end: bytes | None = None
     # What a log that became too long lacks; None if it lacks nothing.

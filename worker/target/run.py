@@ -130,10 +130,13 @@ class Runner:
             if isinstance(ended, NotStarted):
                 raise StartUnheard("the next delivery starts the exec")
             # The rest of the log comes only now: in some minutes, the engine forgets how it ended.
-            output = ending.complete_log(spool, result.ID)
+            whole = not ended.output_incomplete
+            output = ending.keep_output(spool, result.ID, known_as_whole=whole)
             if ended.output_incomplete or output.incomplete:
                 log.warning("output incomplete", exec_id=result.ID, error=str(attachment.error))
-            ending.store_end(command, result, ended, output)
+            if not ending.store_end(command, result, ended, output):
+                # What another worker stored says that output may be lost. So a reader looks into the log.
+                ending.complete_log(spool, result.ID)
 
     def _attach(self, command: Command, result: Result, spool: Spool) -> Attachment:
         """Starts the exec in the thread that reads its output: no output comes before its reader."""

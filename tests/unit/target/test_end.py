@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -30,6 +31,14 @@ from worker.output.spool import LAST_BYTES, Spool
 from worker.target import attachment, watch
 
 pytestmark = pytest.mark.usefixtures("aws", "clock")
+
+
+# More than a result holds.
+LONG = b"0123456789" * 1000
+
+
+def key_of(message: Received) -> str:
+    return logs.log_key("j1", message.target.executor_id, "c1")
 
 
 def test_a_target_runs_and_its_secrets_are_masked(
@@ -110,10 +119,37 @@ def test_a_connection_whose_output_cannot_be_kept_is_closed(
     assert (result.Status, result.OutputIncomplete) == (Status.FINISHED, True)
 
 
-def test_the_log_is_complete_before_the_end_is_stored(
+def test_a_short_output_is_in_the_result_only(runner: HeldRunner, message: Received) -> None:
+    runner.run(message)
+    result = stored(message)
+    assert (result.OutputSize, result.Output, result.OutputIncomplete) == (3, b"hi\n", None)
+    assert logs.get_size(key_of(message)) == 0
+
+
+def test_a_short_output_that_may_lack_some_is_in_the_log_too(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    engine.inspect.side_effect = [Unreachable("away"), dict(OVER)]
+    runner.run(message)
+    assert stored(message).OutputIncomplete
+    assert logs.get_size(key_of(message)) == 3
+
+
+def test_a_short_output_goes_to_the_log_if_another_stored_the_end(
     runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = logs.log_key("j1", message.target.executor_id, "c1")
+    """The other one could not read it, and its result says so: readers look into the log."""
+    lost = create_autospec(store.results.move_result, return_value=False)
+    monkeypatch.setattr(store.results, "move_result", lost)
+    runner.run(message)
+    assert logs.get_size(key_of(message)) == 3
+
+
+def test_a_long_output_is_in_the_log_before_the_end_is_stored(
+    runner: HeldRunner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.start.side_effect = printing((1, LONG))
+    key = key_of(message)
     seen = []
     move = store.results.move_result
 
@@ -123,7 +159,7 @@ def test_the_log_is_complete_before_the_end_is_stored(
 
     monkeypatch.setattr(store.results, "move_result", watched)
     runner.run(message)
-    assert seen == [(Status.FINISHED, 3)]
+    assert seen == [(Status.FINISHED, len(LONG))]
 
 
 def test_a_command_that_takes_its_time_shows_as_running(
@@ -311,8 +347,14 @@ def test_a_result_says_when_its_command_began_and_ended(
 
 
 def test_a_log_that_s3_keeps_refusing_does_not_cost_the_exit_code(
-    runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    runner: HeldRunner,
+    engine: Any,
+    message: Received,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
 ) -> None:
+    engine.start.side_effect = printing((1, LONG))
+
     def refuse(spool: Any) -> None:
         raise ConnectionError
 
@@ -320,13 +362,14 @@ def test_a_log_that_s3_keeps_refusing_does_not_cost_the_exit_code(
     runner.run(message)
     result = stored(message)
     assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 0)
-    assert (result.OutputIncomplete, result.OutputSize, result.Output) == (True, 0, b"hi\n")
+    assert (result.OutputIncomplete, result.OutputSize, result.Output) == (True, 0, LONG[-8192:])
     assert patience.LOG_SECONDS <= sum(clock.sleeps) < 2 * patience.LOG_SECONDS
 
 
 def test_the_engine_is_asked_for_the_end_before_the_log_is_completed(
     runner: HeldRunner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    engine.start.side_effect = printing((1, LONG))
     steps = []
     flush = Spool.flush
 
