@@ -29,7 +29,7 @@ class Costs:
 
 
 def _units(write: dict[str, Any]) -> int:
-    """Units of a put. Of an update only what it sets counts: the rest of the item is the test's to bound."""
+    """Units of a put. Of an update only what it sets counts: the test has to bound the rest."""
     values = write.get("Item") or write.get("ExpressionAttributeValues", {})
     return max(1, math.ceil(size_of({"M": values}) / _UNIT_BYTES))
 
