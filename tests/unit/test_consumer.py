@@ -128,7 +128,7 @@ def test_a_poller_that_dies_takes_its_consumer_with_it(
     consumer: Consumer, sqs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer, "_poll_on", lambda *_: None)
-    with pytest.raises(RuntimeError, match="poller unix:///e is over"):
+    with pytest.raises(RuntimeError, match="poller unix:///e has ended"):
         consumer._serve(NODE)
 
 
