@@ -22,7 +22,7 @@ _READY_SECONDS = 3600.0
 _DONE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"}
 # The stack's own event that each of our changes begins with.
 _BEGINNINGS = {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "IMPORT_IN_PROGRESS"}
-# How the events of a resource end if it is left after its stack was undone.
+# The last event of a resource has one of these if the resource is left after its stack was undone.
 _LEFT = {"CREATE_COMPLETE", "DELETE_SKIPPED", "DELETE_FAILED"}
 # What to do about a stack that can be neither made nor updated.
 _IN_THE_WAY = {
@@ -137,13 +137,15 @@ def _clear_away(client: Any, stack: dict[str, Any]) -> None:
     ]
     if left:
         raise DeployError(
-            f"the stack {name} could not be made once, and this was left of it: {', '.join(left)}. "
+            f"an earlier deployment of the stack {name} failed and left this behind: {', '.join(left)}. "
             "Nothing has used it since: delete it, then the stack, and deploy again"
         )
     client.delete_stack(StackName=name)
     status = _settled(client, stack_id)["StackStatus"]
     if status != "DELETE_COMPLETE":
-        raise DeployError(f"the stack {name}, which could not be made once, is {status}: delete it")
+        raise DeployError(
+            f"an earlier deployment of the stack {name} failed, and now it is {status}: delete it"
+        )
 
 
 def _settled(client: Any, name: str) -> dict[str, Any]:

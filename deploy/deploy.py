@@ -134,10 +134,13 @@ def add_stage(parser: argparse.ArgumentParser) -> None:
 
 def _stage(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,19}", text):
-        raise argparse.ArgumentTypeError("a stage has up to 20 of a-z, 0-9 and -")
+        raise argparse.ArgumentTypeError(
+            "a stage has up to 20 characters: a-z, 0-9 and -, and does not begin with -"
+        )
     if "-node" in text:
-        # The workers of the stage before it may use all queues that begin like those of their nodes.
-        raise argparse.ArgumentTypeError("a stage must not hold -node")
+        # The policy of the workers of a stage x has all queues whose names begin with appjobs-x-node-. It
+        # must not have those of another stage.
+        raise argparse.ArgumentTypeError("the name of a stage must not contain -node")
     return text
 
 
@@ -149,7 +152,7 @@ def _parameter(text: str) -> tuple[str, str]:
 
 
 def main() -> int:
-    """Deploys a stage, or looks at it; prints the worker's environment, one NAME=value a line."""
+    """Deploys a stage, or only reads it. Prints the worker's environment, one NAME=value a line."""
     arguments = _arguments()
     prefix = f"appjobs-{arguments.stage}"
     session = boto3.Session()

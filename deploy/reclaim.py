@@ -99,8 +99,8 @@ def _key(session: Any, properties: Any, names: dict[str, str]) -> dict[str, str]
     ]
     if len(ids) > 1:
         raise DeployError(
-            f"{len(ids)} keys may be the one of {names['Prefix']}: {', '.join(ids)}. Disable all but "
-            "the one that its secrets were sealed with (aws kms disable-key)"
+            f"{len(ids)} keys have the description of the key of {names['Prefix']}: {', '.join(ids)}. "
+            "Disable all but the one that sealed its secrets (aws kms disable-key)"
         )
     return {"KeyId": ids[0]} if ids else None
 

@@ -48,7 +48,7 @@ def go_without_proxy(host: str) -> None:
 
 
 def proxy_exceptions(host: str) -> dict[str, str]:
-    """The variables that list the hosts which need no proxy, with that host and this machine."""
+    """The variables with the hosts that need no proxy: those of before, that host and this machine."""
     given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = [one.strip() for one in given.split(",") if one.strip()]
     hosts += [one for one in (LOOPBACK, "localhost", host) if one not in hosts]

@@ -39,7 +39,7 @@ def docker_bytes(host: str, *args: str, input: bytes | None = None, timeout: flo
     except FileNotFoundError:
         raise EngineError("there is no docker command line client on this machine") from None
     except subprocess.TimeoutExpired:
-        raise EngineError(f"{' '.join(command)}: no answer within {timeout:g} s") from None
+        raise EngineError(f"{' '.join(command)} did not end within {timeout:g} s") from None
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
         raise EngineError(f"{' '.join(command)}: {reason}")
@@ -96,7 +96,9 @@ def _start_with_systemd() -> None:
     print("starting the Docker Engine: systemctl start docker", flush=True)
     done = subprocess.run(["systemctl", "start", "docker"], capture_output=True, text=True)
     if done.returncode:
-        raise EngineError(f"no engine runs, systemctl start docker: {done.stderr.strip()}")
+        raise EngineError(
+            f"no engine runs, and systemctl start docker failed: {done.stderr.strip()}"
+        )
     wait_for(lambda: engine_answers(DEFAULT_HOST), START_SECONDS, "the Docker Engine to answer")
 
 

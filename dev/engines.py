@@ -172,7 +172,7 @@ def _run(*command: str, folder: Path | None = None, path: str | None = None) -> 
             timeout=_COMMAND_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        raise LocalError(f"{command[0]}: no end within {_COMMAND_SECONDS} s") from None
+        raise LocalError(f"{command[0]} did not end within {_COMMAND_SECONDS} s") from None
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
         raise LocalError(f"{command[0]}: {' '.join(said)}")

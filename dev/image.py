@@ -84,7 +84,9 @@ def _sources() -> list[str]:
     wanted = ("Identifier: Packages", "Origin: Debian", "Component: main")
     found = _run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", *wanted)
     if keyring is None or not found:
-        raise LocalError("apt has no source of Debian's here, which the image's base is made of")
+        raise LocalError(
+            "apt has no source of Debian here; the image's base is made from its packages"
+        )
     return [f"deb [signed-by={keyring}] {line} main" for line in found.splitlines()]
 
 
@@ -149,7 +151,7 @@ def _run(*command: str) -> str:
 
 
 def main() -> None:
-    """Builds the image of the name that is the only argument."""
+    """Builds the image; its name is the only argument."""
     if len(sys.argv) != 2:
         sys.exit(f"usage: {__doc__}")
     engine = None

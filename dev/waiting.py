@@ -33,7 +33,7 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str, *watched:
             process.check()
         if time.monotonic() > deadline:
             logs = "".join(f"; {tail(log)}" for process in watched for log in process.logs)
-            raise LocalError(f"waited {seconds:g} s in vain for {what}{logs}")
+            raise LocalError(f"waited {seconds:g} s for {what}, without success{logs}")
         time.sleep(_INTERVAL_SECONDS)
 
 

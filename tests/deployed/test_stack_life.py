@@ -408,7 +408,7 @@ def test_a_stack_that_was_undone_and_holds_nothing_is_replaced(session: boto3.Se
 def test_a_stack_that_was_undone_and_holds_something_is_left_alone(session: boto3.Session) -> None:
     failed_once(session, "full", {**QUEUE, "DeletionPolicy": "Retain"})
     wanted = {"StackName": "full", "TemplateBody": template(Queue=QUEUE)}
-    with pytest.raises(DeployError, match=r"left of it: AWS::SQS::Queue .*full-Queue"):
+    with pytest.raises(DeployError, match=r"left this behind: AWS::SQS::Queue .*full-Queue"):
         deploy_stack(session.client("cloudformation"), wanted)
     has_status(session, "full", "ROLLBACK_COMPLETE")
 
