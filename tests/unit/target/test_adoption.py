@@ -133,6 +133,17 @@ def test_an_engine_that_is_gone_for_good_ends_its_targets(
     assert engine.inspect.call_count < 50
 
 
+def test_an_engine_that_answers_in_between_is_not_gone_for_good(
+    runner: HeldRunner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_ENGINE_GONE_SECONDS", 60)
+    claimed(message, Status.RUNNING)
+    away, running = [Unreachable] * 25, {**OVER, "Running": True}
+    engine.inspect.side_effect = [*away, running, *away, OVER]
+    runner.run(again(message))
+    assert stored(message).Status == Status.FINISHED
+
+
 def test_loser_of_the_claim_adopts_if_it_holds_the_only_message(
     runner: HeldRunner, engine: Any, message: Received
 ) -> None:

@@ -438,6 +438,17 @@ def test_a_start_that_failed_halfway_but_runs_is_brought_to_its_end(
     assert result.OutputIncomplete is True
 
 
+def test_a_start_that_failed_halfway_is_watched_if_the_engine_is_away_then(
+    runner: HeldRunner, engine: Any, message: Received
+) -> None:
+    """It may run: nobody says that it failed before the engine does."""
+    engine.start.side_effect = Refusal(Reason.ENGINE_ERROR, "500")
+    engine.inspect.side_effect = [Unreachable, {**OVER, "ExitCode": 3}]
+    runner.run(message)
+    result = stored(message)
+    assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 3)
+
+
 def test_an_engine_that_is_away_for_a_while_is_waited_for(
     runner: HeldRunner, engine: Any, message: Received, clock: Clock
 ) -> None:
