@@ -45,7 +45,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.count = 0
-        # A handler may interrupt the very thread that waits. A SimpleQueue allows it to put even then.
+        # A handler may interrupt the very thread that waits. A SimpleQueue allows a put even then.
         self._wake: SimpleQueue[None] = SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -77,7 +77,7 @@ class Loops:
     def start(self) -> None:
         """Starts the loops, the endless ones first.
 
-        While a consumer waits for AWS, an engine may forget an event. So the events are followed by then.
+        While a consumer waits for AWS, an engine may forget an event. So we follow the events before.
         """
         for loop in (*self._endless, *self.consumers):
             loop.start()

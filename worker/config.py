@@ -29,7 +29,7 @@ class WorkerSettings:
     poll_seconds: int
     # The folder where output waits for its upload.
     spool_dir: Path
-    # How many bytes may wait there, of all commands together. When they are full, a command that prints
+    # How many bytes may wait there, of all commands together. If there are more, a command that prints
     # has to wait.
     spool_bytes: int
     # How many bytes of output a command's log takes; the last MiB comes on top. A job may lower this.

@@ -140,8 +140,8 @@ class Consumer(threading.Thread):
             messages = queues.receive(node.queue_url, at_most, seconds)
             self._polled = time.time()
             if self._draining.is_set():
-                # What we put back or let go comes to our own poll first, since it waits already. It must
-                # not be taken in hand: the lease may still hold it.
+                # Messages that we put back or let go come to our own poll first, since it waits already.
+                # We must not take them in hand again: the lease may still hold them.
                 _make_visible(node.queue_url, [message.receipt for message in messages])
                 return 0
             for message in messages:
@@ -214,7 +214,8 @@ class Consumer(threading.Thread):
                 runner.run(message, lambda: self._turns.give_place_back(message))
                 queues.delete(node.queue_url, self._lease.newest_receipt(node.queue_url, target))
             except Exception:
-                # The message stays on the queue and comes again. Then its target is adopted, if not over.
+                # The message stays on the queue and comes again. If its target is not over then, a worker
+                # adopts it.
                 log.exception("message not brought to its end")
                 metrics.RETRIES.labels("target").inc()
             finally:
@@ -223,7 +224,7 @@ class Consumer(threading.Thread):
 
 
 def _make_visible(queue_url: str, receipts: list[str]) -> None:
-    """Makes messages visible to other workers now. If SQS does not answer, they wait up to a minute."""
+    """Makes messages visible to other workers now. If SQS does not answer, that takes up to a minute."""
     with tolerated("hold", queue_url=queue_url):
         for batch in queues.split_into_batches(receipts):
             queues.hold(queue_url, batch, 0)

@@ -24,7 +24,7 @@ class ServedNode:
     node_id: str
     hostname: str
     queue_url: str
-    # Whether commands run on it or wait for their turn.
+    # Returns whether commands run on the node or wait for their turn.
     is_busy: Callable[[], bool]
 
 
@@ -39,7 +39,7 @@ class Heartbeat(threading.Thread):
         self._worker_id = worker_id
         self._pulse = pulse
         self._lock = threading.Lock()
-        # When each was announced last.
+        # When each node was announced last.
         self._nodes: dict[ServedNode, float] = {}
 
     def serve(self, node: ServedNode) -> None:
@@ -56,7 +56,7 @@ class Heartbeat(threading.Thread):
                     self._renew(node)
                     self._count_waiting(node)
                     continue
-                # It would have taken what waits.
+                # No message waits: an idle worker would have taken it.
                 metrics.WAITING.labels(node.node_id).set(0)
                 if time.monotonic() - announced >= _IDLE_SECONDS:
                     self._renew(node)

@@ -23,7 +23,7 @@ _PROBES = {socket.TCP_KEEPIDLE: 20, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT
 
 
 def start_error(exec_id: str, refusal: Refusal) -> Exception:
-    """The error that it means for us that the engine refused to start the exec."""
+    """The error to raise if the engine refused to start the exec."""
     if refusal.reason == Reason.CONTAINER_NOT_RUNNING and exec_id in str(refusal):
         return AlreadyStarted(str(refusal))
     if MEANINGS[refusal.reason].container_is_away:
@@ -39,9 +39,10 @@ def output(exec_id: str, connection: Any) -> Iterator[Frame]:
 def unless_started(exec_id: str, output: Iterator[Frame]) -> Iterator[Frame]:
     """Yields the output. Raises AlreadyStarted if it only says that the exec was started before.
 
-    Engines answer a second start like a first one, and send their refusal instead of the output. Its
-    words differ. On all engines it is one piece on stdout, with nothing after it. It has the exec's ID,
-    and ends as lines of HTTP end. No command prints this by accident: it does not know its exec's ID.
+    Engines answer a second start like a first one, and send their refusal instead of the output. Each
+    engine has other words for it. On all of them it is one piece on stdout, with nothing after it. It has
+    the exec's ID, and ends as lines of HTTP end. No command prints this by accident: a command does not
+    know its exec's ID.
     """
     first = next(output, None)
     if first and _may_be_refusal(exec_id, first):

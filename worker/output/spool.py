@@ -72,7 +72,7 @@ class SpoolDirectory:
                 self._changed.notify_all()
 
     def wait_for_room(self, spool: "Spool") -> None:
-        """Waits while the spool has more than its share."""
+        """Waits until the spool may take more."""
         if self._has_room(spool):
             return
         with self._changed:

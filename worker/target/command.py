@@ -16,7 +16,7 @@ from worker.output.redact import Needles, redact
 
 _T = TypeVar("_T")
 # How much of its output's end one result has, and how much all results of an execution have together. An
-# output that is not longer is not in S3 too: up to here an item's write units cost less than a PUT.
+# output of up to this size is only in the result: an item's write units cost less than a PUT then.
 _TAIL_BYTES, _ALL_TAILS_BYTES = 8 * 1024, 4 * 1024**2
 _MESSAGE_CHARACTERS = 2000
 

@@ -18,7 +18,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def keep_output(spool: Spool, exec_id: str, known_as_whole: bool) -> LoggedOutput:
-    """Keeps the output for good: in the result only if it is short and whole, which costs less."""
+    """Keeps a short and whole output only in the result, which costs less, and all others also in S3."""
     if spool.is_short and known_as_whole:
         return LoggedOutput(spool.size, spool.tail)
     return complete_log(spool, exec_id)

@@ -40,7 +40,7 @@ class LoggedOutput:
 
 
 def explain_error(error: Refusal | SecretsUnreadable) -> Failure:
-    """Why a target failed that met this error."""
+    """The failure that this error means for its target."""
     if isinstance(error, SecretsUnreadable):
         return Failure(Reason.SECRETS_UNREADABLE, error.message)
     return Failure(error.reason, str(error))

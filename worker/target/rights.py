@@ -44,7 +44,7 @@ _SOCKETS = (
     "/run/podman/podman.sock",
     "/run/systemd/private",
 )
-# A mount of one of these, or of a folder above it, gives the node away.
+# A mount of one of these, or of a folder above it, gives access to the node.
 _FOLDERS = ("/bin", "/etc", "/home", "/lib", "/lib64", "/run", "/sbin", "/usr", "/var/run")
 # So does a mount of one of these, or of anything below it.
 _DEEP_FOLDERS = (
@@ -135,7 +135,7 @@ def _ways_of_mounts(container: Inspect, mounted: Mounted, engine: EnginePaths) -
     for mount in container["Mounts"]:
         destination = str(mount["Destination"])
         for path in find_sources(mount, mounted.volumes):
-            if found := _what_it_gives_away(path, engine):
+            if found := _find_guarded(path, engine):
                 access = "" if found == path else f", which gives access to {found}"
                 yield f"mounts {path} of its node at {destination}{access}"
         if mount["Type"] == "volume" and mounted.volumes.get(mount["Name"], {}) is None:
@@ -187,7 +187,7 @@ def _plain(path: str) -> str:
     return "/" + "/".join(parts) if path else ""
 
 
-def _what_it_gives_away(path: str, engine: EnginePaths) -> str | None:
+def _find_guarded(path: str, engine: EnginePaths) -> str | None:
     """The first thing of the node that nobody should reach, but this path does; None if there is none."""
     if path in _HARMLESS:
         return None

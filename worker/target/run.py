@@ -121,7 +121,7 @@ class Runner:
                 raise
 
     def _execute(self, target: TargetMessage, command: Command, result: Result) -> None:
-        """Starts the exec, watches it, and stores how it ended, its log first. Raises AlreadyStarted."""
+        """Starts the exec, watches it, stores its log, and then how it ended. Raises AlreadyStarted."""
         log_object = GrowingObject(log_key(*target.ids))
         spool = self._spools.open(result.ID, log_object, command.tail, command.log_bytes)
         with closing(spool):
@@ -135,7 +135,8 @@ class Runner:
             if ended.output_incomplete or output.incomplete:
                 log.warning("output incomplete", exec_id=result.ID, error=str(attachment.error))
             if not ending.store_end(command, result, ended, output):
-                # What another worker stored says that output may be lost. So a reader looks into the log.
+                # The end that another worker stored says that output may be missing. So its readers look
+                # into the log: the log should have all of it.
                 ending.complete_log(spool, result.ID)
 
     def _attach(self, command: Command, result: Result, spool: Spool) -> Attachment:
