@@ -438,6 +438,34 @@ def test_a_start_that_failed_halfway_but_runs_is_brought_to_its_end(
     assert result.OutputIncomplete is True
 
 
+def test_a_long_output_whose_end_shows_a_moment_later_is_complete(
+    runner: HeldRunner,
+    engine: Any,
+    message: Received,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uploaded = threading.Event()
+    flush_some = Spool.flush_some
+
+    def flushing(spool: Spool) -> bool:
+        uploaded.set()
+        return flush_some(spool)
+
+    def start(exec_id: str) -> Iterator[Frame]:
+        yield 1, b"hi"
+        assert uploaded.wait(10)
+        clock.sleep(60)
+
+    monkeypatch.setattr(attachment, "_RUNNING_AFTER_SECONDS", 0)
+    monkeypatch.setattr(attachment, "_UPLOAD_SECONDS", 0.01)
+    monkeypatch.setattr(Spool, "flush_some", flushing)
+    engine.start.side_effect = start
+    engine.inspect.side_effect = [{**OVER, "Running": True}, OVER]
+    runner.run(message)
+    assert (stored(message).Status, stored(message).OutputIncomplete) == (Status.FINISHED, None)
+
+
 def test_a_start_that_failed_halfway_is_watched_if_the_engine_is_away_then(
     runner: HeldRunner, engine: Any, message: Received
 ) -> None:
