@@ -1,7 +1,7 @@
 # The doors into the project. Each works on a fresh Debian with root, Python 3.11 or later, and git.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-# The environment is made anew when the requirements change.
+# The environment is made again when the requirements change.
 STAMP := $(VENV)/.stamp
 # What is missing here, as Debian's packages.
 PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv)
@@ -82,7 +82,7 @@ test-all: $(STAMP)  ## Run all tests on the machine's engine and on the newest, 
 fuzz: $(STAMP)  ## Send the API thousands of generated requests (FUZZ=450 of each kind)
 	FUZZ=$(or $(FUZZ),450) $(PYTHON) -m pytest --timeout=0 tests/contract/test_openapi.py
 
-docs: $(STAMP)  ## Write docs/api.md and the picture docs/flow.svg anew
+docs: $(STAMP)  ## Write docs/api.md and the picture docs/flow.svg again
 	$(PYTHON) -m dev.api_page
 	$(PYTHON) -m dev.picture
 

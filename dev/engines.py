@@ -5,7 +5,7 @@
 
 `newest` is the newest engine of Debian's that starts here. A number is a release: Debian must have a
 version of it. The engine comes from the mirror that apt is set up with, and apt checks it. It is unpacked
-into `.local/engines`, and nothing is installed. It stays there: to fetch it anew, remove the folder.
+into `.local/engines`, and nothing is installed. It stays there: to fetch it again, remove the folder.
 """
 
 import os

@@ -4,7 +4,7 @@
 
 `worker/Dockerfile` makes it, on the engine of `DOCKER_HOST` (default: this machine's). Debian's packages
 come from the mirrors that apt is set up with, Python's from the index that pip is set up with, both into
-`.local/image`. There they stay: remove the folder to have them fetched anew.
+`.local/image`. They stay there: to fetch them again, remove the folder.
 """
 
 import hashlib

@@ -44,7 +44,7 @@ class Swarm:
     """A swarm of `nodes` engines that runs the sample service with `tasks` tasks.
 
     Use it as a context manager, or call `start` and `stop`. If this process is killed, the swarm is
-    removed all the same, and `directory` with it. The directory has everything except the sockets.
+    still removed, and `directory` with it. The directory has everything except the sockets.
     """
 
     def __init__(

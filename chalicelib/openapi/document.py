@@ -84,7 +84,7 @@ _LOG = {
         **_content({"type": "string"}, "text/plain"),
     },
     302: {
-        "description": "A longer log lies there, for 5 minutes. Do not send the token on.",
+        "description": "A longer log is at this address for 5 minutes. Do not send the token there.",
         "headers": {"Location": {"required": True, "schema": {"type": "string", "format": "uri"}}},
     },
 }

@@ -10,7 +10,7 @@ from chalicelib.store import jobs
 from chalicelib.store.models import OPEN, AuditEntry, Execution, Job
 from chalicelib.store.transactions import Parts, note, transaction, try_write, until_settled
 
-# A job lists so many of its starts, the newest. The others are in its history.
+# A job lists at most this many starts, the newest. The others are in its history.
 LISTED_EXECUTORS = 100
 # The item's list grows up to here, then it is cut to the newest. A start that cuts needs the list as it
 # read it, and tries again if another start came between. Starts that append do not disturb each other.

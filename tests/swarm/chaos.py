@@ -34,7 +34,7 @@ LONGEST_COMMAND_SECONDS = 5
 # A worker takes two, and longer on a machine with much else to do.
 UP_SECONDS = 180
 RECORDED_EVENTS = 256
-# An engine keeps an exec that is over for at least so many seconds.
+# An engine keeps an exec that is over for at least this many seconds.
 EXEC_MEMORY = 300
 KILLED = -9
 

@@ -45,7 +45,7 @@ def day_of(at: str) -> str:
 
 
 def add(number: int, app: str = "a", day: int = 0) -> None:
-    """An entry that is so many days and seconds old."""
+    """An entry that is this many days and seconds old."""
     at = store.audit.to_moment(NOW - day * DAY - number) + f"-{number:08x}"
     day_name = day_of(at)
     AuditEntry(
