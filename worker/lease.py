@@ -25,7 +25,7 @@ class Lease(threading.Thread):
         self._lock = threading.Lock()
         # By queue and target.
         self._held: dict[tuple[str, tuple[str, str, str]], Received] = {}
-        self._let_go = False
+        self._all_released = False
 
     def hold(self, queue_url: str, message: Received) -> bool:
         """Takes a message in hand. Returns False if we hold a message of its target already.
@@ -57,13 +57,13 @@ class Lease(threading.Thread):
 
         From then on, no message is extended any more.
         """
-        self._let_go = True
+        self._all_released = True
         self._extend(0)
 
     def run(self) -> None:
         while True:
             time.sleep(_INTERVAL_SECONDS)
-            if self._let_go:
+            if self._all_released:
                 return
             self._pulse.beat()
             self._extend(VISIBILITY_SECONDS)
