@@ -1,5 +1,7 @@
 """The calls to an engine, and what its errors mean."""
 
+import inspect
+import re
 from typing import Any
 from unittest.mock import create_autospec
 
@@ -7,10 +9,12 @@ import docker
 import pytest
 import requests
 
-from chalicelib.domain.states import Reason
+from chalicelib.domain.states import MEANINGS, Reason, Status
+from worker.engine import errors
 from worker.engine.client import Engine
 from worker.engine.errors import AlreadyStarted, Refusal, UnknownExec, Unreachable
 from worker.engine.paths import EnginePaths
+from worker.engine.stream import start_error
 
 
 @pytest.fixture
@@ -46,15 +50,31 @@ def test_a_node_is_its_swarm_id_or_its_engine_id(
     assert Engine("unix:///none", pool=1).connect() == (node_id, "host")
 
 
-@pytest.mark.parametrize(
-    ("status", "explanation", "reason"),
-    [
-        (404, "No such container: c", Reason.CONTAINER_NOT_FOUND),
-        (409, "Container c is not running", Reason.CONTAINER_NOT_RUNNING),
-        (409, "Container c is paused, unpause it", Reason.CONTAINER_PAUSED),
-        (500, "oops", Reason.ENGINE_ERROR),
-    ],
-)
+# What engines refuse, and the reason for it.
+REFUSALS = [
+    (404, "No such container: c", Reason.CONTAINER_NOT_FOUND),
+    (409, "Container c is not running", Reason.CONTAINER_NOT_RUNNING),
+    (409, "Container c is paused, unpause it", Reason.CONTAINER_PAUSED),
+    (500, "oops", Reason.ENGINE_ERROR),
+]
+
+
+def test_the_refusals_here_have_all_reasons_of_an_engine() -> None:
+    given = re.findall(r"Reason\.(\w+)", inspect.getsource(errors._reason))
+    assert given
+    assert {Reason[name] for name in given} == {reason for *_, reason in REFUSALS}
+
+
+@pytest.mark.parametrize(("status", "explanation", "reason"), REFUSALS)
+def test_a_refused_start_has_a_reason_that_a_started_target_may_have(
+    status: int, explanation: str, reason: Reason
+) -> None:
+    error = start_error("e1", Refusal(reason, explanation))
+    assert isinstance(error, Refusal)
+    assert Status.RUNNING_FAILED in MEANINGS[error.reason].statuses
+
+
+@pytest.mark.parametrize(("status", "explanation", "reason"), REFUSALS)
 def test_a_refused_create_has_a_reason_and_the_engines_words(
     connected: Engine, api: Any, status: int, explanation: str, reason: Reason
 ) -> None:

@@ -28,6 +28,7 @@ from tests.support.job_fields import (
 from tests.unit.callers import ADMIN
 
 CONTRACT = Path(__file__).resolve().parents[2] / "docs/contract.md"
+LIST = "a field is in models._Command, JobRequest, JobAnswer and tests/support/job_fields.py"
 # An edit that keeps the secrets.
 KEPT = {**FULL_JOB, SECRET: None}
 SHOWN = {**FULL_JOB, SECRET: ["*" * len(secret) for secret in FULL_JOB[SECRET]]}
@@ -49,15 +50,15 @@ def job_id(aws: None, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_requests_have_these_fields() -> None:
-    assert set(JobRequest.__struct_fields__) == FIELDS.keys()
+    assert set(JobRequest.__struct_fields__) == FIELDS.keys(), LIST
 
 
 def test_answers_have_these_fields() -> None:
-    assert set(JobAnswer.__struct_fields__) == FIELDS.keys() | {"JobId", "Executors"}
+    assert set(JobAnswer.__struct_fields__) == FIELDS.keys() | {"JobId", "Executors"}, LIST
 
 
 def test_all_but_the_secrets_are_stored_under_their_names() -> None:
-    assert set(STORED) == FIELDS.keys() - {SECRET}
+    assert set(STORED) == FIELDS.keys() - {SECRET}, LIST
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -18,7 +18,8 @@ from chalicelib.domain.states import (
 )
 
 FIRST = frozenset({Status.CREATED, Status.CREATE_FAILED})
-RESULTS = Path(__file__).resolve().parents[2] / "docs/results.md"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "docs/results.md"
 
 
 @given(st.sampled_from(sorted(FIRST)), st.lists(st.sampled_from(sorted(Status))))
@@ -52,6 +53,14 @@ def test_an_expired_target_says_after_how_long() -> None:
 
 def test_each_reason_has_a_meaning() -> None:
     assert MEANINGS.keys() == set(Reason)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_each_reason_is_given_somewhere(reason: Reason) -> None:
+    modules = [path for room in ("chalicelib", "worker") for path in (ROOT / room).rglob("*.py")]
+    others = [path for path in modules if path.name != "states.py"]
+    assert others
+    assert any(f"Reason.{reason.name}" in path.read_text() for path in others)
 
 
 @pytest.mark.parametrize("reason", Reason)
