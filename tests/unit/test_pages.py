@@ -95,11 +95,10 @@ def executors(page: HistoryPage) -> list[str]:
 
 def test_the_history_has_all_starts_the_newest_first() -> None:
     job_id = create("a", "n")
-    started = [starts.start_job(ADMIN, job_id, START).Executors[-1] for _ in range(205)]
-    assert jobs.get_job(ADMIN, job_id).Executors == started[-100:]
+    started = [starts.start_job(ADMIN, job_id, START).Executors[-1] for _ in range(25)]
     found, following = [], None
-    for size in (100, 100, 5):
-        page = history.read_history(ADMIN, job_id, HistoryRequest(Next=following))
+    for size in (10, 10, 5):
+        page = history.read_history(ADMIN, job_id, HistoryRequest(Limit=10, Next=following))
         assert len(page.Executions) == size
         found += executors(page)
         following = page.Next
