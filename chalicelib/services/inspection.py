@@ -72,8 +72,8 @@ def read_log(caller: Caller, job_id: str, executor_id: str, container_id: str) -
         return Log(name, (result.E or "").encode())
     kept = bytes(result.Output or b"")
     if is_known and result.OutputSize == len(kept):
-        # A short output is nowhere else.
-        return Log(name, kept)
+        # A short text is nowhere else. Other bytes are in S3 too: not every client can have them from us.
+        return Log(name, kept, logs.make_link(key, name))
     is_long = is_known and result.OutputSize > DIRECT_BYTES
     content = None if is_long else logs.read(key, DIRECT_BYTES)
     if content == b"":

@@ -58,6 +58,24 @@ def started(api: Api, backstage: Backstage, node: Node) -> Started:
     return Started(api, backstage, node.node_id)
 
 
+@pytest.mark.parametrize("accept", [None, "*/*"])
+def test_a_short_output_that_is_not_text(started: Started, accept: str | None) -> None:
+    """The result has all of it; a caller that does not say what it accepts gets the link."""
+    content = b"caf\xe9\n"
+    attributes = finished(started.target, content)
+    started.backstage.put_results(started.id, [(started.target, attributes)])
+    started.backstage.put_log(started.id, started.container, content)
+    assert started.download(200 if accept else 302, accept) == content
+
+
+@pytest.mark.parametrize("accept", [None, "*/*"])
+def test_a_short_text_is_answered_without_a_log(started: Started, accept: str | None) -> None:
+    content = "café\n".encode()
+    attributes = finished(started.target, content)
+    started.backstage.put_results(started.id, [(started.target, attributes)])
+    assert started.download(200, accept) == content
+
+
 def test_nothing_yet(started: Started) -> None:
     assert started.download() == b""
 

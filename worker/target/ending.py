@@ -18,10 +18,22 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def keep_output(spool: Spool, exec_id: str, known_as_whole: bool) -> LoggedOutput:
-    """Keeps a short and whole output only in the result, which costs less, and all others also in S3."""
-    if spool.is_short and known_as_whole:
+    """Keeps a short and whole text only in the result, which costs less, and all other output also in S3.
+
+    The API cannot answer bytes that are no text to a client that does not say what it accepts. Such a
+    client gets a link to S3.
+    """
+    if known_as_whole and spool.is_short and _is_text(spool.tail):
         return LoggedOutput(spool.size, spool.tail)
     return complete_log(spool, exec_id)
+
+
+def _is_text(output: bytes) -> bool:
+    try:
+        output.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def complete_log(spool: Spool, exec_id: str) -> LoggedOutput:

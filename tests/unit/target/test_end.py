@@ -135,6 +135,34 @@ def test_a_short_output_that_may_lack_some_is_in_the_log_too(
     assert logs.get_size(key_of(message)) == 3
 
 
+@pytest.mark.parametrize("binary", [b"\xff\x00", "é".encode()[:1]])
+def test_a_short_output_that_is_not_text_is_in_the_log_too(
+    runner: HeldRunner, engine: Any, message: Received, binary: bytes
+) -> None:
+    """A client that does not say what it accepts can have such bytes only from S3."""
+    engine.start.side_effect = printing((1, binary))
+    runner.run(message)
+    result = stored(message)
+    assert (result.OutputSize, result.Output, result.OutputIncomplete) == (
+        len(binary),
+        binary,
+        None,
+    )
+    assert logs.read(key_of(message), 100) == binary
+
+
+@pytest.mark.parametrize(("size", "logged"), [(8192, 0), (8193, 8193)])
+def test_an_output_is_in_the_log_as_soon_as_the_result_cannot_hold_it(
+    runner: HeldRunner, engine: Any, message: Received, size: int, logged: int
+) -> None:
+    engine.start.side_effect = printing((1, b"x" * (size - 1)), (2, b"y"))
+    runner.run(message)
+    result = stored(message)
+    assert (result.OutputSize, result.OutputIncomplete) == (size, None)
+    assert result.Output == (b"x" * (size - 1) + b"y")[-8192:]
+    assert logs.get_size(key_of(message)) == logged
+
+
 def test_a_short_output_goes_to_the_log_if_another_stored_the_end(
     runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
