@@ -58,7 +58,9 @@ def _list_start(parts: Parts, job: Job, executor_id: str) -> None:
         parts.update(job, [longer], as_read & Job.Executors[_MOST_EXECUTORS - 1].does_not_exist())
     else:
         newest = sorted([*listed, executor_id])[-LISTED_EXECUTORS:]
-        unchanged = (Job.Executors[0] == listed[0]) & Job.Executors[len(listed)].does_not_exist()
+        # No id comes twice. So if the last one is where it was, no other start cut the list meanwhile.
+        last = len(listed) - 1
+        unchanged = (Job.Executors[last] == listed[last]) & Job.Executors[last + 1].does_not_exist()
         parts.update(job, [Job.Executors.set(newest)], as_read & unchanged)
 
 

@@ -394,3 +394,41 @@ def test_a_failed_create_never_moves() -> None:
     store.results.add_result(result(Status.CREATE_FAILED, None))
     for status in (Status.RUNNING, Status.FINISHED, Status.RUNNING_FAILED):
         assert not store.results.move_result(result(status))
+
+
+def stored_list(*executor_ids: str) -> None:
+    """A job j1 that has these starts in its list."""
+    made = job()
+    made.Executors = list(executor_ids)
+    create(made)
+
+
+def numbered(first: int, count: int) -> list[str]:
+    return [f"{number}.000000" for number in range(first, first + count)]
+
+
+def test_the_first_start_cuts_the_long_list_of_a_former_version() -> None:
+    listed = numbered(1_000_000_000, 10_049)
+    stored_list(*listed)
+    answered, _ = start("j1", lambda stored: execution(stored, "1000010049.000000"))
+    newest = [*listed[-99:], "1000010049.000000"]
+    assert store.jobs.get_job("j1").Executors == newest
+    assert answered.Executors[-100:] == newest
+
+
+def test_a_start_that_cuts_loses_none_that_came_between_although_the_first_one_stayed() -> None:
+    """The oldest of the newest 100 is the first of the list, before the cut and after it."""
+    stored_list("1051.000000", *numbered(1000, 51), *numbered(1052, 98))
+    lengths = []
+
+    def make(stored: Job) -> Execution:
+        lengths.append(len(stored.Executors))
+        if len(lengths) == 1:
+            for other in numbered(1200, 51):
+                start("j1", lambda read, other=other: execution(read, other))  # type: ignore[misc]
+        return execution(stored, "1300.000000")
+
+    start("j1", make)
+    assert lengths == [150, 150]
+    kept = [*numbered(1102, 48), *numbered(1200, 51), "1300.000000"]
+    assert store.jobs.get_job("j1").Executors == kept
