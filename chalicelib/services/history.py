@@ -10,6 +10,9 @@ from chalicelib.schemas.history import HistoryEntry, HistoryPage, HistoryRequest
 from chalicelib.schemas.pages import DEFAULT_LIMIT
 from chalicelib.store.models import Execution
 
+# How many executions we read at once, at least.
+_SMALLEST_STEP = 100
+
 
 def read_history(caller: Caller, job_id: str, request: HistoryRequest) -> HistoryPage:
     """The newest executions that the caller sees, also of a deleted job. Raises JobNotFound."""
@@ -17,8 +20,9 @@ def read_history(caller: Caller, job_id: str, request: HistoryRequest) -> Histor
     limit = request.Limit or DEFAULT_LIMIT
     oldest = time.time()
     # One more than the page has: then there is a next one. An id that the caller must not see is not its
-    # Next either.
-    stored = store.executions.list_newest(job_id, request.Next, page_size=limit + 1)
+    # Next either. So we read on past thousands that it must not see, and do so in large steps.
+    step = max(limit + 1, _SMALLEST_STEP)
+    stored = store.executions.list_newest(job_id, request.Next, page_size=step)
     visible = (
         execution
         for execution in stored

@@ -54,7 +54,8 @@ def page_jobs(
 ) -> tuple[list[Job], JobKey | None]:
     """At most `limit` jobs, of all applications or one, and where the next page begins; None: no more.
 
-    A job whose name changed since the index was written is where it was, as it is now.
+    A job whose name changed since the index was written is where it was, as it is now. A job that
+    moved while we read may be in the index twice: it comes once. One that left the application does not.
     """
     if not _can_be_key(app_name):
         return [], None
@@ -63,8 +64,12 @@ def page_jobs(
     keys = Job.by_app.scan(**read) if app_name is None else Job.by_app.query(app_name, **read)
     places = [JobKey(key.AppName, key.Name, key.JobId) for key in keys]
     ids = [place.JobId for place in places]
-    stored = {job.JobId: job for job in Job.batch_get(ids, consistent_read=True)}
-    found = [stored[job_id] for job_id in ids if job_id in stored]
+    stored = {
+        job.JobId: job
+        for job in Job.batch_get(ids, consistent_read=True)
+        if app_name in (None, job.AppName)
+    }
+    found = [stored[job_id] for job_id in dict.fromkeys(ids) if job_id in stored]
     return found, places[-1] if len(places) == limit else None
 
 

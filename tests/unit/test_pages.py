@@ -11,8 +11,10 @@ from chalicelib.domain.errors import InvalidRequest, JobNotFound
 from chalicelib.schemas.executions import StartRequest, Target
 from chalicelib.schemas.history import HistoryPage, HistoryRequest
 from chalicelib.schemas.jobs import JobRequest, JobsRequest
+from chalicelib.schemas.pages import encode_next
 from chalicelib.schemas.parsing import parse_query
 from chalicelib.services import history, jobs, starts
+from chalicelib.store.models import Execution, Job
 from tests.unit.callers import ADMIN
 
 pytestmark = pytest.mark.usefixtures("aws")
@@ -73,6 +75,59 @@ def test_a_job_that_moves_away_is_not_shown_to_those_it_left() -> None:
     jobs.edit_job(ADMIN, moved.JobId, JobRequest(AppName="b", Name="9", Cmd="true"))
     rest = jobs.list_page(OF_A_AND_C, JobsRequest(Limit=9, Next=page.Next)).Jobs
     assert [job.Name for job in rest] == ["3", "1", "2"]
+
+
+def place(app: str, name: str, job_id: str) -> Job:
+    """What the index has of a job; it may be some moments old."""
+    return Job(job_id, AppName=app, Name=name)
+
+
+def test_a_job_that_left_an_application_is_not_listed_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The index may have it for a moment; the caller asks for one application, and may see both."""
+    moved, stays = create("c", "1"), create("a", "2")
+    late = [place("a", "1", moved), place("a", "2", stays)]
+    monkeypatch.setattr(Job.by_app, "query", lambda app, **read: iter(late if app == "a" else []))
+    for caller in (ADMIN, OF_A_AND_C):
+        page = jobs.list_page(caller, JobsRequest(Limit=9, AppName="a"))
+        assert [job.JobId for job in page.Jobs] == [stays]
+
+
+def test_a_job_that_moves_while_the_index_is_read_is_listed_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moved = create("b", "1")
+    late = [place("a", "1", moved), place("b", "1", moved)]
+    monkeypatch.setattr(Job.by_app, "scan", lambda **read: iter(late))
+    page = jobs.list_page(ADMIN, JobsRequest(Limit=9))
+    assert [job.JobId for job in page.Jobs] == [moved]
+
+
+HOSTILE = [
+    r'["\ud800","b","c"]',
+    '["","b","c"]',
+    '["a","b",1]',
+    '["a",["b"],"c"]',
+    '{"a":"b"}',
+    "[" * 3000,
+    '["a","b","c","d"]',
+    '["a","b","%s"]' % ("x" * 1025),
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_a_next_that_holds_no_key_is_refused(hostile: str) -> None:
+    with pytest.raises(InvalidRequest, match="Next must be exactly"):
+        parse_query({"Next": hostile.encode().hex()}, JobsRequest)
+
+
+@pytest.mark.usefixtures("seven")
+@pytest.mark.parametrize("forged", [("b", "0", "x"), ("a", "\0", "x"), ("zz", "1", "x")])
+def test_a_forged_next_shows_nothing_of_other_applications(forged: tuple[str, str, str]) -> None:
+    for app in (None, "a", "b"):
+        query = JobsRequest(Limit=9, AppName=app, Next=encode_next(forged))
+        assert {job.AppName for job in jobs.list_page(OF_A_AND_C, query).Jobs} <= {"a", "c"}
 
 
 @pytest.mark.parametrize("wrong", ["x", "00", "5b5d", "5b2261225d", "1" * 9999])
@@ -139,6 +194,22 @@ def test_a_history_shows_no_id_that_the_caller_must_not_see() -> None:
     assert (executors(last), last.Next) == (in_b[:1], None)
     of_a = history.read_history(OF_A_AND_C, job_id, HistoryRequest(Limit=3))
     assert (executors(of_a), of_a.Next) == (in_a[::-1], None)
+
+
+def test_a_small_page_does_not_read_what_the_caller_must_not_see_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Thousands of them would take longer than a request may."""
+    sizes = []
+    query = Execution.query
+
+    def watched(*arguments: Any, **read: Any) -> Any:
+        sizes.append(read["page_size"])
+        return query(*arguments, **read)
+
+    monkeypatch.setattr(Execution, "query", watched)
+    history.read_history(OF_B, create("b", "n"), HistoryRequest(Limit=1))
+    assert sizes == [100]
 
 
 def test_a_job_without_starts_has_an_empty_history() -> None:
