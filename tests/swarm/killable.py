@@ -24,6 +24,7 @@ from chalicelib.domain.states import Status
 from chalicelib.services import dispatch
 from dev import gateway, upkeep
 from worker import __main__ as worker
+from worker import turns
 from worker.output.spool import Spool
 
 
@@ -93,6 +94,14 @@ def look_after_nothing_but(jobs: Container[str]) -> None:
     store.executions.open_executions = lambda: (key for key in everything() if key[0] in jobs)
 
 
+def receive_nothing_ahead() -> None:
+    """A worker has in hand only the message that it dies over, and none that another has to die over.
+
+    On a slow machine it would fetch a second one before it dies.
+    """
+    turns.AHEAD = 0
+
+
 PARTS: dict[str, Callable[[], Any]] = {
     "worker": worker.main,
     "upkeep": upkeep.main,
@@ -107,6 +116,7 @@ def main() -> None:
         POINTS[point].arm(job_id, when)
     look_after_nothing_but(kills)
     let_threads_know_their_job()
+    receive_nothing_ahead()
     PARTS[sys.argv.pop(1)]()
 
 
