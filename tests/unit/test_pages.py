@@ -196,7 +196,7 @@ def test_a_history_shows_no_id_that_the_caller_must_not_see() -> None:
     assert (executors(of_a), of_a.Next) == (in_a[::-1], None)
 
 
-def test_a_small_page_does_not_read_what_the_caller_must_not_see_one_by_one(
+def test_a_small_page_reads_past_hidden_executions_in_large_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Thousands of them would take longer than a request may."""

@@ -416,7 +416,7 @@ def test_the_first_start_cuts_the_long_list_of_a_former_version() -> None:
     assert answered.Executors[-100:] == newest
 
 
-def test_a_start_that_cuts_loses_none_that_came_between_although_the_first_one_stayed() -> None:
+def test_a_cut_loses_no_start_between_though_the_first_one_stayed() -> None:
     """The oldest of the newest 100 is the first of the list, before the cut and after it."""
     stored_list("1051.000000", *numbered(1000, 51), *numbered(1052, 98))
     lengths = []
