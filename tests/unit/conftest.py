@@ -13,9 +13,13 @@ from moto.kms.utils import generate_private_key
 
 from chalicelib.clients import aws as clients
 from chalicelib.config import settings
+from chalicelib.schemas.jobs import JobRequest
+from chalicelib.services import jobs
 from chalicelib.store import transactions
 from chalicelib.store.models import AuditEntry, Execution, Job, JobName, Node, Result, Token
+from tests.support.builders import serve_node
 from tests.support.clock import Clock
+from tests.unit.callers import ADMIN
 
 TEMPLATE = Path(__file__).resolve().parents[2] / ".chalice/resources.yaml"
 
@@ -34,6 +38,13 @@ def shared() -> Iterator[None]:
     with patch("moto.kms.models.generate_private_key", cache(generate_private_key)):
         yield
     forget()
+
+
+@pytest.fixture
+def job_id(aws: None, clock: Clock) -> str:
+    """A job, and a worker that serves node n1."""
+    serve_node()
+    return jobs.create_job(ADMIN, JobRequest(AppName="a", Name="n", Cmd="true")).JobId
 
 
 @pytest.fixture

@@ -11,35 +11,17 @@ from chalicelib.clients.aws import client
 from chalicelib.config import settings
 from chalicelib.domain.errors import ContainerNotFound, ExecutionNotFound, JobNotFound
 from chalicelib.domain.states import Reason, Status
-from chalicelib.schemas.executions import StartRequest, Target
-from chalicelib.schemas.jobs import JobRequest
-from chalicelib.services import inspection, jobs, starts
+from chalicelib.services import inspection, jobs
 from chalicelib.services.inspection import _whole_characters
-from tests.support.builders import build_node, build_result, serve_node
+from tests.support.builders import build_node, build_result
 from tests.support.clock import Clock
 from tests.unit.callers import ADMIN
-
-
-@pytest.fixture
-def job_id(aws: None, clock: Clock) -> str:
-    """A job, and a worker that serves node n1."""
-    serve_node()
-    return jobs.create_job(ADMIN, JobRequest(AppName="a", Name="n", Cmd="true")).JobId
-
-
-def start(job_id: str, *targets: tuple[str, str]) -> str:
-    request = StartRequest([Target(container, node) for container, node in targets])
-    return starts.start_job(ADMIN, job_id, request).Executors[-1]
+from tests.unit.executions import only, start
 
 
 def write(job_id: str, executor_id: str, status: Status, **fields: Any) -> None:
     """What a worker stores for the container c1."""
     build_result(job_id, executor_id, Status=status, **fields).save()
-
-
-def only(job_id: str, executor_id: str) -> dict[str, Any]:
-    (result,) = inspection.inspect_execution(ADMIN, job_id, executor_id).Result
-    return result
 
 
 def test_a_node_that_nobody_announced_fails_at_once_and_the_others_run(job_id: str) -> None:

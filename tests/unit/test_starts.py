@@ -10,29 +10,11 @@ from chalicelib.config import settings
 from chalicelib.domain.errors import InvalidRequest, JobNotFound
 from chalicelib.domain.states import Status
 from chalicelib.schemas.executions import StartRequest, Target
-from chalicelib.schemas.jobs import JobRequest
-from chalicelib.services import inspection, jobs, starts
+from chalicelib.services import jobs, starts
 from chalicelib.store.models import Job
-from tests.support.builders import serve_node
 from tests.support.clock import Clock
 from tests.unit.callers import ADMIN, caller
-
-
-@pytest.fixture
-def job_id(aws: None, clock: Clock) -> str:
-    """A job, and a worker that serves node n1."""
-    serve_node()
-    return jobs.create_job(ADMIN, JobRequest(AppName="a", Name="n", Cmd="true")).JobId
-
-
-def start(job_id: str, *targets: tuple[str, str]) -> str:
-    request = StartRequest([Target(container, node) for container, node in targets])
-    return starts.start_job(ADMIN, job_id, request).Executors[-1]
-
-
-def only(job_id: str, executor_id: str) -> dict[str, Any]:
-    (result,) = inspection.inspect_execution(ADMIN, job_id, executor_id).Result
-    return result
+from tests.unit.executions import only, start
 
 
 def test_a_start_is_announced_to_its_node(job_id: str) -> None:
