@@ -3,6 +3,7 @@
 import re
 import uuid
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from chalicelib.domain.errors import ExecutionNotFound, JobNotFound
 
@@ -10,6 +11,14 @@ from chalicelib.domain.errors import ExecutionNotFound, JobNotFound
 EXECUTOR_ID = r"[0-9]{1,12}\.[0-9]{6}"
 _EXECUTOR_ID = re.compile(EXECUTOR_ID)
 _MICROSECONDS = 1_000_000  # in a second
+
+
+class JobKey(NamedTuple):
+    """A job's place among all jobs: an application's are in the order of their names."""
+
+    AppName: str
+    Name: str
+    JobId: str
 
 
 def parse_job_id(text: str) -> str:
@@ -23,9 +32,14 @@ def parse_job_id(text: str) -> str:
     return text
 
 
+def is_executor_id(text: str) -> bool:
+    """Whether the text can be the id of an execution."""
+    return _EXECUTOR_ID.fullmatch(text) is not None
+
+
 def parse_executor_id(text: str) -> str:
     """The text, if it can be an id. Raises ExecutionNotFound if it cannot."""
-    if not _EXECUTOR_ID.fullmatch(text):
+    if not is_executor_id(text):
         raise ExecutionNotFound(text)
     return text
 

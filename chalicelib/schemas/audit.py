@@ -7,6 +7,7 @@ from msgspec import Meta, Struct
 
 from chalicelib.domain import labels
 from chalicelib.domain.errors import require
+from chalicelib.schemas.pages import WRONG_NEXT
 from chalicelib.schemas.values import Time
 
 _NEXT = re.compile(r"[0-9]{16}-[0-9a-f]{8}")
@@ -28,7 +29,7 @@ class AuditRequest(Struct, kw_only=True):
         """Raises InvalidRequest if no page can have this Next. Normalizes the AppName."""
         require(
             self.Next is None or _NEXT.fullmatch(self.Next) is not None,
-            "Next must be exactly the Next of the page before",
+            WRONG_NEXT,
         )
         self.AppName = self.AppName and labels.normalize(self.AppName.strip())
 

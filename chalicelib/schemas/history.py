@@ -1,12 +1,11 @@
 """The history of a job: its executions, without their results."""
 
-import re
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from chalicelib.domain.errors import require
-from chalicelib.domain.ids import EXECUTOR_ID
+from chalicelib.domain.ids import is_executor_id
 from chalicelib.schemas.pages import WRONG_NEXT, PageSize
 from chalicelib.schemas.values import ExecutorId, Time
 
@@ -20,7 +19,7 @@ class HistoryRequest(Struct, kw_only=True):
 
     def check(self) -> None:
         """Raises InvalidRequest for a Next that no page has."""
-        require(self.Next is None or bool(re.fullmatch(EXECUTOR_ID, self.Next)), WRONG_NEXT)
+        require(self.Next is None or is_executor_id(self.Next), WRONG_NEXT)
 
 
 class HistoryEntry(Struct, omit_defaults=True):

@@ -16,8 +16,6 @@ from chalicelib.schemas.values import ExecutorId, JobId
 MAX_ENV = 100
 MAX_ENV_BYTES = 16 * 1024
 MAX_SECRETS = 32
-# AppName, Name, JobId.
-JOB_KEY_PARTS = 3
 
 _USER = re.compile(r"[\w.][\w.-]*\$?(:[\w.][\w.-]*\$?)?", re.ASCII)
 _ENV = re.compile(r"[^=\s\x00]+=[^\x00]*")
@@ -152,7 +150,7 @@ class JobsRequest(Struct, kw_only=True):
     def check(self) -> None:
         """Raises InvalidRequest for a Next that no page has."""
         if self.Next is not None:
-            decode_next(self.Next, JOB_KEY_PARTS)
+            decode_next(self.Next)
 
 
 class JobsPage(Struct):

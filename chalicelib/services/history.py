@@ -18,7 +18,7 @@ def read_history(caller: Caller, job_id: str, request: HistoryRequest) -> Histor
     """The newest executions that the caller sees, also of a deleted job. Raises JobNotFound."""
     parse_job_id(job_id)
     limit = request.Limit or DEFAULT_LIMIT
-    oldest = time.time()
+    now = time.time()
     # One more than the page has: then there is a next one. An id that the caller must not see is not its
     # Next either. So we read on past thousands that it must not see, and do so in large steps.
     step = max(limit + 1, _SMALLEST_STEP)
@@ -26,7 +26,7 @@ def read_history(caller: Caller, job_id: str, request: HistoryRequest) -> Histor
     visible = (
         execution
         for execution in stored
-        if caller.sees(execution.AppName) and execution.ExpiresAt >= oldest
+        if caller.sees(execution.AppName) and execution.ExpiresAt >= now
     )
     found = list(islice(visible, limit + 1))
     if not found and not request.Next:

@@ -12,19 +12,12 @@ from chalicelib.clients import sealing
 from chalicelib.config import settings
 from chalicelib.domain import labels
 from chalicelib.domain.access import Caller
-from chalicelib.domain.ids import parse_job_id
-from chalicelib.schemas.jobs import (
-    JOB_KEY_PARTS,
-    JobAnswer,
-    JobRequest,
-    JobsPage,
-    JobsRequest,
-)
+from chalicelib.domain.ids import JobKey, parse_job_id
+from chalicelib.schemas.jobs import JobAnswer, JobRequest, JobsPage, JobsRequest
 from chalicelib.schemas.pages import DEFAULT_LIMIT, decode_next, encode_next
 from chalicelib.services import audit
 from chalicelib.services.audit import Action
 from chalicelib.store.executions import LISTED_EXECUTORS
-from chalicelib.store.jobs import JobKey
 from chalicelib.store.models import FIELDS, AuditEntry, Job
 
 # How many of its former applications a job remembers.
@@ -46,7 +39,7 @@ def list_page(caller: Caller, request: JobsRequest) -> JobsPage:
     The jobs of an application are in the order of their names.
     """
     limit = request.Limit or DEFAULT_LIMIT
-    after = JobKey(*decode_next(request.Next, JOB_KEY_PARTS)) if request.Next else None
+    after = decode_next(request.Next) if request.Next else None
     shown: list[JobAnswer] = []
     for app in _apps_from(caller, request.AppName, after):
         begin = after if after and app in (None, after.AppName) else None

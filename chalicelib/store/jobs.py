@@ -1,12 +1,13 @@
 """Reads and writes of jobs, and of the names that they take."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 from pynamodb.exceptions import DoesNotExist
 from pynamodb.expressions.update import Action
 
 from chalicelib.domain.errors import JobNotFound, NameTaken
+from chalicelib.domain.ids import JobKey
 from chalicelib.store.models import COMMAND, AuditEntry, Job, JobName
 from chalicelib.store.transactions import Parts, note, transaction, until_settled
 
@@ -26,7 +27,10 @@ def list_jobs(app_name: str | None) -> list[Job]:
     """All jobs, or those of one application, by AppName, then Name."""
     if not _can_be_key(app_name):
         return []
-    jobs = Job.scan() if app_name is None else _jobs_of(app_name)
+    if app_name is None:
+        jobs = list(Job.scan())
+    else:
+        jobs = _read_jobs([key.JobId for key in Job.by_app.query(app_name)], app_name)
     return sorted(jobs, key=lambda job: (job.AppName, job.Name))
 
 
@@ -34,19 +38,16 @@ def _can_be_key(app_name: str | None) -> bool:
     return app_name is None or 0 < len(app_name.encode()) <= _KEY_BYTES
 
 
-def _jobs_of(app_name: str) -> Iterator[Job]:
-    """The jobs of an application, as they are now: one that the index still has may have moved."""
-    ids = [key.JobId for key in Job.by_app.query(app_name)]
-    found = Job.batch_get(ids, consistent_read=True)
-    return (job for job in found if job.AppName == app_name)
+def _read_jobs(job_ids: list[str], app_name: str | None) -> list[Job]:
+    """The jobs with these ids, as they are now, in this order.
 
-
-class JobKey(NamedTuple):
-    """A job's place among all jobs: an application's are in the order of their names."""
-
-    AppName: str
-    Name: str
-    JobId: str
+    The index may be behind. A job that moved while we read may be in it twice: it comes once. One that
+    left the application does not.
+    """
+    once = list(dict.fromkeys(job_ids))  # DynamoDB refuses a batch that has a key twice
+    stored = {job.JobId: job for job in Job.batch_get(once, consistent_read=True)}
+    found = (stored[job_id] for job_id in once if job_id in stored)
+    return [job for job in found if app_name in (None, job.AppName)]
 
 
 def page_jobs(
@@ -54,8 +55,7 @@ def page_jobs(
 ) -> tuple[list[Job], JobKey | None]:
     """At most `limit` jobs, of all applications or one, and where the next page begins; None: no more.
 
-    A job whose name changed since the index was written is where it was, as it is now. A job that
-    moved while we read may be in the index twice: it comes once. One that left the application does not.
+    A job whose name changed since the index was written is where it was, as it is now.
     """
     if not _can_be_key(app_name):
         return [], None
@@ -63,13 +63,7 @@ def page_jobs(
     read: dict[str, Any] = {"limit": limit, "page_size": limit, "last_evaluated_key": begin}
     keys = Job.by_app.scan(**read) if app_name is None else Job.by_app.query(app_name, **read)
     places = [JobKey(key.AppName, key.Name, key.JobId) for key in keys]
-    ids = [place.JobId for place in places]
-    stored = {
-        job.JobId: job
-        for job in Job.batch_get(ids, consistent_read=True)
-        if app_name in (None, job.AppName)
-    }
-    found = [stored[job_id] for job_id in dict.fromkeys(ids) if job_id in stored]
+    found = _read_jobs([place.JobId for place in places], app_name)
     return found, places[-1] if len(places) == limit else None
 
 

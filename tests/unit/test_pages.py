@@ -2,6 +2,7 @@
 
 from itertools import chain
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -114,6 +115,18 @@ HOSTILE = [
     '["a","b","c","d"]',
     '["a","b","%s"]' % ("x" * 1025),
 ]
+
+
+def test_no_batch_reads_a_job_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DynamoDB refuses a batch that has a key twice. The index has one if a job moves meanwhile."""
+    job_id = create("a", "1")
+    late = [place("a", "0", job_id), place("a", "1", job_id)]
+    monkeypatch.setattr(Job.by_app, "query", lambda app, **read: iter(late))
+    spy = create_autospec(Job.batch_get, side_effect=Job.batch_get)
+    monkeypatch.setattr(Job, "batch_get", spy)
+    assert [job.Name for job in jobs.list_jobs(ADMIN, "a")] == ["1"]
+    assert [job.Name for job in jobs.list_page(ADMIN, JobsRequest(AppName="a")).Jobs] == ["1"]
+    assert [call.args for call in spy.call_args_list] == [([job_id],), ([job_id],)]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
