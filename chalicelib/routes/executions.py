@@ -9,7 +9,7 @@ from chalicelib.routes.http import answer_bytes, answer_json, answers_errors, re
 from chalicelib.schemas.executions import StartRequest
 from chalicelib.schemas.history import HistoryRequest
 from chalicelib.schemas.parsing import parse, parse_query
-from chalicelib.services import history, inspection, starts
+from chalicelib.services import downloads, history, inspection, starts
 
 routes = Blueprint(__name__)
 
@@ -39,7 +39,7 @@ def log(caller: Caller, job_id: str, executor_id: str) -> Response:
     container_id = (routes.current_request.query_params or {}).get("ContainerId")
     if not container_id:
         raise InvalidRequest("ContainerId is missing; ask for the log as ?ContainerId=<id>")
-    found = inspection.read_log(caller, job_id, executor_id, container_id)
+    found = downloads.read_log(caller, job_id, executor_id, container_id)
     headers = {
         "Content-Type": "text/plain; charset=utf-8",
         "Content-Disposition": f'attachment; filename="{found.filename}"',

@@ -10,7 +10,7 @@ from chalicelib.domain.access import GRANTS, Caller, Permission, Role, is_root
 from chalicelib.domain.errors import ExecutionNotFound, Forbidden, JobNotFound
 from chalicelib.schemas.executions import StartRequest, Target
 from chalicelib.schemas.jobs import JobRequest
-from chalicelib.services import inspection, jobs, starts
+from chalicelib.services import downloads, inspection, jobs, starts
 from chalicelib.store.models import Job
 from tests.support.builders import serve_node
 from tests.support.clock import Clock
@@ -152,7 +152,7 @@ def test_a_foreign_job_is_not_there(job_id: str) -> None:
         lambda: inspection.inspect_execution(OF_B, job_id, executor_id),
         lambda: inspection.inspect_execution(OF_B, job_id, "1.000000"),
         lambda: inspection.inspect_execution(OF_B, job_id, "no execution"),
-        lambda: inspection.read_log(OF_B, job_id, executor_id, "c1"),
+        lambda: downloads.read_log(OF_B, job_id, executor_id, "c1"),
     ):
         with pytest.raises(JobNotFound) as refusal:
             attempt()

@@ -6,10 +6,9 @@ from uuid import uuid4
 import pytest
 
 from chalicelib import store
-from chalicelib.clients import logs, queues
-from chalicelib.clients.aws import client
+from chalicelib.clients import queues
 from chalicelib.config import settings
-from chalicelib.domain.errors import ContainerNotFound, ExecutionNotFound, JobNotFound
+from chalicelib.domain.errors import ExecutionNotFound, JobNotFound
 from chalicelib.domain.states import Reason, Status
 from chalicelib.services import inspection, jobs
 from chalicelib.services.inspection import _whole_characters
@@ -131,78 +130,6 @@ def test_an_execution_is_gone_after_the_retention(job_id: str, clock: Clock) -> 
     clock.now += 2
     with pytest.raises(ExecutionNotFound):
         only(job_id, executor_id)
-
-
-def test_a_log_is_named_after_container_and_start(job_id: str, clock: Clock) -> None:
-    clock.now = 1_496_287_694.460088
-    log = inspection.read_log(ADMIN, job_id, start(job_id, ("c1", "n1")), "c1")
-    assert log.filename == "job-container-c1-2017-06-01-03:28:14.log"
-    assert (log.link, log.content) == ("", b"")
-
-
-def test_the_log_of_a_target_that_failed_before_it_ran_is_its_error(job_id: str) -> None:
-    executor_id = start(job_id, ("c1", "nowhere"))
-    log = inspection.read_log(ADMIN, job_id, executor_id, "c1")
-    assert not log.link
-    assert log.content == only(job_id, executor_id)["E"].encode()
-
-
-def test_the_log_of_no_target_is_not_found(job_id: str) -> None:
-    with pytest.raises(ContainerNotFound):
-        inspection.read_log(ADMIN, job_id, start(job_id, ("c1", "n1")), "c2")
-
-
-@pytest.mark.parametrize(
-    ("status", "fields"),
-    [
-        (Status.CREATED, {}),
-        (Status.RUNNING, {}),
-        # More than who adopted it knew of.
-        (Status.FINISHED, {"OutputIncomplete": True, "OutputSize": 0}),
-    ],
-)
-def test_a_command_has_a_log_once_some_is_stored(
-    job_id: str, status: Status, fields: dict[str, Any]
-) -> None:
-    executor_id = start(job_id, ("c1", "n1"))
-    write(job_id, executor_id, status, ID="e1", **fields)
-    assert inspection.read_log(ADMIN, job_id, executor_id, "c1").content == b""
-    put_log(job_id, executor_id, b"so far")
-    assert inspection.read_log(ADMIN, job_id, executor_id, "c1").content == b"so far"
-
-
-@pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize(("more", "is_linked"), [(0, False), (1, True)])
-def test_a_long_log_is_a_link(job_id: str, known: bool, more: int, is_linked: bool) -> None:
-    executor_id = start(job_id, ("c1", "n1"))
-    size = inspection.DIRECT_BYTES + more
-    fields = {"OutputSize": size} if known else {}
-    write(job_id, executor_id, Status.FINISHED if known else Status.RUNNING, ID="e1", **fields)
-    key = put_log(job_id, executor_id, b"\0" * size)
-    log = inspection.read_log(ADMIN, job_id, executor_id, "c1")
-    assert key in log.link
-    assert log.content == (None if is_linked else b"\0" * size)
-
-
-@pytest.mark.parametrize("output", [b"hi\n", b"\xff\0"])
-def test_a_short_log_comes_from_the_result(job_id: str, output: bytes) -> None:
-    executor_id = start(job_id, ("c1", "n1"))
-    fields = {"OutputSize": len(output), "Output": output}
-    write(job_id, executor_id, Status.FINISHED, ID="e1", **fields)
-    put_log(job_id, executor_id, b"what was there while it ran")
-    assert inspection.read_log(ADMIN, job_id, executor_id, "c1").content == output
-
-
-def test_a_log_that_is_gone_is_not_told_to_be_empty(job_id: str) -> None:
-    executor_id = start(job_id, ("c1", "n1"))
-    write(job_id, executor_id, Status.FINISHED, ID="e1", OutputSize=7)
-    assert inspection.read_log(ADMIN, job_id, executor_id, "c1").content is None
-
-
-def put_log(job_id: str, executor_id: str, content: bytes) -> str:
-    key = logs.log_key(job_id, executor_id, "c1")
-    client("s3").put_object(Bucket=settings.log_bucket, Key=key, Body=content)
-    return key
 
 
 def test_an_answer_counts_what_is_over(job_id: str) -> None:
