@@ -186,6 +186,22 @@ class Result(Model):
     ExpiresAt = NumberAttribute()
 
 
+class Wishes(Model):
+    """What somebody wants of a running execution: one item, below 1 KiB, as it is read often."""
+
+    class Meta(_Meta):
+        table_name = f"{settings.prefix}-wishes"
+
+    # "<JobId>/<ExecutorId>"
+    Execution = UnicodeAttribute(hash_key=True)
+    # Somebody looks at its logs: since when, without a gap, and how long that is assumed to go on.
+    WatchedSince = NumberAttribute(null=True)
+    WatchedUntil = NumberAttribute(null=True)
+    # [[ContainerId, when], …]: whose log somebody wants as one object now, and since when; newest last.
+    Assemble = JSONAttribute(null=True)
+    ExpiresAt = NumberAttribute()
+
+
 class Node(Model):
     """An engine that a worker serves."""
 

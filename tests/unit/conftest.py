@@ -16,7 +16,16 @@ from chalicelib.config import settings
 from chalicelib.schemas.jobs import JobRequest
 from chalicelib.services import jobs
 from chalicelib.store import transactions
-from chalicelib.store.models import AuditEntry, Execution, Job, JobName, Node, Result, Token
+from chalicelib.store.models import (
+    AuditEntry,
+    Execution,
+    Job,
+    JobName,
+    Node,
+    Result,
+    Token,
+    Wishes,
+)
 from tests.support.builders import serve_node
 from tests.support.clock import Clock
 from tests.unit.callers import ADMIN
@@ -73,7 +82,7 @@ def forget() -> None:
     """Clients and caches made under another AWS."""
     clients.make_client.cache_clear()
     transactions._connection.cache_clear()
-    for model in (Job, JobName, Execution, Result, Node, Token, AuditEntry):
+    for model in (Job, JobName, Execution, Result, Wishes, Node, Token, AuditEntry):
         model._connection = None
 
 
