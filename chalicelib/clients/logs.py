@@ -5,6 +5,8 @@ is put again. Above, a multipart upload makes the new object from a server-side 
 the new bytes.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import IO, Any
 
@@ -12,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.clients.aws import client
 from chalicelib.config import settings
+from chalicelib.domain.segments import Segment, Span
 
 # The smallest part that S3 takes in a multipart upload (the last part may be smaller), and our largest
 # part. S3 would copy up to 5 GiB in one call, but not in the time that we give a call.
@@ -20,6 +23,8 @@ MAX_PART_BYTES = 1024**3
 LINK_SECONDS = 300
 # Copying takes S3 longer than other calls take.
 _ANSWER_SECONDS = 30
+# How many segments are read at once.
+_READS = 16
 Part = dict[str, Any]
 _TYPE = "text/plain; charset=utf-8"
 
@@ -31,6 +36,30 @@ def _s3() -> Any:
 def log_key(job_id: str, executor_id: str, container_id: str) -> str:
     """The key of one target's log in the bucket."""
     return f"logs/{job_id}/{executor_id}/{container_id}.log"
+
+
+def segment_key(log: str, segment: Segment) -> str:
+    """The key of a segment's object: whatever has this key has the same bytes."""
+    return f"segments/{log}/{segment.first}-{segment.size}"
+
+
+def whole_key(log: str, size: int) -> str:
+    """The key of a whole log that was put together: whatever has this key has the same bytes."""
+    return f"logs/{log}/{size}.log"
+
+
+def read_segments(log: str, spans: Sequence[Span]) -> bytes:
+    """The bytes of these spans; the caller has seen to it that they are not too many."""
+    with ThreadPoolExecutor(_READS) as pool:
+        return b"".join(pool.map(lambda span: _read_span(log, span), spans))
+
+
+def _read_span(log: str, span: Span) -> bytes:
+    if span.segment.content is not None:
+        return span.segment.content[span.skip :]
+    key = segment_key(log, span.segment)
+    with _s3().get_object(Bucket=settings.log_bucket, Key=key)["Body"] as body:
+        return bytes(body.read())[span.skip :]
 
 
 def make_link(key: str, filename: str) -> str:

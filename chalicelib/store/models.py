@@ -202,6 +202,26 @@ class Wishes(Model):
     ExpiresAt = NumberAttribute()
 
 
+class Segment(Model):
+    """An immutable piece of a log that grows. The item with First -1 is the log's state."""
+
+    class Meta(_Meta):
+        table_name = f"{settings.prefix}-segments"
+
+    # "<JobId>/<ExecutorId>/<ContainerId>"
+    Log = UnicodeAttribute(hash_key=True)
+    # The place of its first byte in the log.
+    First = NumberAttribute(range_key=True)
+    Size = NumberAttribute(null=True)
+    # The bytes of a short one, in the pieces in which they came; those of a long one are in S3.
+    Bytes: ListAttribute[Any] = ListAttribute(of=BinaryAttribute, null=True)
+    # Of the state: how many bytes the whole has that was put together at the command's end.
+    Assembled = NumberAttribute(null=True)
+    # Of the state: the last wish ("until") for which the worker brought the segments up to date.
+    CaughtUp = NumberAttribute(null=True)
+    ExpiresAt = NumberAttribute()
+
+
 class Node(Model):
     """An engine that a worker serves."""
 

@@ -23,6 +23,7 @@ from chalicelib.store.models import (
     JobName,
     Node,
     Result,
+    Segment,
     Token,
     Wishes,
 )
@@ -82,7 +83,7 @@ def forget() -> None:
     """Clients and caches made under another AWS."""
     clients.make_client.cache_clear()
     transactions._connection.cache_clear()
-    for model in (Job, JobName, Execution, Result, Wishes, Node, Token, AuditEntry):
+    for model in (Job, JobName, Execution, Result, Segment, Wishes, Node, Token, AuditEntry):
         model._connection = None
 
 
