@@ -86,8 +86,9 @@ docs: $(STAMP)  ## Write docs/api.md and the picture docs/flow.svg again
 	$(PYTHON) -m dev.api_page
 	$(PYTHON) -m dev.picture
 
-bench: $(STAMP)  ## Measure what redaction costs
+bench: $(STAMP)  ## Measure what redaction costs, and how fast executions close
 	$(PYTHON) -m bench.redaction
+	$(PYTHON) -m bench.closing
 
 chaos: $(STAMP)  ## Kill workers N times while commands run (N=300 ENGINE=28), as root
 	N=$(or $(N),300) $(ON_ENGINE) $(PYTHON) -m pytest tests/swarm/test_chaos.py -s

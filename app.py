@@ -8,7 +8,7 @@ from chalice.app import AuthRequest, SQSEvent
 from chalicelib import telemetry
 from chalicelib.config import settings
 from chalicelib.routes import access, audit, executions, http, jobs, openapi
-from chalicelib.services import upkeep
+from chalicelib.services import closing, upkeep
 
 telemetry.configure(settings.log_level)
 
@@ -47,3 +47,17 @@ def end_dead_letters(event: SQSEvent) -> None:
     """Ends the targets of messages that failed too often."""
     for record in event:
         upkeep.end_dead_letter(record.body)
+
+
+# The same. Up to a hundred executions are closed at once: those that workers named within two seconds.
+@app.on_sqs_message(
+    queue_arn="arn:aws:sqs:us-east-1:000000000000:ended",
+    batch_size=100,
+    maximum_batching_window_in_seconds=2,
+    name="closing",
+)
+def close_executions(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
+    """Closes the executions that are over. Returns which messages have to come again."""
+    bodies = {record["messageId"]: record["body"] for record in event.to_dict()["Records"]}
+    failed = closing.close_ended(bodies)
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}

@@ -21,6 +21,8 @@ class Settings:
     log_bucket: str = "appjobs-dev-logs"
     # The queue for messages that failed too often on a node's queue. Empty: there is none.
     dead_letter_queue_arn: str = ""
+    # The URL of the queue of executions that may be over. Empty: upkeep closes them, some minutes later.
+    ended_queue_url: str = ""
     # How long executions, results and logs are kept, in days. The bucket's lifecycle has the same number.
     retention_days: int = 30
     # How long entries of the audit are kept, in days.
@@ -60,6 +62,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         prefix=environ.get("APPJOBS_PREFIX") or default.prefix,
         log_bucket=environ.get("LOG_BUCKET") or default.log_bucket,
         dead_letter_queue_arn=environ.get("DEAD_LETTER_QUEUE_ARN", ""),
+        ended_queue_url=environ.get("ENDED_QUEUE_URL", ""),
         retention_days=read_whole_number(environ, "RETENTION_DAYS", default.retention_days),
         audit_retention_days=read_whole_number(
             environ, "AUDIT_RETENTION_DAYS", default.audit_retention_days

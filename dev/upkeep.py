@@ -1,61 +1,81 @@
-"""Plays the schedule and the trigger of the dead-letter queue on a local AWS: `python -m dev.upkeep`.
+"""Plays the schedule and the triggers of the queues on a local AWS: `python -m dev.upkeep`.
 
-On AWS, EventBridge and SQS call the functions of app.py; here this process calls the same service.
+On AWS, EventBridge and SQS call the functions of app.py; here this process calls the same services.
 UPKEEP_SECONDS says how often upkeep has a turn (60).
 """
 
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import structlog
 
 from chalicelib import telemetry
 from chalicelib.clients.aws import client
+from chalicelib.clients.queues import MAX_BATCH
 from chalicelib.config import read_whole_number, settings
-from chalicelib.services import upkeep
+from chalicelib.services import closing, upkeep
 
 log = structlog.stdlib.get_logger("upkeep")
 
-_POLL_SECONDS = 5
+_POLL_SECONDS = 20
+_ANSWER_SECONDS = 30
+Messages = list[dict[str, Any]]
 
 
 def main() -> None:
     """Runs until SIGTERM or SIGINT."""
     telemetry.configure(settings.log_level)
-    ended = threading.Event()
+    over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: over.set())
     interval = read_whole_number(os.environ, "UPKEEP_SECONDS", 60)
-    queue_url = _dead_letter_queue()
-    due = 0.0
-    while not ended.is_set():
-        if time.monotonic() >= due:
-            due = time.monotonic() + interval
-            _attempt(upkeep.take_turn)
-        _attempt(lambda: _end_dead_letters(queue_url, min(_POLL_SECONDS, interval)))
-
-
-def _dead_letter_queue() -> str:
     name = settings.dead_letter_queue_arn.rpartition(":")[2]
-    return str(client("sqs").get_queue_url(QueueName=name)["QueueUrl"])
+    dead_letters = str(client("sqs").get_queue_url(QueueName=name)["QueueUrl"])
+    for step, pause in [
+        (upkeep.take_turn, interval),
+        (partial(_serve_queue, dead_letters, end_dead_letters), 0),
+        (partial(_serve_queue, settings.ended_queue_url, close_executions), 0),
+    ]:
+        threading.Thread(target=_repeat, args=(step, pause, over), daemon=True).start()
+    over.wait()
 
 
-def _attempt(step: Callable[[], None]) -> None:
-    try:
-        step()
-    except Exception:  # AWS may be away for a while; the next turn tries again
-        log.exception("upkeep failed")
-        time.sleep(1)
+def _repeat(step: Callable[[], None], pause_seconds: int, over: threading.Event) -> None:
+    while not over.is_set():
+        try:
+            step()
+        except Exception:  # AWS may be away for a while; the next turn tries again
+            log.exception("upkeep failed")
+            over.wait(1)
+        over.wait(pause_seconds)
 
 
-def _end_dead_letters(queue_url: str, seconds: int) -> None:
-    answer = client("sqs", 20).receive_message(QueueUrl=queue_url, WaitTimeSeconds=seconds)
-    for message in answer.get("Messages", []):
+def _serve_queue(url: str, handle: Callable[[Messages], list[str]]) -> None:
+    """Hands over the messages that come next, and deletes those that need not come again."""
+    answer = client("sqs", _ANSWER_SECONDS).receive_message(
+        QueueUrl=url, WaitTimeSeconds=_POLL_SECONDS, MaxNumberOfMessages=MAX_BATCH
+    )
+    messages = answer.get("Messages", [])
+    again = handle(messages) if messages else []
+    for message in messages:
+        if message["MessageId"] not in again:
+            client("sqs").delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+
+
+def end_dead_letters(messages: Messages) -> list[str]:
+    """Does what the function of that name does."""
+    for message in messages:
         upkeep.end_dead_letter(message["Body"])
-        client("sqs").delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
+    return []
+
+
+def close_executions(messages: Messages) -> list[str]:
+    """The same; returns the ids of the messages that have to come again."""
+    return closing.close_ended({message["MessageId"]: message["Body"] for message in messages})
 
 
 if __name__ == "__main__":

@@ -63,6 +63,13 @@ class TargetMessage(msgspec.Struct, frozen=True, rename="pascal"):
         return self.job_id, self.executor_id, self.container_id
 
 
+class EndedMessage(msgspec.Struct, frozen=True, rename="pascal"):
+    """Says that all targets of a part of an execution are over: maybe now the execution is, too."""
+
+    job_id: Annotated[str, Meta(pattern=_JOB_ID)]
+    executor_id: Annotated[str, Meta(pattern=_EXECUTOR_ID)]
+
+
 class Received(msgspec.Struct, frozen=True):
     """A message in our hands. Deleting or extending it needs its `receipt`.
 
@@ -179,8 +186,17 @@ def _decode(message: dict[str, Any]) -> Received | None:
 
 def decode(body: str) -> TargetMessage | None:
     """The message in the body; None if it is not one of ours."""
+    return _parse(body, TargetMessage)
+
+
+def decode_ended(body: str) -> EndedMessage | None:
+    """The same for the queue of executions that may be over."""
+    return _parse(body, EndedMessage)
+
+
+def _parse(body: str, kind: type[_T]) -> _T | None:
     try:
-        return msgspec.json.decode(body, type=TargetMessage)
+        return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
         log.warning("message not understood", body=body[:1000], error=str(error))
         return None
@@ -189,6 +205,22 @@ def decode(body: str) -> TargetMessage | None:
 def delete(url: str, receipt: str) -> None:
     """Deletes a message from its queue."""
     client("sqs").delete_message(QueueUrl=url, ReceiptHandle=receipt)
+
+
+def delete_batch(url: str, receipts: list[str]) -> list[str]:
+    """Deletes up to ten messages; returns the codes with which SQS refused some of them."""
+    entries = [
+        {"Id": str(index), "ReceiptHandle": receipt} for index, receipt in enumerate(receipts)
+    ]
+    answer = client("sqs").delete_message_batch(QueueUrl=url, Entries=entries)
+    return [entry["Code"] for entry in answer.get("Failed", [])]
+
+
+def report_ended(job_id: str, executor_id: str) -> None:
+    """Says that the execution may be over. Says it to nobody if there is no queue for that."""
+    if settings.ended_queue_url:
+        body = msgspec.json.encode(EndedMessage(job_id, executor_id)).decode()
+        client("sqs").send_message(QueueUrl=settings.ended_queue_url, MessageBody=body)
 
 
 def hold(url: str, receipts: list[str], seconds: int = VISIBILITY_SECONDS) -> list[str]:

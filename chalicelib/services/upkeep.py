@@ -12,6 +12,7 @@ import structlog
 from chalicelib import store
 from chalicelib.clients import queues
 from chalicelib.config import settings
+from chalicelib.domain.ends import Counted
 from chalicelib.domain.results import has_succeeded
 from chalicelib.domain.states import TERMINAL, Reason, Status
 from chalicelib.services import dispatch, outcomes
@@ -126,10 +127,17 @@ def _fail_lost(result: Result, message: str) -> None:
 
 
 def _close(execution: Execution, results: list[Result]) -> None:
-    succeeded = sum(has_succeeded(result.Status, result.Inspect) for result in results)
-    # A target that never ran has no EndTime.
-    ended = max(float(result.EndTime or execution.ExecutorId) for result in results)
-    if store.executions.close_execution(execution, succeeded, len(results) - succeeded, ended):
+    ends = [
+        (position, has_succeeded(result.Status, result.Inspect))
+        for position, result in enumerate(results)
+    ]
+    times = [result.EndTime for result in results if result.EndTime is not None]
+    counted = Counted(
+        frozenset(position for position, succeeded in ends if succeeded),
+        frozenset(position for position, succeeded in ends if not succeeded),
+        max(times, default=None),
+    )
+    if store.executions.close_execution(execution.JobId, execution.ExecutorId, counted):
         log.info("closed", job_id=execution.JobId, executor_id=execution.ExecutorId)
 
 

@@ -3,12 +3,23 @@
 PynamoDB's errors end here: what a caller can act on becomes a domain error, all else is raised as it is.
 """
 
-from chalicelib.store import audit, executions, jobs, nodes, results, segments, tokens, wishes
+from chalicelib.store import (
+    audit,
+    counts,
+    executions,
+    jobs,
+    nodes,
+    results,
+    segments,
+    tokens,
+    wishes,
+)
 from chalicelib.store.connection import connect
 
 __all__ = [
     "audit",
     "connect",
+    "counts",
     "executions",
     "jobs",
     "nodes",

@@ -1,14 +1,18 @@
 """Reads and writes of executions; a start also appends to its job."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from pynamodb.exceptions import DoesNotExist
 from pynamodb.expressions.update import Action
 
+from chalicelib.domain.ends import Counted
 from chalicelib.domain.errors import ExecutionNotFound
 from chalicelib.store import jobs
 from chalicelib.store.models import OPEN, AuditEntry, Execution, Job
 from chalicelib.store.transactions import Parts, note, transaction, try_write, until_settled
+
+# (JobId, ExecutorId)
+Key = tuple[str, str]
 
 # A job lists at most this many starts, the newest. The others are in its history.
 LISTED_EXECUTORS = 100
@@ -27,6 +31,8 @@ _SUMMARY = [
     "EndTime",
     "ExpiresAt",
 ]
+# What says whether an execution is over.
+_CLOSING = ["JobId", "ExecutorId", "Total", "Open"]
 
 
 @until_settled
@@ -100,12 +106,23 @@ def note_resent(execution: Execution, when: float) -> None:
     try_write(lambda: execution.update(resent, Execution.Open.exists()))
 
 
-def close_execution(execution: Execution, succeeded: int, failed: int, ended: float) -> bool:
-    """Closes an execution whose results are all final. Returns False if another turn was first."""
+def get_open(keys: Iterable[Key]) -> dict[Key, Execution]:
+    """Those of the executions that are not closed, with nothing but what closing them needs."""
+    found = Execution.batch_get(list(keys), consistent_read=True, attributes_to_get=_CLOSING)
+    return {(one.JobId, one.ExecutorId): one for one in found if one.Open}
+
+
+def close_execution(job_id: str, executor_id: str, counted: Counted) -> bool:
+    """Closes an execution whose targets are all counted. Returns False if it is closed already."""
+    # If none of its targets ran, it ended as it began.
+    ended = float(executor_id) if counted.end_time is None else counted.end_time
     closing: list[Action] = [
-        Execution.Succeeded.set(succeeded),
-        Execution.Failed.set(failed),
+        Execution.Succeeded.set(len(counted.succeeded)),
+        Execution.Failed.set(len(counted.failed)),
         Execution.EndTime.set(ended),
         Execution.Open.remove(),
     ]
-    return try_write(lambda: execution.update(closing, Execution.Open.exists()))
+    # The answer has no item: it would be the most of the work.
+    update = Execution._get_connection().update_item
+    is_open = Execution.Open.exists()
+    return try_write(lambda: update(job_id, executor_id, actions=closing, condition=is_open))

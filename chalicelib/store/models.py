@@ -13,6 +13,7 @@ from pynamodb.attributes import (
     JSONAttribute,
     ListAttribute,
     NumberAttribute,
+    NumberSetAttribute,
     UnicodeAttribute,
 )
 from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, KeysOnlyProjection
@@ -219,6 +220,26 @@ class Segment(Model):
     Assembled = NumberAttribute(null=True)
     # Of the state: the last wish ("until") for which the worker brought the segments up to date.
     CaughtUp = NumberAttribute(null=True)
+    ExpiresAt = NumberAttribute()
+
+
+class Counts(Model):
+    """Which targets of one part of an execution are over. It follows from the results.
+
+    Numbers are only added to the sets. So a write that is repeated counts nothing twice.
+    """
+
+    class Meta(_Meta):
+        table_name = f"{settings.prefix}-counts"
+
+    # "<JobId>/<ExecutorId>"
+    Execution = UnicodeAttribute(hash_key=True)
+    Part = NumberAttribute(range_key=True)
+    # The positions of the targets that ended with exit code 0, and of the others that are over.
+    Succeeded = NumberSetAttribute(null=True)
+    Failed = NumberSetAttribute(null=True)
+    # When they ended.
+    EndTimes = NumberSetAttribute(null=True)
     ExpiresAt = NumberAttribute()
 
 

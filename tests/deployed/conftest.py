@@ -37,7 +37,7 @@ from tests.support.local_api import ALLOWED_ORIGIN, admin_token
 
 PREFIX = "appjobs-test"
 # By their names in the template; what their calls are recorded under.
-FUNCTIONS = ("APIHandler", "Authorizer", "Upkeep", "DeadLetters")
+FUNCTIONS = ("APIHandler", "Authorizer", "Upkeep", "DeadLetters", "Closing")
 WORKER = "worker"
 # Actions of SQS that cover their batches too.
 BATCHED = ("sqs:SendMessage", "sqs:ChangeMessageVisibility")

@@ -52,8 +52,8 @@ class Point:
         setattr(self.owner, self.name, deadly)
 
     def _is_meant(self, job_id: str, args: tuple[Any, ...]) -> bool:
-        # The worker notes for its log which job a thread works for; API and upkeep pass the execution.
-        jobs = [getattr(arg, "JobId", None) for arg in args]
+        # A thread of the worker notes its job for the log. Others pass the execution or its ids.
+        jobs = [getattr(arg, "JobId", arg) for arg in args]
         jobs.append(structlog.contextvars.get_contextvars().get("job_id"))
         return job_id in jobs and self.status in (None, getattr(args[0], "Status", None))
 

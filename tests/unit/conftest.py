@@ -18,6 +18,7 @@ from chalicelib.services import jobs
 from chalicelib.store import transactions
 from chalicelib.store.models import (
     AuditEntry,
+    Counts,
     Execution,
     Job,
     JobName,
@@ -83,7 +84,18 @@ def forget() -> None:
     """Clients and caches made under another AWS."""
     clients.make_client.cache_clear()
     transactions._connection.cache_clear()
-    for model in (Job, JobName, Execution, Result, Segment, Wishes, Node, Token, AuditEntry):
+    for model in (
+        Job,
+        JobName,
+        Execution,
+        Result,
+        Counts,
+        Segment,
+        Wishes,
+        Node,
+        Token,
+        AuditEntry,
+    ):
         model._connection = None
 
 

@@ -24,6 +24,7 @@ def test_every_variable_is_read() -> None:
             "APPJOBS_PREFIX": "p",
             "LOG_BUCKET": "b",
             "DEAD_LETTER_QUEUE_ARN": "arn:q",
+            "ENDED_QUEUE_URL": "https://q",
             "RETENTION_DAYS": "2",
             "AUDIT_RETENTION_DAYS": "3",
             "DELIVERY_DEADLINE": "30",
@@ -33,7 +34,7 @@ def test_every_variable_is_read() -> None:
         }
     )
     assert loaded == config.Settings(
-        "p", "b", "arn:q", 2, 3, 30, True, ("https://a", "https://b"), "debug"
+        "p", "b", "arn:q", "https://q", 2, 3, 30, True, ("https://a", "https://b"), "debug"
     )
     assert (loaded.retention_seconds, loaded.kms_key) == (2 * 86_400, "alias/p")
     unread = [one.name for one in fields(loaded) if getattr(loaded, one.name) == one.default]

@@ -8,6 +8,7 @@ import pytest
 
 from chalicelib import store
 from chalicelib.domain.access import Caller, Role
+from chalicelib.domain.ends import Counted
 from chalicelib.domain.errors import InvalidRequest, JobNotFound
 from chalicelib.schemas.executions import StartRequest, Target
 from chalicelib.schemas.history import HistoryPage, HistoryRequest
@@ -181,8 +182,8 @@ def test_an_entry_says_who_started_it_and_counts_when_it_is_over() -> None:
     assert (entry.By, entry.Total) == (ADMIN.name, 1)
     assert entry.CreateTime == float(executor_id)
     assert (entry.Succeeded, entry.Failed, entry.EndTime) == (None, None, None)
-    execution = store.executions.get_execution(job_id, executor_id)
-    store.executions.close_execution(execution, 0, 1, 5.25)
+    counted = Counted(failed=frozenset({0}), end_time=5.25)
+    assert store.executions.close_execution(job_id, executor_id, counted)
     (entry,) = history.read_history(ADMIN, job_id, HistoryRequest()).Executions
     assert (entry.Succeeded, entry.Failed, entry.EndTime) == (0, 1, 5.25)
 

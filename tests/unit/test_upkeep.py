@@ -9,6 +9,7 @@ import pytest
 from chalicelib import store
 from chalicelib.clients import queues
 from chalicelib.config import settings
+from chalicelib.domain.ends import Counted
 from chalicelib.domain.states import Reason, Status
 from chalicelib.services import dispatch, upkeep
 from chalicelib.store.models import OPEN, Execution, Node, Result
@@ -132,8 +133,9 @@ def test_a_worker_that_ends_a_target_meanwhile_is_right(monkeypatch: pytest.Monk
 
 def test_an_execution_is_closed_once() -> None:
     execution = accepted("c1")
-    assert store.executions.close_execution(execution, 1, 0, NOW)
-    assert not store.executions.close_execution(execution, 0, 1, NOW + 1)
+    key = execution.JobId, execution.ExecutorId
+    assert store.executions.close_execution(*key, Counted(frozenset({0}), frozenset(), NOW))
+    assert not store.executions.close_execution(*key, Counted(frozenset(), frozenset({0}), NOW + 1))
     assert counters(execution) == (1, 1, 0, NOW)
 
 
