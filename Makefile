@@ -8,7 +8,7 @@ PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo pyth
 
 .DEFAULT_GOAL := help
 .PHONY: help setup pins run unit contract test test-all chaos sleepers check format swarm image bench fuzz docs deploy \
-	settings reclaim
+	settings reclaim simulate
 # ENGINE=newest or ENGINE=28, on the command line, takes one of Debian's newer engines instead of the machine's.
 ON_ENGINE = $(if $(ENGINE),$(PYTHON) -m dev.engines $(ENGINE))
 
@@ -89,6 +89,9 @@ docs: $(STAMP)  ## Write docs/api.md and the picture docs/flow.svg again
 bench: $(STAMP)  ## Measure what redaction costs, and how fast executions close
 	$(PYTHON) -m bench.redaction
 	$(PYTHON) -m bench.closing
+
+simulate: $(STAMP)  ## Say what limits many nodes, and what they cost (NODES=10000 TARGETS=1000 ARGS=--help)
+	@$(PYTHON) -m simulate --nodes $(or $(NODES),10000) --targets $(or $(TARGETS),1000) $(ARGS)
 
 chaos: $(STAMP)  ## Kill workers N times while commands run (N=300 ENGINE=28), as root
 	N=$(or $(N),300) $(ON_ENGINE) $(PYTHON) -m pytest tests/swarm/test_chaos.py -s

@@ -52,6 +52,10 @@ INTRUDERS = [
     ("chalicelib/services/new.py", "from deploy import project", "tools"),
     ("worker/target/new.py", "from deploy import project", "tools"),
     ("worker/target/new.py", "from dev import sample", "tools"),
+    ("simulate/new.py", "", "simulation-layers"),
+    ("simulate/loop.py", "from simulate import model", "simulation-layers"),
+    ("dev/new.py", "from simulate import prices", "simulation"),
+    ("simulate/steps.py", "from chalicelib.config import settings", "simulated"),
     ("dev/children.py", "def late():\n    from dev import stack", "no-circles"),
     (
         "chalicelib/services/audit.py",

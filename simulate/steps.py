@@ -1,0 +1,194 @@
+"""What each step of an execution asks of AWS. The simulation and the prices count with this table."""
+
+import math
+from dataclasses import dataclass
+
+from simulate.usage import (
+    FUNCTION_GB_SECONDS,
+    FUNCTION_RUNS,
+    GATEWAY_REQUESTS,
+    INDEX_UNITS,
+    READ_UNITS,
+    WRITE_UNITS,
+    Usage,
+    add,
+)
+
+# The most targets of one part, and what SQS takes in a request.
+PART_TARGETS = 32
+BATCH = 10
+# The most keys of a BatchGetItem.
+BATCH_KEYS = 100
+# An output up to here is in the result; of a longer one, this much of its end is in an item beside it.
+INLINE_BYTES = 512
+TAIL_BYTES = 8_000
+_WRITE_BYTES, _READ_BYTES = 1024, 4096
+# Sizes of items in bytes: an execution without its targets, a job with its newest 100 starts, one target
+# in its part, a node's name there, an entry of the audit, a claim, and an end without its output.
+EXECUTION_BYTES = 700
+JOB_BYTES = 3_000
+TARGET_BYTES = 75
+NODE_BYTES = 35
+AUDIT_BYTES = 450
+CLAIM_BYTES = 350
+END_BYTES = 1_150
+# What a function's memory costs per second, in gigabytes.
+API_GB, CORE_GB = 0.5, 1769 / 1024
+
+
+@dataclass(frozen=True)
+class Fanout:
+    """A start of so many targets, spread evenly over nodes, and what each of its commands prints."""
+
+    targets: int
+    nodes: int
+    output_bytes: int = 200
+    secrets: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.nodes <= self.targets:
+            raise ValueError("a node has at least one target")
+
+    @property
+    def parts(self) -> int:
+        """In how many parts the targets are stored."""
+        return math.ceil(self.targets / PART_TARGETS)
+
+    @property
+    def targets_of_a_node(self) -> int:
+        """How many targets the node with the most has."""
+        return math.ceil(self.targets / self.nodes)
+
+    @property
+    def part_bytes(self) -> int:
+        """The size of a full part."""
+        targets = min(self.targets, PART_TARGETS)
+        return targets * TARGET_BYTES + math.ceil(targets / self.targets_of_a_node) * NODE_BYTES
+
+
+def write_units(size: float) -> int:
+    """What a write of an item of that size costs."""
+    return max(1, math.ceil(size / _WRITE_BYTES))
+
+
+def read_units(size: float, consistent: bool = False) -> float:
+    """What a read of that size costs; half as much if it may be a moment old."""
+    units = max(1, math.ceil(size / _READ_BYTES))
+    return units if consistent else units / 2
+
+
+# A transaction costs twice.
+JOB_UNITS, AUDIT_UNITS = 2 * write_units(JOB_BYTES), 2 * write_units(AUDIT_BYTES)
+JOB_READ_UNITS = read_units(JOB_BYTES, consistent=True)
+
+
+def execution_units(fanout: Fanout) -> int:
+    """The write of an execution, with its targets if they are in one part."""
+    return 2 * write_units(_execution_bytes(fanout))
+
+
+def parts_units(fanout: Fanout) -> int:
+    """The writes of the parts that are items of their own."""
+    return 2 * fanout.parts * write_units(fanout.part_bytes) if fanout.parts > 1 else 0
+
+
+def load_execution(fanout: Fanout) -> float:
+    """A worker's read of the execution."""
+    return read_units(_execution_bytes(fanout))
+
+
+def _execution_bytes(fanout: Fanout) -> int:
+    return EXECUTION_BYTES + (fanout.part_bytes if fanout.parts == 1 else 0)
+
+
+def call(gigabytes: float, seconds: float) -> Usage:
+    """One run of a function."""
+    return {FUNCTION_RUNS: 1, FUNCTION_GB_SECONDS: gigabytes * seconds}
+
+
+def accept(fanout: Fanout) -> Usage:
+    """The API accepts a start: the job, the nodes, and one transaction."""
+    return {
+        GATEWAY_REQUESTS: 1,
+        "GetItem": 1,
+        "BatchGetItem": math.ceil(fanout.nodes / BATCH_KEYS),
+        "TransactWriteItems": 1,
+        READ_UNITS: JOB_READ_UNITS + fanout.nodes,
+        WRITE_UNITS: JOB_UNITS + AUDIT_UNITS + execution_units(fanout) + parts_units(fanout),
+        # The index of what is due, and the audit's by job.
+        INDEX_UNITS: 2,
+    }
+
+
+def load(fanout: Fanout) -> Usage:
+    """A worker reads the execution, and its part if it has parts; opens the secrets."""
+    has_parts = fanout.parts > 1
+    part = read_units(fanout.part_bytes) if has_parts else 0
+    return {
+        "GetItem": 2 if has_parts else 1,
+        READ_UNITS: load_execution(fanout) + part,
+        "Decrypt": fanout.secrets,
+    }
+
+
+def claim(_: Fanout) -> Usage:
+    """A worker claims a target."""
+    return {"PutItem": 1, WRITE_UNITS: write_units(CLAIM_BYTES)}
+
+
+def note_running(_: Fanout) -> Usage:
+    """A worker notes that a command runs, if it takes longer than a quarter of a second."""
+    return {"PutItem": 1, WRITE_UNITS: write_units(CLAIM_BYTES)}
+
+
+def keep_log(fanout: Fanout) -> Usage:
+    """A worker stores an output that does not fit its result: the end in an item, all in S3."""
+    if fanout.output_bytes <= INLINE_BYTES:
+        return {}
+    kept = min(fanout.output_bytes, TAIL_BYTES)
+    item = {"PutItem": 1, WRITE_UNITS: write_units(kept + 190)}
+    return item if kept == fanout.output_bytes else add(item, {"PutObject": 1})
+
+
+def finish(fanout: Fanout) -> Usage:
+    """A worker stores how a command ended."""
+    output = fanout.output_bytes if fanout.output_bytes <= INLINE_BYTES else 0
+    return {"PutItem": 1, WRITE_UNITS: write_units(END_BYTES + output)}
+
+
+def count(_: Fanout) -> Usage:
+    """A worker adds the ends of one part, or the API those of the targets that it refused."""
+    return {"UpdateItem": 1, WRITE_UNITS: 1}
+
+
+def report(_: Fanout) -> Usage:
+    """A worker says that a part is complete."""
+    return {"SendMessage": 1}
+
+
+def delete(messages: int) -> Usage:
+    """A worker deletes the messages of targets that are counted."""
+    return {"DeleteMessageBatch": math.ceil(messages / BATCH)}
+
+
+def close(fanout: Fanout) -> Usage:
+    """The closing function closes an execution."""
+    return {
+        "UpdateItem": 1,
+        WRITE_UNITS: write_units(_execution_bytes(fanout)),
+        INDEX_UNITS: 1,
+    }
+
+
+def take_reports(messages: int) -> Usage:
+    """Lambda receives a batch of reports, and deletes them when the function has run."""
+    requests = math.ceil(messages / BATCH)
+    return {"ReceiveMessage": requests, "DeleteMessageBatch": requests}
+
+
+def look(fanout: Fanout) -> Usage:
+    """The closing function looks whether an execution is complete."""
+    return {
+        "BatchGetItem": 2,
+        READ_UNITS: read_units(EXECUTION_BYTES, consistent=True) + fanout.parts,
+    }
