@@ -9,7 +9,7 @@ from chalicelib.domain.ends import Counted
 from chalicelib.domain.errors import ExecutionNotFound
 from chalicelib.store import jobs
 from chalicelib.store.models import OPEN, AuditEntry, Execution, Job
-from chalicelib.store.transactions import Parts, note, transaction, try_write, until_settled
+from chalicelib.store.transactions import Writes, note, transaction, try_write, until_settled
 
 # (JobId, ExecutorId)
 Key = tuple[str, str]
@@ -47,27 +47,27 @@ def start_job(
     """
     job = jobs.get_job(job_id)
     execution, entry = decide(job)
-    with transaction() as parts:
-        parts.save(execution, Execution.ExecutorId.does_not_exist())
-        note(parts, entry)
-        _list_start(parts, job, execution.ExecutorId)
+    with transaction() as writes:
+        writes.save(execution, Execution.ExecutorId.does_not_exist())
+        note(writes, entry)
+        _list_start(writes, job, execution.ExecutorId)
     job.Executors = [*job.Executors, execution.ExecutorId]
     return job, execution
 
 
-def _list_start(parts: Parts, job: Job, executor_id: str) -> None:
+def _list_start(writes: Writes, job: Job, executor_id: str) -> None:
     """Appends to the job's list, or cuts it to the newest if it is full: it never grows beyond that."""
     listed = job.Executors
     as_read = Job.Revision == job.Revision
     if len(listed) < _MOST_EXECUTORS:
         longer = Job.Executors.set(Job.Executors.append([executor_id]))
-        parts.update(job, [longer], as_read & Job.Executors[_MOST_EXECUTORS - 1].does_not_exist())
+        writes.update(job, [longer], as_read & Job.Executors[_MOST_EXECUTORS - 1].does_not_exist())
     else:
         newest = sorted([*listed, executor_id])[-LISTED_EXECUTORS:]
         # No id comes twice. So if the last one is where it was, no other start cut the list meanwhile.
         last = len(listed) - 1
         unchanged = (Job.Executors[last] == listed[last]) & Job.Executors[last + 1].does_not_exist()
-        parts.update(job, [Job.Executors.set(newest)], as_read & unchanged)
+        writes.update(job, [Job.Executors.set(newest)], as_read & unchanged)
 
 
 def get_execution(job_id: str, executor_id: str) -> Execution:

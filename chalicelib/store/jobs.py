@@ -9,7 +9,7 @@ from pynamodb.expressions.update import Action
 from chalicelib.domain.errors import JobNotFound, NameTaken
 from chalicelib.domain.ids import JobKey
 from chalicelib.store.models import COMMAND, AuditEntry, Job, JobName
-from chalicelib.store.transactions import Parts, note, transaction, until_settled
+from chalicelib.store.transactions import Writes, note, transaction, until_settled
 
 # DynamoDB refuses to look for a longer or an empty key. Some emulators do not refuse; they find nothing.
 _KEY_BYTES = 2048
@@ -70,10 +70,10 @@ def page_jobs(
 @until_settled
 def create_job(job: Job, entry: AuditEntry) -> None:
     """Stores a new job and takes its name. Raises NameTaken."""
-    with transaction() as parts:
-        _take_name(parts, job)
-        parts.save(job, Job.JobId.does_not_exist())
-        note(parts, entry)
+    with transaction() as writes:
+        _take_name(writes, job)
+        writes.save(job, Job.JobId.does_not_exist())
+        note(writes, entry)
 
 
 @until_settled
@@ -88,12 +88,12 @@ def edit_job(job_id: str, decide: Callable[[Job], AuditEntry]) -> Job:
     entry = decide(job)
     job.Revision = revision + 1
     renamed = (old.AppName, old.Name) != (job.AppName, job.Name)
-    with transaction() as parts:
+    with transaction() as writes:
         if renamed:
-            parts.delete(old, JobName.JobId == job_id)
-            _take_name(parts, job)
-        note(parts, entry)
-        parts.update(job, _command_of(job), Job.Revision == revision)
+            writes.delete(old, JobName.JobId == job_id)
+            _take_name(writes, job)
+        note(writes, entry)
+        writes.update(job, _command_of(job), Job.Revision == revision)
     return job
 
 
@@ -117,14 +117,14 @@ def delete_job(job_id: str, decide: Callable[[Job], AuditEntry]) -> None:
     """
     job = get_job(job_id)
     entry = decide(job)
-    with transaction() as parts:
-        parts.delete(_name(job), JobName.JobId == job_id)
-        parts.delete(job, Job.Revision == job.Revision)
-        note(parts, entry)
+    with transaction() as writes:
+        writes.delete(_name(job), JobName.JobId == job_id)
+        writes.delete(job, Job.Revision == job.Revision)
+        note(writes, entry)
 
 
-def _take_name(parts: Parts, job: Job) -> None:
-    parts.save(_name(job), JobName.JobId.does_not_exist(), otherwise=NameTaken(job.Name))
+def _take_name(writes: Writes, job: Job) -> None:
+    writes.save(_name(job), JobName.JobId.does_not_exist(), otherwise=NameTaken(job.Name))
 
 
 def _name(job: Job) -> JobName:

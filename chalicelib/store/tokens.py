@@ -15,9 +15,9 @@ class _Gone(Exception):
 @until_settled
 def add_token(token: Token, entry: AuditEntry) -> None:
     """Stores a new token."""
-    with transaction() as parts:
-        parts.save(token, Token.Hash.does_not_exist())
-        note(parts, entry)
+    with transaction() as writes:
+        writes.save(token, Token.Hash.does_not_exist())
+        note(writes, entry)
 
 
 def find_token(token_hash: str) -> Token | None:
@@ -38,9 +38,9 @@ def list_tokens() -> list[Token]:
 @until_settled
 def delete_token(token: Token, entry: AuditEntry) -> None:
     """Removes a token. If somebody else was first, the audit has only that entry."""
-    with suppress(_Gone), transaction() as parts:
-        parts.delete(token, Token.Hash.exists(), otherwise=_Gone())
-        note(parts, entry)
+    with suppress(_Gone), transaction() as writes:
+        writes.delete(token, Token.Hash.exists(), otherwise=_Gone())
+        note(writes, entry)
 
 
 def note_use(token: Token, now: float) -> None:

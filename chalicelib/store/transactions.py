@@ -22,7 +22,7 @@ from tenacity import (
 from chalicelib.domain.errors import TryAgain
 from chalicelib.store.models import AuditEntry, Job
 
-# What DynamoDB answers if a condition does not hold: to a single write, and for a part of a transaction.
+# What DynamoDB answers if a condition does not hold: to a single write, and for a write of a transaction.
 CONDITION_FAILED = "ConditionalCheckFailedException"
 _CONDITION = "ConditionalCheckFailed"
 _NO_REASON = "None"
@@ -56,8 +56,8 @@ def _connection() -> Connection:
     )
 
 
-class Parts:
-    """The parts of a transaction. Each has a condition, and an error if that does not hold."""
+class Writes:
+    """The writes of a transaction. Each has a condition, and an error if that does not hold."""
 
     def __init__(self, write: TransactWrite) -> None:
         self._write = write
@@ -88,40 +88,40 @@ class Parts:
 
     @property
     def failures(self) -> list[Exception | None]:
-        """What each part raises, in the order in which PynamoDB sends the parts."""
+        """What each write raises, in the order in which PynamoDB sends them."""
         return [*self._deletions, *self._puts, *self._updates]
 
 
 @contextmanager
-def transaction() -> Iterator[Parts]:
-    """Sends its parts at the end of the block. If a condition does not hold, nothing is written.
+def transaction() -> Iterator[Writes]:
+    """Sends its writes at the end of the block. If a condition does not hold, nothing is written.
 
-    Raises the `otherwise` of the first such part, or Conflict if it has none. Deletions come before puts:
+    Raises the `otherwise` of the first such write, or Conflict if it has none. Deletions come first:
     if another rename of the job was first, its old name is gone. Then we must read again, and the new
     name is not called taken.
     """
     try:
         with TransactWrite(connection=_connection()) as write:
-            parts = Parts(write)
-            yield parts
+            writes = Writes(write)
+            yield writes
     except TransactWriteError as error:
         codes = [reason.code if reason else _NO_REASON for reason in error.cancellation_reasons]
         if not codes:
             raise
         failed = (
             failure or Conflict(codes)
-            for code, failure in zip(codes, parts.failures, strict=True)
+            for code, failure in zip(codes, writes.failures, strict=True)
             if code == _CONDITION
         )
         raise next(failed, Conflict(codes)) from error
 
 
-def note(parts: Parts, entry: AuditEntry) -> None:
-    """Makes an audit entry one more part of a transaction: no change without its entry, and vice versa.
+def note(writes: Writes, entry: AuditEntry) -> None:
+    """Makes an audit entry one more write of a transaction: no change without its entry, and vice versa.
 
     Entries are only ever added.
     """
-    parts.save(entry, AuditEntry.At.does_not_exist())
+    writes.save(entry, AuditEntry.At.does_not_exist())
 
 
 def try_write(write: Callable[[], object]) -> bool:

@@ -1,4 +1,4 @@
-"""Each part of a transaction has its own failure, in whatever order the code adds the parts."""
+"""Each write of a transaction has its own failure, in whatever order the code adds them."""
 
 from collections.abc import Iterable
 
@@ -30,32 +30,32 @@ def node(name: str, holds: bool) -> Node:
 def send(wanted: Iterable[tuple[str, Node, Exception | None]]) -> None:
     """Does each to an item that must be there."""
     exists = Node.NodeId.exists()
-    with transaction() as parts:
+    with transaction() as writes:
         for kind, item, otherwise in wanted:
             if kind == "update":
-                parts.update(item, [Node.Worker.set("new")], exists, otherwise)
+                writes.update(item, [Node.Worker.set("new")], exists, otherwise)
             else:
-                getattr(parts, kind)(item, exists, otherwise)
+                getattr(writes, kind)(item, exists, otherwise)
 
 
 @pytest.mark.parametrize("fails", KINDS)
 @pytest.mark.parametrize("order", [KINDS, KINDS[::-1], ("save", "delete", "update")], ids=str)
-def test_a_part_raises_its_own_failure(fails: str, order: tuple[str, ...]) -> None:
+def test_a_write_raises_its_own_failure(fails: str, order: tuple[str, ...]) -> None:
     with pytest.raises(Failed, match=f"^{fails}$"):
         send((kind, node(kind, holds=kind != fails), Failed(kind)) for kind in order)
 
 
-def test_a_part_without_a_failure_of_its_own_is_a_conflict() -> None:
-    parts = [("update", node("a", holds=True), Failed()), ("save", node("b", holds=False), None)]
+def test_a_write_without_a_failure_of_its_own_is_a_conflict() -> None:
+    wanted = [("update", node("a", holds=True), Failed()), ("save", node("b", holds=False), None)]
     with pytest.raises(Conflict):
-        send(parts)
+        send(wanted)
     assert Node.get("a").Worker == "w"
 
 
-def test_the_first_part_that_fails_decides() -> None:
-    parts = [("save", node("a", holds=False), Failed()), ("delete", node("b", holds=False), None)]
+def test_the_first_write_that_fails_decides() -> None:
+    wanted = [("save", node("a", holds=False), Failed()), ("delete", node("b", holds=False), None)]
     with pytest.raises(Conflict):
-        send(parts)
+        send(wanted)
 
 
 def test_if_all_conditions_hold_all_is_written() -> None:
@@ -65,8 +65,8 @@ def test_if_all_conditions_hold_all_is_written() -> None:
 
 def test_a_transaction_that_fails_as_a_whole_is_raised_as_it_is() -> None:
     JobName.delete_table()
-    with pytest.raises(TransactWriteError), transaction() as parts:
-        parts.save(JobName("a", "n", JobId="j"), JobName.JobId.does_not_exist())
+    with pytest.raises(TransactWriteError), transaction() as writes:
+        writes.save(JobName("a", "n", JobId="j"), JobName.JobId.does_not_exist())
 
 
 def save(item: Model) -> bool:
