@@ -59,7 +59,7 @@ def _store(job_id: str, executor_id: str) -> None:
     """An execution all of whose targets are counted."""
     containers = [f"{number:064x}" for number in range(_TARGETS)]
     targets = build_targets(*containers, node="n" * 25)
-    build_execution(job_id, executor_id, Target=targets, Open=OPEN).save()
+    build_execution(job_id, executor_id, targets=targets, Open=OPEN).save()
     ended = float(executor_id)
     ends = [End(position, True, ended + position / 7) for position in range(_TARGETS)]
     store.counts.add_ends(job_id, executor_id, 0, ends, ended + 10**6)

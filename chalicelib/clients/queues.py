@@ -56,11 +56,18 @@ class TargetMessage(msgspec.Struct, frozen=True, rename="pascal"):
     container_id: Annotated[str, Meta(pattern=_CONTAINER_ID)]
     # This decides only whose turn it is. Messages of older versions have none.
     app_name: Annotated[str, Meta(max_length=128)] = ""
+    # The part of the execution's targets that should have this one.
+    part: Annotated[int, Meta(ge=0)] = 0
 
     @property
     def ids(self) -> tuple[str, str, str]:
         """The ids of the target. Two messages of one target have the same; the rest may differ."""
         return self.job_id, self.executor_id, self.container_id
+
+    @property
+    def result_ids(self) -> tuple[str, str, int, str]:
+        """Where the target's result is, if the message is right."""
+        return self.job_id, self.executor_id, self.part, self.container_id
 
 
 class EndedMessage(msgspec.Struct, frozen=True, rename="pascal"):

@@ -27,8 +27,8 @@ def has_failed(status: str, inspect: Mapping[str, Any]) -> bool:
     return status in TERMINAL and not has_succeeded(status, inspect)
 
 
-def explain_unknown_node(node_id: str) -> Failure:
-    """The failure of a target on a node that no worker had announced when the job was started."""
+def explain_refusal(node_id: str) -> Failure:
+    """The failure of a target on a node that could not run it when the job was started."""
     message = (
         f"no worker has announced node {node_id}; "
         "check the NodeId, and that a worker runs for this node"

@@ -48,7 +48,7 @@ def _find_over(keys: set[Key]) -> dict[Key, Counted]:
 
 
 def _parts(key: Key, execution: Execution) -> list[store.counts.PartKey]:
-    return [(*key, 0)]
+    return [(*key, part) for part in range(int(execution.Parts))]
 
 
 def _try_to_close(over: tuple[Key, Counted]) -> bool:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
+from chalicelib import store
 from chalicelib.clients import logs
 from chalicelib.domain.access import Caller
 from chalicelib.domain.errors import ContainerNotFound
@@ -30,7 +31,8 @@ def read_log(caller: Caller, job_id: str, executor_id: str, container_id: str) -
     Raises JobNotFound, ExecutionNotFound, ContainerNotFound.
     """
     execution = inspection.get_execution(caller, job_id, executor_id)
-    target = next((t for t in execution.Target if t["ContainerId"] == container_id), None)
+    found = (part.find(container_id) for part in store.targets.get_parts(execution))
+    target = next(filter(None, found), None)
     if target is None:
         raise ContainerNotFound(container_id)
     result = outcomes.get_result(execution, target)

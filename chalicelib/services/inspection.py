@@ -10,6 +10,7 @@ from chalicelib.domain.errors import ExecutionNotFound
 from chalicelib.domain.ids import parse_executor_id, parse_job_id
 from chalicelib.domain.results import has_failed, has_succeeded
 from chalicelib.domain.states import Status
+from chalicelib.domain.targets import in_order
 from chalicelib.schemas.executions import ExecutionAnswer
 from chalicelib.services import outcomes
 from chalicelib.services.outputs import shorten
@@ -19,16 +20,17 @@ from chalicelib.store.models import Execution, Result
 def inspect_execution(caller: Caller, job_id: str, executor_id: str) -> ExecutionAnswer:
     """What became of each target. Raises JobNotFound, ExecutionNotFound."""
     execution = get_execution(caller, job_id, executor_id)
-    results = outcomes.list_results(execution)
-    shown = [
-        _show(target, result) for target, result in zip(execution.Target, results, strict=True)
+    targets = in_order(store.targets.get_parts(execution))
+    results = outcomes.list_results(execution, targets)
+    shown_targets = [
+        {"ContainerId": target.container_id, "NodeId": target.node_id} for target in targets
     ]
     answer = ExecutionAnswer(
         JobId=job_id,
         ExecutorId=executor_id,
         CreateTime=float(executor_id),
-        Target=execution.Target,
-        Result=shown,
+        Target=shown_targets,
+        Result=list(map(_show, shown_targets, results)),
         Total=len(results),
         Succeeded=sum(has_succeeded(result.Status, result.Inspect) for result in results),
         Failed=sum(has_failed(result.Status, result.Inspect) for result in results),

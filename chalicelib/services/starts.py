@@ -9,12 +9,15 @@ from chalicelib import store
 from chalicelib.config import settings
 from chalicelib.domain.access import Caller
 from chalicelib.domain.ids import next_executor_id, parse_job_id
+from chalicelib.domain.states import Reason
+from chalicelib.domain.targets import Part, in_order, split_into_parts
 from chalicelib.domain.words import require_words
 from chalicelib.schemas.executions import StartRequest
 from chalicelib.schemas.jobs import JobAnswer
 from chalicelib.services import audit, dispatch, jobs
 from chalicelib.services.audit import Action
-from chalicelib.store.models import COMMAND, OPEN, AuditEntry, Execution, Job, Node
+from chalicelib.store.executions import Start
+from chalicelib.store.models import COMMAND, OPEN, Execution, Job, Node
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -31,17 +34,25 @@ def start_job(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
     def nodes() -> dict[str, Node]:
         return store.nodes.get_nodes({target.NodeId for target in request.Target})
 
-    def decide(job: Job) -> tuple[Execution, AuditEntry]:
+    @cache
+    def parts() -> list[Part]:
+        return _split(request, nodes())
+
+    def decide(job: Job) -> Start:
         caller.require_visible(job.JobId, job.AppName)
         caller.require_root(job.Privileged, job.User)
         require_words(job.Cmd)  # it may have been saved under other rules
-        execution = _make_execution(caller, job, request, nodes())
-        what = {"ExecutorId": execution.ExecutorId, "Targets": len(execution.Target)}
-        return execution, audit.describe_job(caller, Action.START_JOB, job, **what)
+        execution = _make_execution(caller, job)
+        items = store.targets.place(execution, parts())
+        if all(target.refusal for target in in_order(parts())):
+            _close(execution)
+        what = {"ExecutorId": execution.ExecutorId, "Targets": execution.Total}
+        entry = audit.describe_job(caller, Action.START_JOB, job, **what)
+        return Start(execution, items, entry)
 
     job, execution = store.executions.start_job(job_id, decide)
     try:
-        dispatch.send_messages(execution, execution.Target, nodes())
+        dispatch.send_messages(execution, in_order(parts()), nodes())
     except (
         Exception
     ):  # The start is accepted, and upkeep sends again. An error would invite another start.
@@ -49,22 +60,28 @@ def start_job(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
     return _show_last(caller, job, execution)
 
 
-def _make_execution(
-    caller: Caller, job: Job, request: StartRequest, nodes: dict[str, Node]
-) -> Execution:
-    targets = [
-        {"ContainerId": target.ContainerId, "NodeId": target.NodeId} for target in request.Target
-    ]
+def _split(request: StartRequest, nodes: dict[str, Node]) -> list[Part]:
+    """The targets in parts, with the nodes that cannot run them."""
+    targets = [(target.NodeId, target.ContainerId) for target in request.Target]
+    refused = {node_id: Reason.NODE_UNKNOWN for node_id, _ in targets if node_id not in nodes}
+    return split_into_parts(targets, refused)
+
+
+def _close(execution: Execution) -> None:
+    """Closes a new execution of which no target can run."""
+    execution.Open = None
+    execution.Succeeded, execution.Failed = 0, execution.Total
+    execution.EndTime = float(execution.ExecutorId)
+
+
+def _make_execution(caller: Caller, job: Job) -> Execution:
     now = time.time()
     # The start comes after every start and every move that the job knows.
     known = [*job.Executors, *(last for _, last in job.Moves or [])]
     execution = Execution(
         job.JobId,
         next_executor_id(known, now),
-        Target=targets,
         By=caller.name,
-        Total=len(targets),
-        UnknownNodes=sorted({target.NodeId for target in request.Target} - nodes.keys()),
         MayRunAsRoot=caller.may_run_as_root,
         OwnContainersOnly=bool(caller.apps) or settings.own_containers_only,
         ExpiresAt=int(now + settings.retention_seconds),

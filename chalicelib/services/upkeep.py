@@ -15,6 +15,7 @@ from chalicelib.config import settings
 from chalicelib.domain.ends import Counted
 from chalicelib.domain.results import has_succeeded
 from chalicelib.domain.states import TERMINAL, Reason, Status
+from chalicelib.domain.targets import Target, in_order
 from chalicelib.services import dispatch, outcomes
 from chalicelib.store.models import Execution, Node, Result
 
@@ -56,9 +57,13 @@ def _failed_to_look_after(key: tuple[str, str]) -> bool:
 
 
 def _look_after(execution: Execution) -> None:
-    results = outcomes.list_results(execution)
+    targets = in_order(store.targets.get_parts(execution))
+    results = outcomes.list_results(execution, targets)
     settled = [_fail_expired(result) for result in results if result.Reason == Reason.EXPIRED]
-    open_ones = [result for result in results if result.Status not in TERMINAL]
+    by_target = dict(zip(targets, results, strict=True))
+    open_ones = {
+        target: result for target, result in by_target.items() if result.Status not in TERMINAL
+    }
     if open_ones:
         _bring_on(execution, open_ones)
     elif all(settled):
@@ -70,28 +75,24 @@ def _fail_expired(result: Result) -> bool:
     return store.results.add_result(result)
 
 
-def _bring_on(execution: Execution, results: list[Result]) -> None:
+def _bring_on(execution: Execution, results: dict[Target, Result]) -> None:
     """Fails the targets that ran on a node that is gone. Sends the others' messages again in time."""
-    nodes = store.nodes.get_nodes({result.NodeId for result in results})
-    for result in results:
+    nodes = store.nodes.get_nodes({target.node_id for target in results})
+    for result in results.values():
         if _is_taken_up(result) and _is_gone(nodes.get(result.NodeId), execution):
             _fail_lost(
                 result,
                 f"node {result.NodeId} has been silent for {NODE_GONE_SECONDS} s; how it ended is lost",
             )
-    due = [result for result in results if _is_due(execution, result)]
+    due = [target for target, result in results.items() if _is_due(execution, result)]
     idle = {
-        node_id for node_id in {result.NodeId for result in due} if _is_idle(nodes.get(node_id))
+        node_id for node_id in {target.node_id for target in due} if _is_idle(nodes.get(node_id))
     }
-    lost = [result for result in due if result.NodeId in idle]
+    lost = [target for target in due if target.node_id in idle]
     if lost:
         log.info("sending again", job_id=execution.JobId, executor_id=execution.ExecutorId)
-        dispatch.send_messages(execution, map(_target, lost), nodes)
+        dispatch.send_messages(execution, lost, nodes)
         store.executions.note_resent(execution, time.time())
-
-
-def _target(result: Result) -> dict[str, str]:
-    return {"ContainerId": result.ContainerId, "NodeId": result.NodeId}
 
 
 def _is_taken_up(result: Result) -> bool:
@@ -146,7 +147,7 @@ def end_dead_letter(body: str) -> None:
     target = queues.decode(body)
     if target is None:
         return
-    result = store.results.get_result(*target.ids)
+    result = store.results.get_result(*target.result_ids)
     if result is not None and _is_taken_up(result):
         log.error("dead letter", job_id=target.job_id, executor_id=target.executor_id)
         _fail_lost(

@@ -11,6 +11,7 @@ from chalicelib.store import (
     nodes,
     results,
     segments,
+    targets,
     tokens,
     wishes,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "nodes",
     "results",
     "segments",
+    "targets",
     "tokens",
     "wishes",
 ]

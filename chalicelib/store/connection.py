@@ -1,6 +1,14 @@
 """The tables' connections to DynamoDB."""
 
-from chalicelib.store.models import Counts, Execution, Node, Result, Segment, Wishes
+from chalicelib.store.models import (
+    Counts,
+    Execution,
+    Node,
+    Result,
+    Segment,
+    TargetPart,
+    Wishes,
+)
 
 
 def connect() -> None:
@@ -8,5 +16,5 @@ def connect() -> None:
 
     PynamoDB makes a client when it is first needed. Many threads at that moment make many, of 10 MB each.
     """
-    for model in (Execution, Result, Counts, Segment, Wishes, Node):
+    for model in (Execution, TargetPart, Result, Counts, Segment, Wishes, Node):
         _ = model._get_connection().connection.client

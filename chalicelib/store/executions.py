@@ -1,14 +1,14 @@
 """Reads and writes of executions; a start also appends to its job."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
-from pynamodb.exceptions import DoesNotExist
 from pynamodb.expressions.update import Action
 
 from chalicelib.domain.ends import Counted
 from chalicelib.domain.errors import ExecutionNotFound
-from chalicelib.store import jobs
-from chalicelib.store.models import OPEN, AuditEntry, Execution, Job
+from chalicelib.store import jobs, unchanging
+from chalicelib.store.models import OPEN, AuditEntry, Execution, Job, TargetPart
 from chalicelib.store.transactions import Writes, note, transaction, try_write, until_settled
 
 # (JobId, ExecutorId)
@@ -32,23 +32,32 @@ _SUMMARY = [
     "ExpiresAt",
 ]
 # What says whether an execution is over.
-_CLOSING = ["JobId", "ExecutorId", "Total", "Open"]
+_CLOSING = ["JobId", "ExecutorId", "Total", "Parts", "Open"]
+
+
+class Start(NamedTuple):
+    """What a start stores, beside its place in the job's list."""
+
+    execution: Execution
+    # The execution's targets, if they are too many for its own item.
+    parts: list[TargetPart]
+    entry: AuditEntry
 
 
 @until_settled
-def start_job(
-    job_id: str, decide: Callable[[Job], tuple[Execution, AuditEntry]]
-) -> tuple[Job, Execution]:
-    """Stores an execution and appends it to its job, in one transaction.
+def start_job(job_id: str, decide: Callable[[Job], Start]) -> tuple[Job, Execution]:
+    """Stores an execution with all its targets and appends it to its job, in one transaction.
 
-    `decide` makes the execution and its audit entry, or raises. We call it again if another start took
-    the ExecutorId, or if an edit came between: the execution has the job as it is at that moment.
+    `decide` makes what is stored, or raises. We call it again if another start took the ExecutorId, or
+    if an edit came between: the execution has the job as it is at that moment.
     Returns the job with its new start, and the execution. Raises JobNotFound.
     """
     job = jobs.get_job(job_id)
-    execution, entry = decide(job)
+    execution, parts, entry = decide(job)
     with transaction() as writes:
         writes.save(execution, Execution.ExecutorId.does_not_exist())
+        for part in parts:
+            writes.save(part, TargetPart.Part.does_not_exist())
         note(writes, entry)
         _list_start(writes, job, execution.ExecutorId)
     job.Executors = [*job.Executors, execution.ExecutorId]
@@ -71,11 +80,13 @@ def _list_start(writes: Writes, job: Job, executor_id: str) -> None:
 
 
 def get_execution(job_id: str, executor_id: str) -> Execution:
-    """One start of a job, also of a job deleted since. Raises ExecutionNotFound."""
-    try:
-        return Execution.get(job_id, executor_id, consistent_read=True)
-    except DoesNotExist:
-        raise ExecutionNotFound(executor_id) from None
+    """One start of a job, also of a job deleted since. Raises ExecutionNotFound.
+
+    That it was closed may be missing for a second. All else never changes after the start.
+    """
+    if execution := unchanging.find(Execution, job_id, executor_id):
+        return execution
+    raise ExecutionNotFound(executor_id)
 
 
 def list_newest(job_id: str, before: str | None, page_size: int) -> Iterator[Execution]:

@@ -133,14 +133,14 @@ class Execution(_Command):
 
     JobId = UnicodeAttribute(hash_key=True)
     ExecutorId = UnicodeAttribute(range_key=True)
-    # [{"ContainerId": …, "NodeId": …}, …]
-    Target = JSONAttribute()
     # The name of the token that started it.
-    By = UnicodeAttribute(null=True)
+    By = UnicodeAttribute()
     # How many targets it has; of them Succeeded (exit code 0) and Failed are counted when it is closed.
-    Total = NumberAttribute(null=True)
-    # The targets' nodes that no worker had announced when the execution was accepted.
-    UnknownNodes: ListAttribute[Any] = ListAttribute(of=UnicodeAttribute)
+    Total = NumberAttribute()
+    # In how many parts the targets are. If there is one, it is here, {"Nodes": …, "Refused": …}: a small
+    # start has no item of a TargetPart.
+    Parts = NumberAttribute()
+    Targets = JSONAttribute(null=True)
     # True if the caller who started it may run as root.
     MayRunAsRoot = BooleanAttribute(null=True)
     # True if it runs only in containers of its application: its starter is bound, or the rule is on.
@@ -157,13 +157,29 @@ class Execution(_Command):
     by_open = OpenExecutions()
 
 
+class TargetPart(Model):
+    """One part of an execution's targets. It is written with the execution, and never changes."""
+
+    class Meta(_Meta):
+        table_name = f"{settings.prefix}-targets"
+
+    # "<JobId>/<ExecutorId>"
+    Execution = UnicodeAttribute(hash_key=True)
+    Part = NumberAttribute(range_key=True)
+    # {NodeId: [[position in the request, ContainerId], …]}
+    Nodes = JSONAttribute()
+    # {NodeId: Reason}: the nodes among these that cannot run the execution.
+    Refused = JSONAttribute()
+    ExpiresAt = NumberAttribute()
+
+
 class Result(Model):
     """What became of one target."""
 
     class Meta(_Meta):
         table_name = f"{settings.prefix}-results"
 
-    # "<JobId>/<ExecutorId>"
+    # "<JobId>/<ExecutorId>/<Part>": so the results of many targets are spread over partitions.
     Execution = UnicodeAttribute(hash_key=True)
     # As the target spells it.
     ContainerId = UnicodeAttribute(range_key=True)

@@ -1,6 +1,7 @@
 """Reads and writes of results: what became of each target."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pynamodb.exceptions import DoesNotExist
@@ -10,22 +11,42 @@ from chalicelib.domain.states import Reason, Status, repeated_message, sources
 from chalicelib.store.models import Result
 from chalicelib.store.transactions import try_write
 
-
-def result_key(job_id: str, executor_id: str) -> str:
-    """The key of an execution's results."""
-    return f"{job_id}/{executor_id}"
+# How many parts of an execution are read at the same time.
+_AT_ONCE = 16
 
 
-def get_results(job_id: str, executor_id: str) -> dict[str, Result]:
-    """The results of an execution, by ContainerId; targets that nobody took up have none."""
-    results = Result.query(result_key(job_id, executor_id), consistent_read=True)
-    return {result.ContainerId: result for result in results}
+def result_key(job_id: str, executor_id: str, part: int) -> str:
+    """The key of the results of one part of an execution's targets."""
+    return f"{job_id}/{executor_id}/{part}"
 
 
-def get_result(job_id: str, executor_id: str, container_id: str) -> Result | None:
+def get_results(job_id: str, executor_id: str, parts: int) -> dict[tuple[int, str], Result]:
+    """The results of an execution of so many parts, by part and ContainerId.
+
+    Targets that nobody took up have none. If there are several parts, what comes may be a second old:
+    this costs half, and all parts together are not of one moment in any case.
+    """
+    if parts == 1:
+        return _query(job_id, executor_id, 0, consistently=True)
+    found: dict[tuple[int, str], Result] = {}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for some in pool.map(lambda part: _query(job_id, executor_id, part, False), range(parts)):
+            found |= some
+    return found
+
+
+def _query(
+    job_id: str, executor_id: str, part: int, consistently: bool
+) -> dict[tuple[int, str], Result]:
+    results = Result.query(result_key(job_id, executor_id, part), consistent_read=consistently)
+    return {(part, result.ContainerId): result for result in results}
+
+
+def get_result(job_id: str, executor_id: str, part: int, container_id: str) -> Result | None:
     """One target's result; None if nobody took it up."""
+    key = result_key(job_id, executor_id, part)
     try:
-        return Result.get(result_key(job_id, executor_id), container_id, consistent_read=True)
+        return Result.get(key, container_id, consistent_read=True)
     except DoesNotExist:
         return None
 
@@ -39,14 +60,15 @@ def add_result(result: Result) -> bool:
     return _put(result, Result.Status.does_not_exist() | _is_same(result))
 
 
-def take_container(result: Result, long_id: str) -> str:
+def take_container(result: Result, key: str, long_id: str) -> str:
     """Makes the result's target the only one of its container. The target does not use the long id.
 
-    For this, writes the result that a target with the long id would have: from now on, that target would
-    come second. Returns the target that has the container: the result's own, or the one that was first.
+    For this, writes the result that a target with the long id would have, under the key of its part: from
+    now on, that target would come second. Returns the target that has the container: the result's own, or
+    the one that was first.
     """
     second = Result(
-        result.Execution,
+        key,
         long_id,
         NodeId=result.NodeId,
         Status=Status.CREATE_FAILED,
@@ -58,7 +80,7 @@ def take_container(result: Result, long_id: str) -> str:
     )
     if _put(second, Result.Execution.does_not_exist()):
         return str(result.ContainerId)
-    first = Result.get(result.Execution, long_id, consistent_read=True)
+    first = Result.get(key, long_id, consistent_read=True)
     return str(first.TakenBy or long_id)
 
 

@@ -113,7 +113,11 @@ class Backstage:
 
     def put_results(self, execution: tuple[str, str], results: Iterable[tuple[Json, Json]]) -> None:
         """Writes results, 25 in a request."""
-        items = [_result_item(execution, target, more) for target, more in results]
+        parts = self.parts(execution)
+        items = [
+            _result_item(execution, parts[target["ContainerId"]], target, more)
+            for target, more in results
+        ]
         table = f"{self._prefix}-results"
         for first in range(0, len(items), 25):
             requests = [{"PutRequest": {"Item": item}} for item in items[first : first + 25]]
@@ -123,7 +127,8 @@ class Backstage:
 
     def break_result(self, execution: tuple[str, str], target: Json) -> None:
         """Writes a result that no code of ours ever writes."""
-        item = _result_item(execution, target, {"Status": "FINISHED"})
+        part = self.parts(execution)[target["ContainerId"]]
+        item = _result_item(execution, part, target, {"Status": "FINISHED"})
         item["Inspect"] = {"N": "7"}
         item["Output"] = {"N": "7"}
         self._dynamodb.put_item(TableName=f"{self._prefix}-results", Item=item)
@@ -142,6 +147,27 @@ class Backstage:
             TableName=f"{self._prefix}-executions", Key=key, ConsistentRead=True
         )
         return _plain(answer["Item"])
+
+    def parts(self, execution: tuple[str, str]) -> dict[str, int]:
+        """In which part of the execution's targets each container is."""
+        stored = self.snapshot(*execution)
+        if stored["Parts"] == 1:
+            nodes = {0: json.loads(stored["Targets"])["Nodes"]}
+        else:
+            answer = self._dynamodb.query(
+                TableName=f"{self._prefix}-targets",
+                KeyConditionExpression="Execution = :execution",
+                ExpressionAttributeValues={":execution": {"S": "/".join(execution)}},
+                ConsistentRead=True,
+            )
+            items = [_plain(item) for item in answer["Items"]]
+            nodes = {int(item["Part"]): json.loads(item["Nodes"]) for item in items}
+        return {
+            container_id: part
+            for part, by_node in nodes.items()
+            for targets in by_node.values()
+            for _, container_id in targets
+        }
 
     def job(self, job_id: str) -> Json:
         """The job's item."""
@@ -197,9 +223,9 @@ def _plain(item: Json) -> Json:
     return {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
 
 
-def _result_item(execution: tuple[str, str], target: Json, more: Json) -> Json:
+def _result_item(execution: tuple[str, str], part: int, target: Json, more: Json) -> Json:
     values = {
-        "Execution": "/".join(execution),
+        "Execution": "/".join((*execution, str(part))),
         "ContainerId": target["ContainerId"],
         "NodeId": target["NodeId"],
         "ExpiresAt": int(time.time()) + DAY_SECONDS,

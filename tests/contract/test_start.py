@@ -13,9 +13,9 @@ from .backstage import DAY_SECONDS, Backstage, Node
 from .client import Api, Json, at_once, container, fields, invalid, ok, target, unique
 
 
-def _message(job: Json, executor_id: str, one: Json) -> Json:
+def _message(job: Json, executor_id: str, one: Json, part: int = 0) -> Json:
     names = {"JobId": job["JobId"], "AppName": job["AppName"]}
-    return {**names, "ExecutorId": executor_id, "ContainerId": one["ContainerId"]}
+    return {**names, "ExecutorId": executor_id, "ContainerId": one["ContainerId"], "Part": part}
 
 
 def _sorted(messages: list[Json]) -> list[Json]:
@@ -38,7 +38,8 @@ def test_one_message_per_target(api: Api, backstage: Backstage, node: Node, coun
     job = api.new_job()
     targets = [target(node.node_id) for _ in range(count)]
     executor = api.new_execution(job["JobId"], targets)
-    expected = [_message(job, executor, one) for one in targets]
+    parts = backstage.parts((job["JobId"], executor))
+    expected = [_message(job, executor, one, parts[one["ContainerId"]]) for one in targets]
     assert _sorted(backstage.messages(node, count)) == _sorted(expected)
     assert api.execution(job["JobId"], executor)["Target"] == targets
 
@@ -50,9 +51,12 @@ def test_a_thousand_targets_over_several_nodes(
     job = api.new_job()
     targets = [target(nodes[index % 7].node_id) for index in range(1000)]
     executor = api.new_execution(job["JobId"], targets)
+    parts = backstage.parts((job["JobId"], executor))
     for one in nodes:
         expected = [
-            _message(job, executor, each) for each in targets if each["NodeId"] == one.node_id
+            _message(job, executor, each, parts[each["ContainerId"]])
+            for each in targets
+            if each["NodeId"] == one.node_id
         ]
         assert _sorted(backstage.messages(one, len(expected))) == _sorted(expected)
 

@@ -192,8 +192,9 @@ def aged(deployed: Deployed, job_id: str, executor_id: str) -> str:
     """Makes a copy of the execution that was started two hours ago; returns its ExecutorId."""
     stored = item(deployed, "executions", JobId=job_id, ExecutorId=executor_id)
     before = f"{time.time() - 2 * HOUR_SECONDS:.6f}"
-    # The node was known then.
-    changes = {"ExecutorId": {"S": before}, "UnknownNodes": {"L": []}}
+    # The nodes were known then.
+    targets = {**json.loads(stored["Targets"]["S"]), "Refused": {}}
+    changes = {"ExecutorId": {"S": before}, "Targets": {"S": json.dumps(targets)}}
     deployed.client("dynamodb").put_item(
         TableName=f"{PREFIX}-executions", Item={**stored, **changes}
     )

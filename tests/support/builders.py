@@ -5,6 +5,7 @@ from typing import Any
 from chalicelib import store
 from chalicelib.clients import queues
 from chalicelib.clients.queues import Received, TargetMessage
+from chalicelib.domain.targets import split_into_parts
 from chalicelib.store.models import Execution, Job, Node, Result
 from tests.support.clock import NOW
 
@@ -19,27 +20,43 @@ _COMMAND: dict[str, Any] = {
 }
 
 
-def build_targets(*containers: str, node: str = "n1") -> list[dict[str, str]]:
-    return [{"ContainerId": container, "NodeId": node} for container in containers]
+def build_targets(*containers: str, node: str = "n1") -> list[tuple[str, str]]:
+    """As in a request: (NodeId, ContainerId) of each."""
+    return [(node, container) for container in containers]
 
 
 def build_job(job_id: str = "j1", **fields: Any) -> Job:
     return Job(job_id, **{"Revision": 1, "Executors": [], **_COMMAND, **fields})
 
 
-def build_execution(job_id: str = "j1", executor_id: str = "1.000000", **fields: Any) -> Execution:
-    """An execution that has one target and is kept for 11 days."""
-    start = int(float(executor_id))
-    defaults = {"Target": build_targets("c1"), "UnknownNodes": [], "ExpiresAt": start + 10**6}
+def build_execution(
+    job_id: str = "j1",
+    executor_id: str = "1.000000",
+    targets: list[tuple[str, str]] | None = None,
+    refused: tuple[str, ...] = (),
+    **fields: Any,
+) -> Execution:
+    """An execution that has one target, unless said otherwise, and is kept for 11 days.
+
+    If it has several parts, they are stored.
+    """
+    defaults = {"By": "me", "ExpiresAt": int(float(executor_id)) + 10**6}
     execution = Execution(job_id, executor_id, **{**_COMMAND, **defaults, **fields})
-    execution.Total = len(execution.Target)
+    reasons = dict.fromkeys(refused, "node_unknown")
+    parts = split_into_parts(targets or build_targets("c1"), reasons)
+    for item in store.targets.place(execution, parts):
+        item.save()
     return execution
 
 
 def build_result(
-    job_id: str = "j1", executor_id: str = "1.000000", container: str = "c1", **fields: Any
+    job_id: str = "j1",
+    executor_id: str = "1.000000",
+    container: str = "c1",
+    part: int = 0,
+    **fields: Any,
 ) -> Result:
-    key = store.results.result_key(job_id, executor_id)
+    key = store.results.result_key(job_id, executor_id, part)
     return Result(key, container, **{"NodeId": "n1", "ExpiresAt": 1, **fields})
 
 

@@ -1,6 +1,7 @@
 """What a piece of code asks of AWS: its requests, and the units that DynamoDB bills for its writes."""
 
 import math
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,13 @@ class Costs:
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
         self.write_units = 0
+        self._lock = threading.Lock()
 
     def add(self, operation: str, parameters: dict[str, Any]) -> None:
+        with self._lock:
+            self._add(operation, parameters)
+
+    def _add(self, operation: str, parameters: dict[str, Any]) -> None:
         self.requests[operation] += 1
         for part in parameters.get("TransactItems", []):
             # A transaction costs twice.

@@ -360,7 +360,7 @@ def test_a_forged_message_runs_nothing_and_leaves_no_trace(cluster: Cluster, pla
     items = cluster.client("dynamodb").query(
         TableName="appjobs-dev-results",
         KeyConditionExpression="Execution = :key",
-        ExpressionAttributeValues={":key": {"S": f"{job_id}/{executor_id}"}},
+        ExpressionAttributeValues={":key": {"S": f"{job_id}/{executor_id}/0"}},
     )
     assert [item["ContainerId"]["S"] for item in items["Items"]] == [target["ContainerId"]]
     ran = cluster.run(f"cat {mark}", [target])

@@ -10,24 +10,13 @@ import pytest
 import yaml
 from moto import mock_aws
 from moto.kms.utils import generate_private_key
+from pynamodb.models import Model
 
 from chalicelib.clients import aws as clients
 from chalicelib.config import settings
 from chalicelib.schemas.jobs import JobRequest
 from chalicelib.services import jobs
-from chalicelib.store import transactions
-from chalicelib.store.models import (
-    AuditEntry,
-    Counts,
-    Execution,
-    Job,
-    JobName,
-    Node,
-    Result,
-    Segment,
-    Token,
-    Wishes,
-)
+from chalicelib.store import models, transactions
 from tests.support.builders import serve_node
 from tests.support.clock import Clock
 from tests.unit.callers import ADMIN
@@ -84,19 +73,9 @@ def forget() -> None:
     """Clients and caches made under another AWS."""
     clients.make_client.cache_clear()
     transactions._connection.cache_clear()
-    for model in (
-        Job,
-        JobName,
-        Execution,
-        Result,
-        Counts,
-        Segment,
-        Wishes,
-        Node,
-        Token,
-        AuditEntry,
-    ):
-        model._connection = None
+    for model in vars(models).values():
+        if isinstance(model, type) and issubclass(model, Model):
+            model._connection = None
 
 
 @cache

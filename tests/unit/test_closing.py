@@ -22,7 +22,7 @@ ID = "1700000000.000000"
 
 
 def accepted(job_id: str, *containers: str) -> tuple[str, str]:
-    build_execution(job_id, ID, Target=build_targets(*containers), Open=OPEN).save()
+    build_execution(job_id, ID, targets=build_targets(*containers), Open=OPEN).save()
     return job_id, ID
 
 

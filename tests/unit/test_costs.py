@@ -54,11 +54,21 @@ def test_a_start_costs_the_same_however_many_there_were(
     assert len(store.jobs.get_job(job_id).Executors) < 150
 
 
-def test_requests_of_an_inspect(job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    executor_id = starts.start_job(ADMIN, job_id, request(100)).Executors[-1]
+@pytest.mark.parametrize(
+    ("targets", "wanted"),
+    [
+        (1, {"GetItem": 1, "Query": 1}),
+        (32, {"GetItem": 1, "Query": 1}),
+        (1000, {"GetItem": 1, "BatchGetItem": 1, "Query": 32}),
+    ],
+)
+def test_requests_of_an_inspect(
+    job_id: str, monkeypatch: pytest.MonkeyPatch, targets: int, wanted: dict[str, int]
+) -> None:
+    executor_id = starts.start_job(ADMIN, job_id, request(targets)).Executors[-1]
     with count_costs(monkeypatch) as costs:
         inspection.inspect_execution(ADMIN, job_id, executor_id)
-    assert costs.requests == {"GetItem": 1, "Query": 1}
+    assert costs.requests == wanted
 
 
 def test_requests_of_a_page_of_jobs(job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,7 @@ class Life(RuleBasedStateMachine):
     def accept(self) -> None:
         self.job_id, self.executor_id = str(uuid4()), f"{self.clock.now:.6f}"
         ids, targets = (self.job_id, self.executor_id), build_targets(*CONTAINERS, node=NODE)
-        build_execution(*ids, Target=targets, MayRunAsRoot=True, Open=OPEN).save()
+        build_execution(*ids, targets=targets, MayRunAsRoot=True, Open=OPEN).save()
         self.heartbeat()
 
     def heartbeat(self) -> None:
@@ -197,7 +197,8 @@ class Life(RuleBasedStateMachine):
         assert self.ends.keys() <= self.results().keys()
 
     def results(self) -> dict[str, Result]:
-        return store.results.get_results(self.job_id, self.executor_id)
+        found = store.results.get_results(self.job_id, self.executor_id, 1)
+        return {container: result for (_, container), result in found.items()}
 
     @invariant()
     def an_exit_code_is_the_commands_own(self) -> None:

@@ -17,6 +17,7 @@ from chalicelib.schemas.pages import encode_next
 from chalicelib.schemas.parsing import parse_query
 from chalicelib.services import history, jobs, starts
 from chalicelib.store.models import Execution, Job
+from tests.support.builders import serve_node
 from tests.unit.callers import ADMIN
 
 pytestmark = pytest.mark.usefixtures("aws")
@@ -175,7 +176,16 @@ def test_the_history_has_all_starts_the_newest_first() -> None:
     assert found == started[::-1]
 
 
+def test_an_execution_that_no_node_can_run_is_over_at_once() -> None:
+    job_id = create("a", "n")
+    executor_id = starts.start_job(ADMIN, job_id, START).Executors[-1]
+    (entry,) = history.read_history(ADMIN, job_id, HistoryRequest()).Executions
+    assert (entry.Succeeded, entry.Failed, entry.EndTime) == (0, 1, float(executor_id))
+    assert list(store.executions.open_executions()) == []
+
+
 def test_an_entry_says_who_started_it_and_counts_when_it_is_over() -> None:
+    serve_node("nowhere")
     job_id = create("a", "n")
     executor_id = starts.start_job(ADMIN, job_id, START).Executors[-1]
     (entry,) = history.read_history(ADMIN, job_id, HistoryRequest()).Executions

@@ -194,7 +194,7 @@ def test_what_stays_refused_is_an_error_and_the_others_are_sent(sqs: Any) -> Non
     assert sent == {"bad", "good"}
 
 
-def test_a_message_holds_ids_and_the_application_and_nothing_else(sqs: Any) -> None:
+def test_a_message_holds_ids_part_and_application_and_nothing_else(sqs: Any) -> None:
     sqs.send_message_batch.return_value = {}
     queues.send([("q", message(1))])
     (entry,) = sqs.send_message_batch.call_args.kwargs["Entries"]
@@ -203,6 +203,7 @@ def test_a_message_holds_ids_and_the_application_and_nothing_else(sqs: Any) -> N
         "ExecutorId": "1.000000",
         "ContainerId": "c1",
         "AppName": "a",
+        "Part": 0,
     }
 
 

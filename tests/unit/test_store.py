@@ -11,6 +11,7 @@ from pynamodb.exceptions import QueryError
 from chalicelib import store
 from chalicelib.domain.errors import ExecutionNotFound, JobNotFound, NameTaken, TryAgain
 from chalicelib.domain.states import Status
+from chalicelib.store.executions import Start
 from chalicelib.store.models import AuditEntry, Execution, Job, JobName, Result
 from tests.support.builders import build_execution, build_job, build_result
 from tests.support.job_fields import FIELDS, SECRET
@@ -23,7 +24,7 @@ def job(job_id: str = "j1", name: str = "n") -> Job:
 
 
 def execution(of: Job, executor_id: str) -> Execution:
-    made = build_execution(of.JobId, executor_id, Target=[])
+    made = build_execution(of.JobId, executor_id)
     for name in FIELDS.keys() - {SECRET}:
         setattr(made, name, getattr(of, name))
     return made
@@ -50,7 +51,7 @@ def delete(job_id: str) -> None:
 
 
 def start(job_id: str, make: Callable[[Job], Execution]) -> tuple[Job, Execution]:
-    return store.executions.start_job(job_id, lambda stored: (make(stored), entry()))
+    return store.executions.start_job(job_id, lambda stored: Start(make(stored), [], entry()))
 
 
 def result(status: Status, exec_id: str | None = "e1") -> Result:
@@ -380,14 +381,14 @@ def test_a_claim_does_not_undo_what_came_after_it() -> None:
     store.results.add_result(result(Status.CREATED))
     store.results.move_result(result(Status.RUNNING))
     assert not store.results.add_result(result(Status.CREATED))
-    found = store.results.get_result("j1", "1", "c1")
+    found = store.results.get_result("j1", "1", 0, "c1")
     assert found
     assert found.Status == Status.RUNNING
 
 
 def test_a_result_that_is_not_there_does_not_move() -> None:
     assert not store.results.move_result(result(Status.RUNNING))
-    assert store.results.get_results("j1", "1") == {}
+    assert store.results.get_results("j1", "1", 1) == {}
 
 
 def test_a_failed_create_never_moves() -> None:

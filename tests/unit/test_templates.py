@@ -177,16 +177,3 @@ def test_whatever_is_no_route_is_refused_by_the_gateway_in_our_form() -> None:
 def test_logs_travel_as_bytes_whatever_the_client_accepts() -> None:
     body = RESOURCES["RestAPI"]["Properties"]["DefinitionBody"]
     assert body["x-amazon-apigateway-binary-media-types"] == ["*/*"]
-
-
-# Of version 0.3.0.
-FORMER_INDEXES = {"JobsTable": {"by-app"}, "ExecutionsTable": {"open"}, "AuditTable": {"by-job"}}
-
-
-def test_an_update_changes_at_most_one_index_of_a_table() -> None:
-    """CloudFormation refuses an update that makes or deletes more."""
-    tables = of_type("AWS::DynamoDB::Table")
-    assert tables.keys() >= FORMER_INDEXES.keys()
-    for name, former in FORMER_INDEXES.items():
-        indexes = {index["IndexName"] for index in tables[name]["GlobalSecondaryIndexes"]}
-        assert len(indexes ^ former) <= 1, name

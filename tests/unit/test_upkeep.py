@@ -11,6 +11,7 @@ from chalicelib.clients import queues
 from chalicelib.config import settings
 from chalicelib.domain.ends import Counted
 from chalicelib.domain.states import Reason, Status
+from chalicelib.domain.targets import in_order
 from chalicelib.services import dispatch, upkeep
 from chalicelib.store.models import OPEN, Execution, Node, Result
 from tests.support.builders import build_execution, build_result, build_targets, serve_node
@@ -23,8 +24,8 @@ def accepted(*containers: str, unknown: tuple[str, ...] = ()) -> Execution:
     execution = build_execution(
         str(uuid4()),
         f"{NOW:.6f}",
-        Target=build_targets(*containers) + build_targets(*unknown, node="n2"),
-        UnknownNodes=["n2"] if unknown else [],
+        targets=build_targets(*containers) + build_targets(*unknown, node="n2"),
+        refused=("n2",) if unknown else (),
         Open=OPEN,
     )
     execution.save()
@@ -59,7 +60,7 @@ def counters(execution: Execution) -> tuple[Any, ...] | None:
 
 
 def result(execution: Execution, container: str) -> Result | None:
-    return store.results.get_result(execution.JobId, execution.ExecutorId, container)
+    return store.results.get_result(execution.JobId, execution.ExecutorId, 0, container)
 
 
 def test_what_is_over_is_closed_with_counters_that_add_up() -> None:
@@ -185,7 +186,9 @@ def test_what_was_taken_up_is_sent_again_each_hour(clock: Clock, status: Status)
 def test_what_waits_in_a_backlog_is_not_sent_again(clock: Clock) -> None:
     url = serve_node(heartbeat=NOW)
     execution = accepted("c1", "c2")
-    dispatch.send_messages(execution, execution.Target, {"n1": Node.get("n1")})
+    dispatch.send_messages(
+        execution, in_order(store.targets.get_parts(execution)), {"n1": Node.get("n1")}
+    )
     clock.now += settings.delivery_deadline_seconds / 5 + 1
     upkeep.take_turn()
     assert sent(url) == ["c1", "c2"]

@@ -90,7 +90,7 @@ def _is_stored_within(seconds: float, target: TargetMessage) -> bool:
     """Waits this many seconds for the target's end. Returns whether the owner stored it in that time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        result = insist(lambda: store.results.get_result(*target.ids))
+        result = insist(lambda: store.results.get_result(*target.result_ids))
         if result is None or result.Status in TERMINAL:
             return True
         time.sleep(_LOOK_SECONDS)

@@ -24,7 +24,7 @@ def claim(engine: Engine, node_id: str, commands: Commands, target: TargetMessag
     None if another worker was first: then the exec that we made never starts. Raises Unreachable.
     """
     result = Result(
-        store.results.result_key(target.job_id, target.executor_id),
+        store.results.result_key(target.job_id, target.executor_id, target.part),
         target.container_id,
         NodeId=node_id,
         Status=Status.CREATED,
@@ -58,17 +58,21 @@ def _make_exec(
         arguments = _arguments(command)
         container = engine.inspect_container(target.container_id)
         user = admit(engine, command, container)
-        _take_container(result, container["Id"])
+        _take_container(commands, target, result, container["Id"])
         return engine.create(container["Id"], arguments, command.env, user, command.privileged)
     except Refusal as refusal:
         return Failure(refusal.reason, command.scrub(str(refusal)))
 
 
-def _take_container(result: Result, long_id: str) -> None:
+def _take_container(
+    commands: Commands, target: TargetMessage, result: Result, long_id: str
+) -> None:
     """Makes the target the only one of its container. Raises Refusal if another one has it."""
     if result.ContainerId == long_id:
         return  # The claim itself does this: it is stored under the long id.
-    first = store.results.take_container(result, long_id)
+    part = commands.part_of_container(target, result.NodeId, long_id)
+    key = store.results.result_key(target.job_id, target.executor_id, part)
+    first = store.results.take_container(result, key, long_id)
     if first != result.ContainerId:
         raise Refusal(Reason.CONTAINER_REPEATED, repeated_message(first))
 

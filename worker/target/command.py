@@ -1,20 +1,34 @@
 """What an execution runs, with its secrets opened; and keeps these out of what is stored."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Generic, TypeVar
+from functools import cached_property, partial
+from itertools import count
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from chalicelib import store
 from chalicelib.clients import sealing
 from chalicelib.clients.queues import TargetMessage
+from chalicelib.domain.targets import Part
 from chalicelib.domain.words import split
 from chalicelib.store.models import Execution
 from worker.output.redact import Needles, redact
 
 _T = TypeVar("_T")
+
+
+class Place(NamedTuple):
+    """Where a target is among those of its execution."""
+
+    part: int
+    # Its index in the request.
+    position: int
+    # How many targets its part has.
+    part_size: int
+
+
 # How much of its output's end one result has, and how much all results of an execution have together. An
 # output of up to this size is only in the result: an item's write units cost less than a PUT then.
 _TAIL_BYTES, _ALL_TAILS_BYTES = 8 * 1024, 4 * 1024**2
@@ -86,13 +100,33 @@ class Commands:
                 del self._held[key]
 
     def is_target(self, target: TargetMessage, node_id: str) -> bool:
-        """Whether the execution has this container on this node as a target, and the node was known.
+        """Whether the execution has this container on this node as a target, and the node can run it.
 
         Raises ExecutionNotFound.
         """
-        execution = self._of(target).execution.get()
-        named = {"ContainerId": target.container_id, "NodeId": node_id}
-        return named in execution.Target and node_id not in execution.UnknownNodes
+        part = self._of(target).find_part(target.part)
+        found = part.find(target.container_id) if part else None
+        return found is not None and found.node_id == node_id and not found.refusal
+
+    def place_of(self, target: TargetMessage) -> Place | None:
+        """Where a held target is among its execution's; None if it is not one of them.
+
+        Raises ExecutionNotFound.
+        """
+        part = self._of(target).find_part(target.part)
+        found = part.find(target.container_id) if part else None
+        return Place(found.part, found.position, len(part)) if part and found else None
+
+    def part_of_container(self, target: TargetMessage, node_id: str, long_id: str) -> int:
+        """The part that has a container's long id: there the target meets all other spellings of it.
+
+        If the long id is a target of the node, this is its part. If not, it is the node's first part: the
+        same for all spellings. The node has the part of `target`, and maybe some before and after that.
+        """
+        parts = self._of(target).list_parts_of_node(node_id, target.part)
+        found = (part.find(long_id) for part in parts)
+        spelled_so = (one.part for one in found if one and one.node_id == node_id)
+        return next(spelled_so, parts[0].number)
 
     def load(self, target: TargetMessage) -> Command:
         """What a held target runs. Raises ExecutionNotFound, SecretsUnreadable."""
@@ -132,8 +166,29 @@ class _Held:
 
     def __init__(self, job_id: str, executor_id: str) -> None:
         self.targets = 0
-        self.execution = _Once(lambda: store.executions.get_execution(job_id, executor_id))
-        self.command = _Once(lambda: _open(self.execution.get()))
+        self._execution = _Once(lambda: store.executions.get_execution(job_id, executor_id))
+        self._parts: dict[int, _Once[Part | None]] = {}
+        self.command = _Once(lambda: _open(self._execution.get()))
+
+    def find_part(self, number: int) -> Part | None:
+        """One part of the execution's targets, or None. Raises ExecutionNotFound."""
+        execution = self._execution.get()
+        make = partial(store.targets.find_part, execution, number)
+        return self._parts.setdefault(number, _Once(make)).get()
+
+    def list_parts_of_node(self, node_id: str, number: int) -> list[Part]:
+        """All parts that have targets of the node, in order. The part with this number is one of them."""
+        before = self._take_while_of_node(node_id, count(number, -1))
+        return [*reversed(before), *self._take_while_of_node(node_id, count(number + 1))]
+
+    def _take_while_of_node(self, node_id: str, numbers: Iterable[int]) -> list[Part]:
+        found = []
+        for number in numbers:
+            part = self.find_part(number)
+            if not part or node_id not in part.nodes:
+                break
+            found.append(part)
+        return found
 
 
 def _open(execution: Execution) -> Command:
@@ -151,5 +206,5 @@ def _open(execution: Execution) -> Command:
         created=float(execution.ExecutorId),
         expires=int(execution.ExpiresAt),
         log_bytes=int(execution.LogBytes) or None,
-        tail=min(_TAIL_BYTES, _ALL_TAILS_BYTES // len(execution.Target)),
+        tail=min(_TAIL_BYTES, _ALL_TAILS_BYTES // int(execution.Total)),
     )

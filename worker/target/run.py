@@ -81,7 +81,7 @@ class Runner:
 
     def is_taken_up(self, target: TargetMessage) -> bool:
         """Whether a worker took the target up before: its command may run, or be over."""
-        return store.results.get_result(*target.ids) is not None
+        return store.results.get_result(*target.result_ids) is not None
 
     def _run(self, message: Received, give_place_back: Callable[[], None]) -> None:
         target = message.target
@@ -90,14 +90,14 @@ class Runner:
             return
         # When a message comes for the first time, there is no result yet. There are rare exceptions, and
         # the claim finds those.
-        found = None if message.first else store.results.get_result(*target.ids)
+        found = None if message.first else store.results.get_result(*target.result_ids)
         if not found:
             if claimed := claim(self._engine, self._node_id, self._commands, target):
                 if claimed.Status == Status.CREATED:
                     self._start(target, claimed)
                 return
             # Another worker claimed it just now, and our message may be the only one.
-            found = store.results.get_result(*target.ids)
+            found = store.results.get_result(*target.result_ids)
         if found and found.Status not in TERMINAL:
             give_place_back()
             owner = Owner.HOLDS_ANOTHER_MESSAGE if message.first else Owner.LOST_THIS_MESSAGE

@@ -75,7 +75,7 @@ def again(message: Received) -> Received:
 
 
 def stored(message: Received) -> Result:
-    found = store.results.get_result("j1", message.target.executor_id, "c1")
+    found = store.results.get_result("j1", message.target.executor_id, 0, "c1")
     assert found
     return found
 

@@ -233,7 +233,7 @@ def test_a_living_owner_stores_the_end_itself(
     get = store.results.get_result
     asked = []
 
-    def ends_meanwhile(*key: str) -> Result | None:
+    def ends_meanwhile(*key: Any) -> Result | None:
         asked.append(sum(clock.sleeps))
         if len(asked) == 4:
             owned = get(*key)

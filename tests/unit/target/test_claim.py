@@ -10,6 +10,8 @@ from chalicelib import store
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.config import settings
 from chalicelib.domain.states import Reason, Status
+from chalicelib.domain.targets import Part, in_order
+from chalicelib.store.models import Result
 from tests.support.builders import build_message, build_targets
 from tests.support.clock import NOW
 from tests.unit.target.life import (
@@ -51,7 +53,7 @@ def test_a_forbidden_target_is_neither_taken_nor_created(
     result = stored(mortal)
     assert (result.Status, result.Reason) == (Status.CREATE_FAILED, Reason.FORBIDDEN)
     engine.create.assert_not_called()
-    assert store.results.get_results("j1", mortal.target.executor_id).keys() == {"c1"}
+    assert store.results.get_results("j1", mortal.target.executor_id, 1).keys() == {(0, "c1")}
     runner.run(message)
     assert stored(message).Status == Status.FINISHED
 
@@ -66,11 +68,11 @@ def test_without_root_the_exec_gets_the_user_number_that_was_checked(
 @pytest.mark.parametrize(
     "fields",
     [
-        {"Target": [{"ContainerId": "c2", "NodeId": "n1"}]},
-        {"Target": [{"ContainerId": "c1", "NodeId": "n2"}]},
-        {"UnknownNodes": ["n1"]},
+        {"targets": build_targets("c2")},
+        {"targets": build_targets("c1", node="n2")},
+        {"refused": ("n1",)},
     ],
-    ids=["another container", "another node", "a node that was unknown"],
+    ids=["another container", "another node", "a node that was refused"],
 )
 @pytest.mark.parametrize("first", [True, False])
 def test_a_message_of_no_target_is_dropped(
@@ -80,12 +82,22 @@ def test_a_message_of_no_target_is_dropped(
     runner.run(forged if first else again(forged))
     engine.inspect_container.assert_not_called()
     engine.create.assert_not_called()
-    assert store.results.get_results("j1", forged.target.executor_id) == {}
+    assert store.results.get_results("j1", forged.target.executor_id, 1) == {}
+
+
+def by_container(job_id: str, executor_id: str) -> dict[str, Result]:
+    """The results of an execution that has one part."""
+    found = store.results.get_results(job_id, executor_id, 1)
+    return {container: result for (_, container), result in found.items()}
+
+
+def parts_of(executor_id: str) -> list[Part]:
+    return store.targets.get_parts(store.executions.get_execution("j1", executor_id))
 
 
 def spelled(*ids: str) -> list[Received]:
     """An execution for these containers, and its messages."""
-    (message,) = [accepted(NOW, Target=build_targets(*ids))]
+    (message,) = [accepted(NOW, targets=build_targets(*ids))]
     ours = message.target
     return [
         Received(TargetMessage("j1", ours.executor_id, id), id, "receipt", first=True) for id in ids
@@ -100,7 +112,7 @@ def test_one_container_runs_once_however_it_is_spelled(
     for message in spelled(*ids):
         runner.run(message)
     engine.start.assert_called_once()
-    results = store.results.get_results("j1", message.target.executor_id)
+    results = by_container("j1", message.target.executor_id)
     assert results[ids[0]].Status == Status.FINISHED
     for second in ids[1:]:
         result = results[second]
@@ -109,6 +121,31 @@ def test_one_container_runs_once_however_it_is_spelled(
             Reason.CONTAINER_REPEATED,
         )
         assert f"already the target {ids[0]}" in result.E
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations([0, 1, 2])], ids=str)
+@pytest.mark.parametrize("ids", [("c1", "name", "long"), ("c1", "name", "other")], ids=str)
+def test_one_container_runs_once_though_spellings_are_in_several_parts(
+    runner: HeldRunner, engine: Any, ids: tuple[str, ...], order: tuple[int, ...]
+) -> None:
+    """Three spellings, each in a part of its own. One of them may be the long id, or none."""
+    engine.inspect_container.side_effect = lambda id: container("long")
+    others = [f"x{number}" for number in range(29)]
+    first, second, third = ([*(f"{one}{id}" for one in others), id] for id in ids)
+    targets = build_targets("before", *first, "between", "beyond", *second, *third)
+    accepted(NOW, targets=[("n0", f"y{number}") for number in range(20)] + targets)
+    executor_id = f"{NOW:.6f}"
+    parts = {target.container_id: target.part for target in in_order(parts_of(executor_id))}
+    assert len({parts[id] for id in ids}) == 3
+    for index in order:
+        target = TargetMessage("j1", executor_id, ids[index], part=parts[ids[index]])
+        runner.run(Received(target, ids[index], "receipt", first=True))
+    engine.start.assert_called_once()
+    found = [store.results.get_result("j1", executor_id, parts[id], id) for id in ids]
+    statuses = [result.Status for result in found if result]
+    assert statuses.count(Status.FINISHED) == 1
+    assert statuses.count(Status.CREATE_FAILED) == 2
+    assert found[order[0]].Status == Status.FINISHED  # type: ignore[union-attr]
 
 
 def test_a_death_between_take_and_claim_leaves_the_container_its_target(
@@ -123,7 +160,7 @@ def test_a_death_between_take_and_claim_leaves_the_container_its_target(
     runner.run(long)
     engine.start.assert_not_called()
     runner.run(again(short))
-    results = store.results.get_results("j1", short.target.executor_id)
+    results = by_container("j1", short.target.executor_id)
     assert results["c1"].Status == Status.FINISHED
     assert results["long"].Reason == Reason.CONTAINER_REPEATED
 
@@ -208,7 +245,7 @@ def test_an_unreachable_engine_leaves_the_target_for_later(
     engine.create.side_effect = Unreachable
     with pytest.raises(Unreachable):
         runner.run(message)
-    assert store.results.get_result("j1", message.target.executor_id, "c1") is None
+    assert store.results.get_result("j1", message.target.executor_id, 0, "c1") is None
 
 
 @pytest.mark.parametrize("end", ["FINISHED", "CREATE_FAILED", "RUNNING_FAILED"])
@@ -224,7 +261,7 @@ def test_a_message_of_a_target_that_is_over_asks_the_engine_nothing(
 def test_a_message_of_an_unknown_execution_is_dropped(runner: HeldRunner, engine: Any) -> None:
     runner.run(build_message())
     assert engine.mock_calls == []
-    assert store.results.get_result("j1", "1.000000", "c1") is None
+    assert store.results.get_result("j1", "1.000000", 0, "c1") is None
 
 
 def test_unreadable_secrets_fail_the_target_before_the_engine_is_asked(

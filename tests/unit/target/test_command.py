@@ -27,7 +27,7 @@ def requests() -> Any:
     """How many requests of which kind went out since the execution was stored."""
     sealed = sealing.pack([sealing.seal("j1", "first"), sealing.seal("j1", "second")])
     containers = build_targets(*(target.container_id for target in TARGETS))
-    build_execution(Cmd="echo", Sealed=sealed, Target=containers).save()
+    build_execution(Cmd="echo", Sealed=sealed, targets=containers).save()
     counts = {"GetItem": 0, "Decrypt": 0}
 
     def count(model: Any, **_: Any) -> None:
@@ -92,7 +92,7 @@ def test_a_failed_read_fails_for_all_that_waited_and_the_next_tries_again(
 
 def test_each_of_many_targets_keeps_a_shorter_end_of_its_output(message: Received) -> None:
     found = store.executions.get_execution("j1", message.target.executor_id)
-    found.Target = [{"ContainerId": f"c{number}", "NodeId": "n1"} for number in range(1000)]
+    found.Total = 1000
     found.save()
     commands = Commands()
     with in_hand(commands, message.target):
