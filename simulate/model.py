@@ -55,6 +55,8 @@ class Node:
     polls: bool = False
     # When it knows the command of an execution.
     loaded: dict[int, float] = field(default_factory=dict)
+    # The same for each of its parts.
+    parts: dict[tuple[int, int], float] = field(default_factory=dict)
     ended: list[tuple[Execution, int]] = field(default_factory=list)
     settles: bool = False
 
@@ -183,18 +185,31 @@ class Model:
             self.loop.spawn(self._settle(node), SETTLE_SECONDS)
 
     def _load(self, node: Node, execution: Execution, part: int) -> float:
-        """The first target of an execution on a node reads its command, the others wait for that."""
+        """The first target of an execution on a node reads its command, the others wait for that.
+
+        The same for a part.
+        """
         if execution.number not in node.loaded:
-            usage = self._count(steps.load(self._fanout))
-            waits = self.stack.read("executions", execution.job, steps.load_execution(self._fanout))
-            if self._fanout.parts > 1:
-                units = usage[READ_UNITS] - steps.load_execution(self._fanout)
-                waits = max(waits, self.stack.read("targets", execution.key, units))
-            opened = usage["Decrypt"]
-            opening = self.stack.serve(KMS, "", self._setup.limits.kms, opened)
-            seconds = usage["GetItem"] * self._costs.read_seconds + opened * self._costs.kms_seconds
-            node.loaded[execution.number] = self.loop.now + max(waits, opening) + seconds
-        return max(node.loaded[execution.number] - self.loop.now, 0)
+            node.loaded[execution.number] = self.loop.now + self._load_command(execution)
+        key = (execution.number, part)
+        if key not in node.parts:
+            node.parts[key] = node.loaded[execution.number] + self._load_part(execution, part)
+        return max(node.parts[key] - self.loop.now, 0)
+
+    def _load_command(self, execution: Execution) -> float:
+        usage = self._count(steps.load(self._fanout))
+        reading = self.stack.read("executions", execution.job, usage[READ_UNITS])
+        opened = usage["Decrypt"]
+        opening = self.stack.serve(KMS, "", self._setup.limits.kms, opened)
+        seconds = self._costs.read_seconds + opened * self._costs.kms_seconds
+        return max(reading, opening) + seconds
+
+    def _load_part(self, execution: Execution, part: int) -> float:
+        if not (usage := self._count(steps.load_part(self._fanout, part))):
+            return 0
+        return self._costs.read_seconds + self.stack.read(
+            "targets", execution.key, usage[READ_UNITS]
+        )
 
     def _write_result(self, execution: Execution, part: int, usage: Usage) -> float:
         self._count(usage)

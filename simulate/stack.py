@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from simulate.costs import CORE_MEGABYTES, Costs
 from simulate.limits import Limits
 from simulate.loop import Bucket, Loop, Places, Server
-from simulate.usage import Usage
+from simulate.usage import Usage, count_requests
 
 # The kinds of resources. A table's name follows after the first four.
 TABLE_WRITES, TABLE_READS = "DynamoDB, writes of table ", "DynamoDB, reads of table "
@@ -47,8 +47,8 @@ class Stack:
     def count(self, usage: Usage) -> None:
         """Notes what was asked."""
         self.usage.update(usage)
-        calls = sum(number for name, number in usage.items() if not name.endswith("Units"))
-        if self.setup.costs.shared_cores and calls:
+        if self.setup.costs.shared_cores:
+            calls = count_requests(usage).total()
             self.compute("", calls * self.setup.costs.aws_cpu_per_call, 1)
 
     def compute(self, node: str, seconds: float, cores: float) -> float:

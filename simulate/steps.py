@@ -23,13 +23,13 @@ BATCH_KEYS = 100
 INLINE_BYTES = 512
 TAIL_BYTES = 8_000
 _WRITE_BYTES, _READ_BYTES = 1024, 4096
-# Sizes of items in bytes: an execution without its targets, a job with its newest 100 starts, one target
-# in its part, a node's name there, an entry of the audit, a claim, and an end without its output.
-EXECUTION_BYTES = 700
-JOB_BYTES = 3_000
-TARGET_BYTES = 75
-NODE_BYTES = 35
-AUDIT_BYTES = 450
+# Sizes of items in bytes, of a job with a short command: an execution without its targets; a job with its
+# newest 100 to 150 starts; a part, and one target and one node in it; an entry of the audit; a claim; an
+# end without its output.
+EXECUTION_BYTES = 250
+JOB_BYTES = 2_400
+PART_BYTES, TARGET_BYTES, NODE_BYTES = 120, 75, 31
+AUDIT_BYTES = 240
 CLAIM_BYTES = 350
 END_BYTES = 1_150
 # What a function's memory costs per second, in gigabytes.
@@ -59,11 +59,18 @@ class Fanout:
         """How many targets the node with the most has."""
         return math.ceil(self.targets / self.nodes)
 
-    @property
-    def part_bytes(self) -> int:
-        """The size of a full part."""
-        targets = min(self.targets, PART_TARGETS)
-        return targets * TARGET_BYTES + math.ceil(targets / self.targets_of_a_node) * NODE_BYTES
+    def part_bytes(self, part: int) -> int:
+        """The size of a part's item. The parts are full except for the last one."""
+        first = part * PART_TARGETS
+        last = min(first + PART_TARGETS, self.targets) - 1
+        nodes = last // self.targets_of_a_node - first // self.targets_of_a_node + 1
+        return PART_BYTES + (last - first + 1) * TARGET_BYTES + nodes * NODE_BYTES
+
+    def parts_of_node(self, node: int) -> int:
+        """In how many parts the targets of a node are."""
+        first = node * self.targets_of_a_node
+        last = min(first + self.targets_of_a_node, self.targets) - 1
+        return last // PART_TARGETS - first // PART_TARGETS + 1
 
 
 def write_units(size: float) -> int:
@@ -89,7 +96,9 @@ def execution_units(fanout: Fanout) -> int:
 
 def parts_units(fanout: Fanout) -> int:
     """The writes of the parts that are items of their own."""
-    return 2 * fanout.parts * write_units(fanout.part_bytes) if fanout.parts > 1 else 0
+    if fanout.parts == 1:
+        return 0
+    return 2 * sum(write_units(fanout.part_bytes(part)) for part in range(fanout.parts))
 
 
 def load_execution(fanout: Fanout) -> float:
@@ -98,7 +107,7 @@ def load_execution(fanout: Fanout) -> float:
 
 
 def _execution_bytes(fanout: Fanout) -> int:
-    return EXECUTION_BYTES + (fanout.part_bytes if fanout.parts == 1 else 0)
+    return EXECUTION_BYTES + (fanout.part_bytes(0) if fanout.parts == 1 else 0)
 
 
 def call(gigabytes: float, seconds: float) -> Usage:
@@ -121,14 +130,15 @@ def accept(fanout: Fanout) -> Usage:
 
 
 def load(fanout: Fanout) -> Usage:
-    """A worker reads the execution, and its part if it has parts; opens the secrets."""
-    has_parts = fanout.parts > 1
-    part = read_units(fanout.part_bytes) if has_parts else 0
-    return {
-        "GetItem": 2 if has_parts else 1,
-        READ_UNITS: load_execution(fanout) + part,
-        "Decrypt": fanout.secrets,
-    }
+    """A worker reads an execution, and opens its secrets."""
+    return {"GetItem": 1, READ_UNITS: load_execution(fanout), "Decrypt": fanout.secrets}
+
+
+def load_part(fanout: Fanout, part: int) -> Usage:
+    """A worker reads a part of the targets, unless it is in the execution."""
+    if fanout.parts == 1:
+        return {}
+    return {"GetItem": 1, READ_UNITS: read_units(fanout.part_bytes(part))}
 
 
 def claim(_: Fanout) -> Usage:

@@ -22,6 +22,22 @@ GATEWAY_REQUESTS = "GatewayRequests"
 TABLE_GB_MONTHS = "TableGigabyteMonths"
 OBJECT_GB_MONTHS = "ObjectGigabyteMonths"
 
+_NO_REQUESTS = {
+    WRITE_UNITS,
+    READ_UNITS,
+    INDEX_UNITS,
+    FUNCTION_RUNS,
+    FUNCTION_GB_SECONDS,
+    GATEWAY_REQUESTS,
+    TABLE_GB_MONTHS,
+    OBJECT_GB_MONTHS,
+}
+
+
+def count_requests(usage: Usage) -> Counter[str]:
+    """Only the requests, by operation."""
+    return Counter({name: round(usage[name]) for name in usage.keys() - _NO_REQUESTS})
+
 
 def add(*usages: Usage) -> Usage:
     """All of them together."""
