@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from chalicelib import store
 from chalicelib.clients import queues
+from chalicelib.domain.versions import WORKER_VERSION
 from chalicelib.store.models import Node
 from worker import metrics
 from worker.health import Pulse
@@ -80,6 +81,7 @@ class Heartbeat(threading.Thread):
                 Hostname=node.hostname,
                 QueueUrl=node.queue_url,
                 Worker=self._worker_id,
+                Version=WORKER_VERSION,
                 Heartbeat=time.time(),
             )
         )

@@ -1,9 +1,9 @@
 """An engine's inspect of an exec, without what follows from the execution and the result. Pure.
 
-A thousand results of one execution repeat its command, and each repeats its own ids. Stored is only how an
-inspect differs from the one that we expect, so that reading a thousand states stays cheap. `restore` brings
-back exactly what the engine said. For that, `expect` must make the same of what is stored as long as
-results are kept.
+A thousand results of one execution repeat its command, and each repeats its own ids. Stored is only
+how an inspect differs from the one that we expect, so that reading a thousand states stays cheap.
+`restore` brings back exactly what the engine said. For that, `expect` must make the same of what is
+stored as long as results are kept.
 """
 
 from typing import Any

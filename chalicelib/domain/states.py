@@ -19,6 +19,7 @@ class Reason(StrEnum):
     """Why a target failed. This set is closed: `docs/results.md` explains each."""
 
     NODE_UNKNOWN = "node_unknown"
+    WORKER_OUTDATED = "worker_outdated"
     EXPIRED = "expired"
     CONTAINER_NOT_FOUND = "container_not_found"
     CONTAINER_NOT_RUNNING = "container_not_running"
@@ -50,6 +51,7 @@ _AFTER = frozenset({Status.RUNNING_FAILED})
 # Code that has to know what a reason means asks this table. A new reason is a new row.
 MEANINGS = {
     Reason.NODE_UNKNOWN: Meaning(statuses=_BEFORE, may_have_run=False),
+    Reason.WORKER_OUTDATED: Meaning(statuses=_BEFORE, may_have_run=False),
     Reason.EXPIRED: Meaning(statuses=_BEFORE | _AFTER, may_have_run=False),
     Reason.CONTAINER_NOT_FOUND: Meaning(
         statuses=_BEFORE, may_have_run=False, container_is_away=True

@@ -16,6 +16,14 @@ MOST_IN_PART = 32
 Nodes = dict[str, list[tuple[int, str]]]
 
 
+class Refusal(NamedTuple):
+    """Why a node cannot run its targets."""
+
+    reason: str
+    # The version of its worker; 0: there is none, or it announced none.
+    version: int = 0
+
+
 class Target(NamedTuple):
     """One container on one node."""
 
@@ -25,8 +33,8 @@ class Target(NamedTuple):
     part: int
     node_id: str
     container_id: str
-    # Why its node cannot run it, if it cannot: a Reason.
-    refusal: str | None
+    # Why its node cannot run it, if it cannot.
+    refusal: Refusal | None
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Part:
 
     number: int
     nodes: Nodes
-    refused: Mapping[str, str]
+    refused: Mapping[str, Refusal]
 
     def __iter__(self) -> Iterator[Target]:
         for node_id, targets in self.nodes.items():
@@ -52,7 +60,7 @@ class Part:
 
 
 def split_into_parts(
-    requested: Iterable[tuple[str, str]], refused: Mapping[str, str]
+    requested: Iterable[tuple[str, str]], refused: Mapping[str, Refusal]
 ) -> list[Part]:
     """The parts of a request: (NodeId, ContainerId) of each target in order, and the refused nodes."""
     by_node = iter(

@@ -43,7 +43,7 @@ def _derive(execution: Execution, target: Target) -> Result:
 
 def _failure(execution: Execution, target: Target) -> Failure | None:
     if target.refusal:
-        return explain_refusal(target.node_id)
+        return explain_refusal(target.node_id, target.refusal)
     return explain_expiry(
         time.time() - float(execution.ExecutorId), settings.delivery_deadline_seconds
     )

@@ -10,7 +10,8 @@ from chalicelib.config import settings
 from chalicelib.domain.access import Caller
 from chalicelib.domain.ids import next_executor_id, parse_job_id
 from chalicelib.domain.states import Reason
-from chalicelib.domain.targets import Part, in_order, split_into_parts
+from chalicelib.domain.targets import Part, Refusal, in_order, split_into_parts
+from chalicelib.domain.versions import NEEDED_VERSION
 from chalicelib.domain.words import require_words
 from chalicelib.schemas.executions import StartRequest
 from chalicelib.schemas.jobs import JobAnswer
@@ -25,7 +26,8 @@ log = structlog.stdlib.get_logger(__name__)
 def start_job(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
     """Accepts a start and sends it to the nodes. Raises JobNotFound, Forbidden, InvalidRequest.
 
-    Targets on nodes that no worker announced are accepted as failed; the others run.
+    Targets on nodes that no worker announced, or only one that is too old, are accepted as failed; the
+    others run.
     """
     parse_job_id(job_id)
 
@@ -63,8 +65,17 @@ def start_job(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
 def _split(request: StartRequest, nodes: dict[str, Node]) -> list[Part]:
     """The targets in parts, with the nodes that cannot run them."""
     targets = [(target.NodeId, target.ContainerId) for target in request.Target]
-    refused = {node_id: Reason.NODE_UNKNOWN for node_id, _ in targets if node_id not in nodes}
+    refusals = {node_id: _refuse(nodes.get(node_id)) for node_id, _ in targets}
+    refused = {node_id: why for node_id, why in refusals.items() if why}
     return split_into_parts(targets, refused)
+
+
+def _refuse(node: Node | None) -> Refusal | None:
+    """Why a node cannot run a target, if it cannot."""
+    if node is None:
+        return Refusal(Reason.NODE_UNKNOWN)
+    version = int(node.Version)
+    return None if version >= NEEDED_VERSION else Refusal(Reason.WORKER_OUTDATED, version)
 
 
 def _close(execution: Execution) -> None:

@@ -269,6 +269,8 @@ class Node(Model):
     Hostname = UnicodeAttribute()
     QueueUrl = UnicodeAttribute()
     Worker = UnicodeAttribute()
+    # The worker's, as in `domain.versions`; absent: it is older than these numbers.
+    Version = _OptionalNumber()
     # When the worker last said that it serves this node, in seconds.
     Heartbeat = NumberAttribute()
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from chalicelib.domain.errors import ExecutionNotFound
-from chalicelib.domain.targets import Part
+from chalicelib.domain.targets import Part, Refusal
 from chalicelib.store import unchanging
 from chalicelib.store.models import Execution, TargetPart
 
@@ -59,9 +59,9 @@ def _parse_item(item: TargetPart) -> Part:
     return _parse(int(item.Part), item.Nodes, item.Refused)
 
 
-def _parse(number: int, nodes: dict[str, Any], refused: dict[str, str]) -> Part:
+def _parse(number: int, nodes: dict[str, Any], refused: dict[str, Any]) -> Part:
     by_node = {
         node_id: [(position, container_id) for position, container_id in targets]
         for node_id, targets in nodes.items()
     }
-    return Part(number, by_node, refused)
+    return Part(number, by_node, {node_id: Refusal(*why) for node_id, why in refused.items()})

@@ -62,8 +62,8 @@ class Backstage:
         """How long executions are kept."""
         return int(self._environment.get("RETENTION_DAYS") or 30)
 
-    def announce(self, node_id: str | None = None) -> Node:
-        """A node that a worker serves."""
+    def announce(self, node_id: str | None = None, version: int = 1) -> Node:
+        """A node that a worker of that version serves; 0: one that knows no versions."""
         node_id = node_id or uuid4().hex[:25]
         queue = self._sqs.create_queue(QueueName=f"{self._prefix}-node-{node_id}")["QueueUrl"]
         item = {
@@ -72,6 +72,7 @@ class Backstage:
             "QueueUrl": {"S": queue},
             "Worker": {"S": "contract"},
             "Heartbeat": {"N": str(time.time())},
+            **({"Version": {"N": str(version)}} if version else {}),
         }
         self._dynamodb.put_item(TableName=f"{self._prefix}-nodes", Item=item)
         return Node(node_id, queue)

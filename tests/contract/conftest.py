@@ -44,8 +44,8 @@ def announce(backstage: Backstage) -> Iterator[Callable[..., Node]]:
     """Makes announced nodes; they are gone after the test."""
     nodes: list[Node] = []
 
-    def make(node_id: str | None = None) -> Node:
-        nodes.append(backstage.announce(node_id))
+    def make(node_id: str | None = None, version: int = 1) -> Node:
+        nodes.append(backstage.announce(node_id, version))
         return nodes[-1]
 
     yield make

@@ -113,6 +113,24 @@ def test_unknown_node_stays_failed_when_it_is_announced_later(
     assert backstage.messages(node, 1) == [_message(job, again, late)]
 
 
+def test_a_worker_that_is_too_old_gets_nothing(
+    api: Api, backstage: Backstage, node: Node, announce: Callable[..., Node]
+) -> None:
+    """Until it is updated. A worker that is ahead of the API gets all that the API can send."""
+    job = api.new_job()
+    old, ahead = announce(version=0), announce(version=2)
+    targets = [target(one.node_id) for one in (old, ahead, node)]
+    executor = api.new_execution(job["JobId"], targets)
+    failed, *others = api.execution(job["JobId"], executor)["Result"]
+    assert (failed["Status"], failed["Reason"]) == ("CREATE_FAILED", "worker_outdated")
+    assert f"{old.node_id} has version 0" in failed["E"]
+    assert [result["Status"] for result in others] == ["STARTING", "STARTING"]
+    assert backstage.messages(ahead, 1) == [_message(job, executor, targets[1])]
+    backstage.announce(old.node_id)
+    again = api.new_execution(job["JobId"], targets[:1])
+    assert backstage.messages(old, 1) == [_message(job, again, targets[0])]
+
+
 # 1,000 different nodes are more keys than DynamoDB answers at once.
 def test_a_thousand_unknown_nodes(api: Api) -> None:
     job = api.new_job()

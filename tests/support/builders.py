@@ -5,7 +5,8 @@ from typing import Any
 from chalicelib import store
 from chalicelib.clients import queues
 from chalicelib.clients.queues import Received, TargetMessage
-from chalicelib.domain.targets import split_into_parts
+from chalicelib.domain.targets import Refusal, split_into_parts
+from chalicelib.domain.versions import WORKER_VERSION
 from chalicelib.store.models import Execution, Job, Node, Result
 from tests.support.clock import NOW
 
@@ -42,7 +43,7 @@ def build_execution(
     """
     defaults = {"By": "me", "ExpiresAt": int(float(executor_id)) + 10**6}
     execution = Execution(job_id, executor_id, **{**_COMMAND, **defaults, **fields})
-    reasons = dict.fromkeys(refused, "node_unknown")
+    reasons = dict.fromkeys(refused, Refusal("node_unknown"))
     parts = split_into_parts(targets or build_targets("c1"), reasons)
     for item in store.targets.place(execution, parts):
         item.save()
@@ -61,14 +62,14 @@ def build_result(
 
 
 def build_node(node_id: str = "n1", **fields: Any) -> Node:
-    defaults = {"Hostname": "h", "QueueUrl": "q", "Worker": "w", "Heartbeat": NOW}
-    return Node(node_id, **{**defaults, **fields})
+    defaults = {"Hostname": "h", "QueueUrl": "q", "Worker": "w", "Version": WORKER_VERSION}
+    return Node(node_id, **{**defaults, "Heartbeat": NOW, **fields})
 
 
-def serve_node(node_id: str = "n1", heartbeat: float = NOW) -> str:
+def serve_node(node_id: str = "n1", heartbeat: float = NOW, version: int = WORKER_VERSION) -> str:
     """A worker has announced the node; returns the URL of its queue."""
     url = queues.ensure_queue(node_id)
-    store.nodes.announce(build_node(node_id, QueueUrl=url, Heartbeat=heartbeat))
+    store.nodes.announce(build_node(node_id, QueueUrl=url, Heartbeat=heartbeat, Version=version))
     return url
 
 

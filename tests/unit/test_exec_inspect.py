@@ -65,6 +65,4 @@ def test_nothing_of_the_engine_is_guessed() -> None:
 @given(inspects | st.just(SAID))
 def test_readers_get_exactly_what_the_engine_said(said: dict[str, Any]) -> None:
     stored = json.loads(json.dumps(shorten(said, EXPECTED)))
-    assert json.dumps(restore(stored, EXPECTED), sort_keys=True) == json.dumps(
-        said, sort_keys=True
-    )
+    assert json.dumps(restore(stored, EXPECTED), sort_keys=True) == json.dumps(said, sort_keys=True)

@@ -6,7 +6,7 @@ import pytest
 
 from chalicelib import store
 from chalicelib.domain.errors import ExecutionNotFound
-from chalicelib.domain.targets import MOST_IN_PART, in_order, split_into_parts
+from chalicelib.domain.targets import MOST_IN_PART, Refusal, in_order, split_into_parts
 from chalicelib.store.models import Execution, TargetPart
 from tests.support.builders import build_execution
 
@@ -49,7 +49,9 @@ def test_a_part_finds_its_targets_and_no_other() -> None:
 
 
 def test_a_part_names_those_of_its_nodes_that_are_refused() -> None:
-    parts = split_into_parts(requested(40, 1), {"n3": "node_unknown", "n39": "node_unknown"})
+    parts = split_into_parts(
+        requested(40, 1), {"n3": Refusal("node_unknown"), "n39": Refusal("node_unknown")}
+    )
     assert {node for part in parts for node in part.refused} == {"n3", "n39"}
     assert all(part.refused.keys() <= part.nodes.keys() for part in parts)
     refused = [target.node_id for target in in_order(parts) if target.refusal]
@@ -65,7 +67,7 @@ def test_what_is_stored_is_read_as_it_was(count: int, items: int) -> None:
     stored = Execution.get("j1", "1.000000")
     assert (stored.Total, stored.Parts) == (count, max(items, 1))
     assert len(list(TargetPart.scan())) == items
-    parts = split_into_parts(targets, {"n7": "node_unknown"})
+    parts = split_into_parts(targets, {"n7": Refusal("node_unknown")})
     assert store.targets.get_parts(stored) == parts
     for part in parts:
         assert store.targets.find_part(stored, part.number) == part
