@@ -39,5 +39,6 @@ def test_items_may_have_more_than_we_know(targets: int) -> None:
     execution = store.executions.get_execution("j1", "1.000000")
     assert sum(map(len, store.targets.get_parts(execution))) == targets
     result = store.results.get_result("j1", "1.000000", 0, "c1")
-    assert result and result.Status == "RUNNING"
+    assert result is not None
+    assert result.Status == "RUNNING"
     assert store.nodes.get_nodes(["n1"])["n1"].Hostname == "h"
