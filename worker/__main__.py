@@ -28,6 +28,7 @@ from worker.health import Health
 from worker.heartbeat import Heartbeat
 from worker.lease import Lease
 from worker.output.spool import SpoolDirectory, UnsafeFolder
+from worker.settler import Settler
 from worker.target.command import Commands
 
 log = structlog.stdlib.get_logger("worker")
@@ -67,12 +68,14 @@ class Loops:
     """The threads that make up a worker."""
 
     lease: Lease
+    settler: Settler
     heartbeat: Heartbeat
     consumers: list[Consumer]
 
     @property
     def _endless(self) -> list[threading.Thread]:
-        return [self.lease, self.heartbeat, *(consumer.exit_codes for consumer in self.consumers)]
+        exit_codes = [consumer.exit_codes for consumer in self.consumers]
+        return [self.lease, self.settler, self.heartbeat, *exit_codes]
 
     def start(self) -> None:
         """Starts the loops, the endless ones first.
@@ -94,10 +97,15 @@ class Loops:
         log.info("draining")
         for consumer in self.consumers:
             consumer.drain()
-        while any(consumer.is_alive() for consumer in self.consumers):
+        self.settler.drain()
+        while self._has_work():
             if signals.count >= _LET_GO or _any_dead(self._endless):
                 self._let_go()
             signals.wait(_DRAIN_LOOK_SECONDS)
+
+    def _has_work(self) -> bool:
+        # In this order: a consumer hands its last ends to the settler before it ends itself.
+        return any(one.is_alive() for one in self.consumers) or not self.settler.is_idle
 
     def _let_go(self) -> NoReturn:
         log.info("letting go")
@@ -137,13 +145,14 @@ def main() -> int:
 
 def _wire(worker_settings: WorkerSettings, health: Health, spools: SpoolDirectory) -> Loops:
     lease = Lease(health.pulse("lease"))
+    settler = Settler(lease, health.pulse("settler"))
     heartbeat = Heartbeat(worker_settings.worker_id, health.pulse("heartbeat"))
     commands = Commands()
     consumers = [
-        Consumer(url, worker_settings, lease, heartbeat, health, commands, spools)
+        Consumer(url, worker_settings, lease, settler, heartbeat, health, commands, spools)
         for url in worker_settings.engines
     ]
-    return Loops(lease, heartbeat, consumers)
+    return Loops(lease, settler, heartbeat, consumers)
 
 
 def _allow_more_open_files() -> None:

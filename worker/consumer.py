@@ -17,6 +17,7 @@ from worker.heartbeat import Heartbeat, ServedNode
 from worker.lease import Lease
 from worker.output.spool import SpoolDirectory
 from worker.patience import tolerated
+from worker.settler import Settler
 from worker.target.command import Commands
 from worker.target.run import Runner
 from worker.turns import Turn, Turns
@@ -39,6 +40,7 @@ class Consumer(threading.Thread):
         url: str,
         worker_settings: WorkerSettings,
         lease: Lease,
+        settler: Settler,
         heartbeat: Heartbeat,
         health: Health,
         commands: Commands,
@@ -47,6 +49,7 @@ class Consumer(threading.Thread):
         super().__init__(name=f"consumer {url}", daemon=True)
         self._settings = worker_settings
         self._lease = lease
+        self._settler = settler
         self._heartbeat = heartbeat
         self._health = health
         self._pulse = health.pulse(self.name)
@@ -211,15 +214,17 @@ class Consumer(threading.Thread):
         target = message.target
         with metrics.IN_FLIGHT.labels(node.node_id).track_inprogress():
             try:
-                runner.run(message, lambda: self._turns.give_place_back(message))
-                queues.delete(node.queue_url, self._lease.newest_receipt(node.queue_url, target))
+                end = runner.run(message, lambda: self._turns.give_place_back(message))
             except Exception:
                 # The message stays on the queue and comes again. If its target is not over then, a worker
                 # adopts it.
                 log.exception("message not brought to its end")
                 metrics.RETRIES.labels("target").inc()
+                self._lease.release(node.queue_url, target)
+            else:
+                self._settler.settle(node.queue_url, target, end)
             finally:
-                self._let_go(node.queue_url, target)
+                self._commands.release(target)
                 self._turns.leave(message)
 
 

@@ -46,11 +46,12 @@ def start_job(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
         require_words(job.Cmd)  # it may have been saved under other rules
         execution = _make_execution(caller, job)
         items = store.targets.place(execution, parts())
+        counts = store.counts.count_refused(execution, parts())
         if all(target.refusal for target in in_order(parts())):
             _close(execution)
         what = {"ExecutorId": execution.ExecutorId, "Targets": execution.Total}
         entry = audit.describe_job(caller, Action.START_JOB, job, **what)
-        return Start(execution, items, entry)
+        return Start(execution, items, counts, entry)
 
     job, execution = store.executions.start_job(job_id, decide)
     try:

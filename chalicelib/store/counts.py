@@ -10,7 +10,8 @@ from typing import Any
 from pynamodb.expressions.update import Action
 
 from chalicelib.domain.ends import Counted, End
-from chalicelib.store.models import Counts
+from chalicelib.domain.targets import Part
+from chalicelib.store.models import Counts, Execution
 
 # (JobId, ExecutorId, Part)
 PartKey = tuple[str, str, int]
@@ -35,6 +36,19 @@ def _numbers(ends: Iterable[End]) -> list[tuple[Any, set[float]]]:
         (Counts.Succeeded, {end.position for end in known if end.succeeded}),
         (Counts.Failed, {end.position for end in known if not end.succeeded}),
         (Counts.EndTimes, {end.time for end in known if end.time is not None}),
+    ]
+
+
+def count_refused(execution: Execution, parts: Iterable[Part]) -> list[Counts]:
+    """The counts to store with a new execution: no worker counts targets that their nodes cannot run."""
+    key, expires_at = _key(execution.JobId, execution.ExecutorId), execution.ExpiresAt
+    refused = {
+        part.number: {target.position for target in part if target.refusal} for part in parts
+    }
+    return [
+        Counts(key, part, Failed=positions, ExpiresAt=expires_at)
+        for part, positions in refused.items()
+        if positions
     ]
 
 

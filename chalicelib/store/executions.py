@@ -8,7 +8,7 @@ from pynamodb.expressions.update import Action
 from chalicelib.domain.ends import Counted
 from chalicelib.domain.errors import ExecutionNotFound
 from chalicelib.store import jobs, unchanging
-from chalicelib.store.models import OPEN, AuditEntry, Execution, Job, TargetPart
+from chalicelib.store.models import OPEN, AuditEntry, Counts, Execution, Job, TargetPart
 from chalicelib.store.transactions import Writes, note, transaction, try_write, until_settled
 
 # (JobId, ExecutorId)
@@ -41,6 +41,8 @@ class Start(NamedTuple):
     execution: Execution
     # The execution's targets, if they are too many for its own item.
     parts: list[TargetPart]
+    # Those of its targets that are over already, because their nodes cannot run them.
+    counts: list[Counts]
     entry: AuditEntry
 
 
@@ -53,11 +55,13 @@ def start_job(job_id: str, decide: Callable[[Job], Start]) -> tuple[Job, Executi
     Returns the job with its new start, and the execution. Raises JobNotFound.
     """
     job = jobs.get_job(job_id)
-    execution, parts, entry = decide(job)
+    execution, parts, counts, entry = decide(job)
     with transaction() as writes:
         writes.save(execution, Execution.ExecutorId.does_not_exist())
         for part in parts:
             writes.save(part, TargetPart.Part.does_not_exist())
+        for counted in counts:
+            writes.save(counted, Counts.Part.does_not_exist())
         note(writes, entry)
         _list_start(writes, job, execution.ExecutorId)
     job.Executors = [*job.Executors, execution.ExecutorId]

@@ -39,7 +39,7 @@ def build_execution(
 ) -> Execution:
     """An execution that has one target, unless said otherwise, and is kept for 11 days.
 
-    If it has several parts, they are stored.
+    If it has several parts, they are stored, and what is counted of refused ones.
     """
     defaults = {"By": "me", "ExpiresAt": int(float(executor_id)) + 10**6}
     execution = Execution(job_id, executor_id, **{**_COMMAND, **defaults, **fields})
@@ -47,6 +47,8 @@ def build_execution(
     parts = split_into_parts(targets or build_targets("c1"), reasons)
     for item in store.targets.place(execution, parts):
         item.save()
+    for counts in store.counts.count_refused(execution, parts):
+        counts.save()
     return execution
 
 

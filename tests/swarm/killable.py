@@ -24,8 +24,9 @@ from chalicelib.domain.states import Status
 from chalicelib.services import dispatch
 from dev import gateway, upkeep
 from worker import __main__ as worker
-from worker import turns
+from worker import settler, turns
 from worker.output.spool import Spool
+from worker.settler import Settler
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,16 @@ class Point:
         setattr(self.owner, self.name, deadly)
 
     def _is_meant(self, job_id: str, args: tuple[Any, ...]) -> bool:
-        # A thread of the worker notes its job for the log. Others pass the execution or its ids.
-        jobs = [getattr(arg, "JobId", arg) for arg in args]
+        # A thread of the worker notes its job for the log. Others pass its id or something that has it.
+        jobs = [job for arg in args for job in _jobs_of(arg)]
         jobs.append(structlog.contextvars.get_contextvars().get("job_id"))
         return job_id in jobs and self.status in (None, getattr(args[0], "Status", None))
+
+
+def _jobs_of(arg: Any) -> list[Any]:
+    if isinstance(arg, list):
+        return [one.target.job_id for one in arg if hasattr(one, "target")]
+    return [getattr(arg, "JobId", arg)]
 
 
 POINTS = {
@@ -68,7 +75,9 @@ POINTS = {
     "running": Point(store.results, "move_result", Status.RUNNING),
     "append": Point(GrowingObject, "write"),
     "finish": Point(store.results, "move_result", Status.FINISHED),
-    "delete": Point(queues, "delete"),
+    "count": Point(store.counts, "add_ends"),
+    "report": Point(queues, "report_ended"),
+    "delete": Point(Settler, "_delete_batch"),
     # The same function: upkeep sends again.
     "resend": Point(dispatch, "send_messages"),
     "note": Point(store.executions, "note_resent"),
@@ -97,9 +106,11 @@ def look_after_nothing_but(jobs: Container[str]) -> None:
 def receive_nothing_ahead() -> None:
     """A worker has in hand only the message that it dies over, and none that another has to die over.
 
-    On a slow machine it would fetch a second one before it dies.
+    On a slow machine it would fetch a second one before it dies. A command's place is free when it ends,
+    so it is settled at once.
     """
     turns.AHEAD = 0
+    settler._GATHER_SECONDS = 0
 
 
 PARTS: dict[str, Callable[[], Any]] = {

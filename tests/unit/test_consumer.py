@@ -19,6 +19,7 @@ from worker.health import Health, Pulse
 from worker.heartbeat import Heartbeat, ServedNode
 from worker.lease import Lease
 from worker.output.spool import SpoolDirectory
+from worker.settler import Settler
 from worker.target.command import Commands
 from worker.target.run import Runner
 
@@ -32,7 +33,7 @@ def received(number: int) -> Received:
 @pytest.fixture
 def sqs(monkeypatch: pytest.MonkeyPatch) -> Any:
     fake = create_autospec(queues)
-    for name in ("receive", "delete", "hold", "ensure_queue"):
+    for name in ("receive", "hold", "ensure_queue"):
         monkeypatch.setattr(queues, name, getattr(fake, name))
     return fake
 
@@ -43,12 +44,20 @@ def lease() -> Lease:
 
 
 @pytest.fixture
-def consumer(lease: Lease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Consumer:
+def settler(lease: Lease) -> Any:
+    return create_autospec(Settler, instance=True)
+
+
+@pytest.fixture
+def consumer(
+    lease: Lease, settler: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Consumer:
     monkeypatch.setattr(module, "_FAILED_POLL_SECONDS", 0)
     settings = load({"MAX_COMMANDS": "12", "POLL_SECONDS": "1", "SPOOL_DIR": str(tmp_path)})
     heartbeat = Heartbeat("w", Pulse())
     spools = SpoolDirectory(tmp_path, 100, 10**6)
-    return Consumer("unix:///e", settings, lease, heartbeat, Health(), Commands(), spools)
+    own = (lease, settler, heartbeat, Health(), Commands(), spools)
+    return Consumer("unix:///e", settings, *own)
 
 
 def waiting(consumer: Consumer) -> int:
@@ -97,7 +106,7 @@ def test_a_message_we_let_go_that_comes_to_our_own_poll_goes_back(
 
 
 def test_a_drain_puts_waiting_messages_back_and_waits_for_running_ones(
-    consumer: Consumer, lease: Lease, sqs: Any, monkeypatch: pytest.MonkeyPatch
+    consumer: Consumer, settler: Any, lease: Lease, sqs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twelve places, twenty targets, each of which waits until all are started that will be."""
     enough, may_end = threading.Barrier(13), threading.Event()
@@ -119,9 +128,9 @@ def test_a_drain_puts_waiting_messages_back_and_waits_for_running_ones(
     served.join(10)
     assert not served.is_alive()
     sqs.hold.assert_called_once_with("q", [f"r{n}" for n in range(12, 20)], 0)
-    assert sqs.delete.call_count == 12
+    # Their messages are the settler's now, and held until it has deleted them.
+    assert settler.settle.call_count == len(lease._held) == 12
     assert not consumer._commands._held
-    assert not lease._held
 
 
 def test_a_poller_that_dies_takes_its_consumer_with_it(
@@ -160,7 +169,7 @@ def test_an_adoption_needs_no_place(
     consumer._work(runner, NODE, turn)
     (call,) = runner.run.call_args_list
     assert call.args[0] == again(20)
-    assert lease.hold("q", again(20))
+    assert len(consumer._turns._running) == 0
 
 
 @pytest.mark.parametrize("taken_up", [{"return_value": False}, {"side_effect": ConnectionError}])
@@ -231,21 +240,22 @@ def handled(consumer: Consumer, runner: Any, sqs: Any) -> None:
     assert not consumer._commands._held
 
 
-def test_a_message_is_deleted_after_its_target_has_ended(
-    consumer: Consumer, lease: Lease, sqs: Any, runner: Any
+def test_a_message_is_held_until_its_target_is_settled(
+    consumer: Consumer, settler: Any, lease: Lease, sqs: Any, runner: Any
 ) -> None:
-    runner.run.side_effect = lambda message, rest: sqs.delete.assert_not_called()
+    """Its place and its secrets are given back before: they are not needed for that."""
+    runner.run.side_effect = lambda message, rest: settler.settle.assert_not_called()
     handled(consumer, runner, sqs)
-    sqs.delete.assert_called_once_with("q", "r1")
-    assert lease.hold("q", received(1))
+    settler.settle.assert_called_once_with("q", received(1).target, None)
+    assert not lease.hold("q", received(1))
 
 
 def test_a_message_whose_target_has_not_ended_stays_and_its_place_is_free(
-    consumer: Consumer, lease: Lease, sqs: Any, runner: Any
+    consumer: Consumer, settler: Any, lease: Lease, sqs: Any, runner: Any
 ) -> None:
     runner.run.side_effect = ConnectionError
     handled(consumer, runner, sqs)
-    sqs.delete.assert_not_called()
+    settler.settle.assert_not_called()
     assert lease.hold("q", received(1))
 
 

@@ -51,7 +51,7 @@ def delete(job_id: str) -> None:
 
 
 def start(job_id: str, make: Callable[[Job], Execution]) -> tuple[Job, Execution]:
-    return store.executions.start_job(job_id, lambda stored: Start(make(stored), [], entry()))
+    return store.executions.start_job(job_id, lambda stored: Start(make(stored), [], [], entry()))
 
 
 def result(status: Status, exec_id: str | None = "e1") -> Result:

@@ -99,23 +99,17 @@ class Commands:
             if not self._held[key].targets:
                 del self._held[key]
 
-    def is_target(self, target: TargetMessage, node_id: str) -> bool:
-        """Whether the execution has this container on this node as a target, and the node can run it.
+    def place_of(self, target: TargetMessage, node_id: str) -> Place | None:
+        """Where a held target is among its execution's.
 
-        Raises ExecutionNotFound.
+        None if the execution has no such container on this node, or the node cannot run it. Raises
+        ExecutionNotFound.
         """
         part = self._of(target).find_part(target.part)
         found = part.find(target.container_id) if part else None
-        return found is not None and found.node_id == node_id and not found.refusal
-
-    def place_of(self, target: TargetMessage) -> Place | None:
-        """Where a held target is among its execution's; None if it is not one of them.
-
-        Raises ExecutionNotFound.
-        """
-        part = self._of(target).find_part(target.part)
-        found = part.find(target.container_id) if part else None
-        return Place(found.part, found.position, len(part)) if part and found else None
+        if part is None or found is None or found.node_id != node_id or found.refusal:
+            return None
+        return Place(found.part, found.position, len(part))
 
     def part_of_container(self, target: TargetMessage, node_id: str, long_id: str) -> int:
         """The part that has a container's long id: there the target meets all other spellings of it.

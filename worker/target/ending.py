@@ -59,9 +59,12 @@ def store_end(command: Command, result: Result, ended: Ended, output: LoggedOutp
     return _store(result, Ended(end, ended.output_incomplete), output)
 
 
-def store_failure(result: Result, failure: Failure, output_incomplete: bool = False) -> None:
-    """Stores a failure whose message is our own: nothing of the command can be in it."""
-    _store(result, Ended(failure, output_incomplete), LoggedOutput())
+def store_failure(result: Result, failure: Failure, output_incomplete: bool = False) -> bool:
+    """Stores a failure whose message is our own: nothing of the command can be in it.
+
+    False if another worker stored an end first.
+    """
+    return _store(result, Ended(failure, output_incomplete), LoggedOutput())
 
 
 def _store(result: Result, ended: Ended, output: LoggedOutput) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from chalicelib.domain.ends import End
 from chalicelib.domain.errors import SecretsUnreadable
 from chalicelib.domain.results import Failure
 from chalicelib.domain.states import Reason
@@ -37,6 +38,17 @@ class LoggedOutput:
     dropped: dict[str, int] | None = None
     # Whether the log lacks some of what reached us.
     incomplete: bool = False
+
+
+@dataclass(frozen=True)
+class StoredEnd:
+    """A target's end as it is stored, whoever stored it, and what counting it needs."""
+
+    end: End
+    # The target's part of its execution, and how many targets that has.
+    part: int
+    part_size: int
+    expires_at: int
 
 
 def explain_error(error: Refusal | SecretsUnreadable) -> Failure:

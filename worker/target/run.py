@@ -15,9 +15,10 @@ from chalicelib import store
 from chalicelib.clients.logs import GrowingObject, log_key
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.config import settings
+from chalicelib.domain.ends import End
 from chalicelib.domain.errors import ExecutionNotFound, SecretsUnreadable
-from chalicelib.domain.results import Failure
-from chalicelib.domain.states import TERMINAL, Reason, Status
+from chalicelib.domain.results import Failure, has_succeeded
+from chalicelib.domain.states import TERMINAL, Reason
 from chalicelib.store.models import Result
 from worker.engine.client import Engine
 from worker.engine.errors import AlreadyStarted
@@ -25,12 +26,13 @@ from worker.engine.events import ExitCodes
 from worker.output.reader import read
 from worker.output.redact import Needles
 from worker.output.spool import Spool, SpoolDirectory
+from worker.patience import insist
 from worker.target import ending
 from worker.target.adopt import Adopter, Owner
 from worker.target.attachment import Attachment
 from worker.target.claim import claim
 from worker.target.command import Command, Commands
-from worker.target.outcome import NotStarted, explain_error
+from worker.target.outcome import NotStarted, StoredEnd, explain_error
 from worker.target.watch import Watch
 
 log = structlog.stdlib.get_logger(__name__)
@@ -45,6 +47,10 @@ _TOO_LATE = Failure(
 
 class StartUnheard(Exception):
     """The start did not reach the engine. The message must come again: then the exec is started."""
+
+
+class NotOver(Exception):
+    """The target has no end yet, although we did not store one. The message must come again."""
 
 
 class Runner:
@@ -67,61 +73,78 @@ class Runner:
         self._redact = redact
         self._adopter = Adopter(engine, exit_codes, commands)
 
-    def run(self, message: Received, give_place_back: Callable[[], None] = lambda: None) -> None:
-        """Brings the message's target to its end; returns when the message may be deleted.
+    def run(
+        self, message: Received, give_place_back: Callable[[], None] = lambda: None
+    ) -> StoredEnd | None:
+        """Brings the message's target to its end. Returns the end that is stored, whoever stored it.
 
-        The caller holds the target's execution meanwhile. Calls `give_place_back` if the command runs
-        already, and we only wait for its end. Raises if it cannot go on now: then the message must come
-        again.
+        None if the message is of no target. The caller holds the target's execution meanwhile. Calls
+        `give_place_back` if the command runs already, and we only wait for its end. Raises if it cannot
+        go on now: then the message must come again.
         """
+        target = message.target
         try:
-            self._run(message, give_place_back)
+            place = self._commands.place_of(target, self._node_id)
+            if place is None:
+                log.warning("dropped a message of no target", node_id=self._node_id)
+                return None
+            stored = self._bring_to_end(message, give_place_back) or _read_end(target)
         except ExecutionNotFound as error:
             log.warning("dropped a message of an unknown execution", error=error.message)
+            return None
+        succeeded = has_succeeded(stored.Status, stored.Inspect)
+        end = End(place.position, succeeded, stored.EndTime)
+        return StoredEnd(end, place.part, place.part_size, int(stored.ExpiresAt))
 
     def is_taken_up(self, target: TargetMessage) -> bool:
         """Whether a worker took the target up before: its command may run, or be over."""
         return store.results.get_result(*target.result_ids) is not None
 
-    def _run(self, message: Received, give_place_back: Callable[[], None]) -> None:
+    def _bring_to_end(
+        self, message: Received, give_place_back: Callable[[], None]
+    ) -> Result | None:
+        """Returns the stored result, if we know it: the one that we stored, or that was there."""
         target = message.target
-        if not self._commands.is_target(target, self._node_id):
-            log.warning("dropped a message of no target", node_id=self._node_id)
-            return
         # When a message comes for the first time, there is no result yet. There are rare exceptions, and
         # the claim finds those.
         found = None if message.first else store.results.get_result(*target.result_ids)
         if not found:
             if claimed := claim(self._engine, self._node_id, self._commands, target):
-                if claimed.Status == Status.CREATED:
-                    self._start(target, claimed)
-                return
+                return claimed if claimed.Status in TERMINAL else self._start(target, claimed)
             # Another worker claimed it just now, and our message may be the only one.
             found = store.results.get_result(*target.result_ids)
-        if found and found.Status not in TERMINAL:
-            give_place_back()
-            owner = Owner.HOLDS_ANOTHER_MESSAGE if message.first else Owner.LOST_THIS_MESSAGE
-            if not self._adopter.adopt(target, found, owner):
-                self._start(target, found)
+        if found is None or found.Status in TERMINAL:
+            return found
+        give_place_back()
+        owner = Owner.HOLDS_ANOTHER_MESSAGE if message.first else Owner.LOST_THIS_MESSAGE
+        if self._adopter.adopt(target, found, owner):
+            return None
+        return self._start(target, found)
 
-    def _start(self, target: TargetMessage, result: Result) -> None:
-        """Starts a claimed exec and brings it to its end; adopts it if another worker started it."""
+    def _start(self, target: TargetMessage, result: Result) -> Result | None:
+        """Starts a claimed exec and brings it to its end; adopts it if another worker started it.
+
+        Returns the result if we stored its end.
+        """
         try:
             command = self._commands.load(target)
         except SecretsUnreadable as error:
-            ending.store_failure(result, explain_error(error))
-            return
+            is_ours = ending.store_failure(result, explain_error(error))
+            return result if is_ours else None
         if _is_too_late(command):
-            ending.store_failure(result, _TOO_LATE)
-            return
+            return result if ending.store_failure(result, _TOO_LATE) else None
         try:
-            self._execute(target, command, result)
+            return result if self._execute(target, command, result) else None
         except AlreadyStarted:
             if not self._adopter.adopt(target, result, Owner.HOLDS_ANOTHER_MESSAGE):
                 raise
+            return None
 
-    def _execute(self, target: TargetMessage, command: Command, result: Result) -> None:
-        """Starts the exec, watches it, stores its log, and then how it ended. Raises AlreadyStarted."""
+    def _execute(self, target: TargetMessage, command: Command, result: Result) -> bool:
+        """Starts the exec, watches it, stores its log, and then how it ended. Raises AlreadyStarted.
+
+        Returns False if another worker stored an end first.
+        """
         log_object = GrowingObject(log_key(*target.ids))
         spool = self._spools.open(result.ID, log_object, command.tail, command.log_bytes)
         with closing(spool):
@@ -134,10 +157,12 @@ class Runner:
             output = ending.keep_output(spool, result.ID, known_as_whole=whole)
             if ended.output_incomplete or output.incomplete:
                 log.warning("output incomplete", exec_id=result.ID, error=str(attachment.error))
-            if not ending.store_end(command, result, ended, output):
-                # The end that another worker stored says that output may be missing. So its readers look
-                # into the log: the log should have all of it.
-                ending.complete_log(spool, result.ID)
+            if ending.store_end(command, result, ended, output):
+                return True
+            # The end that another worker stored says that output may be missing. So its readers look
+            # into the log: the log should have all of it.
+            ending.complete_log(spool, result.ID)
+            return False
 
     def _attach(self, command: Command, result: Result, spool: Spool) -> Attachment:
         """Starts the exec in the thread that reads its output: no output comes before its reader."""
@@ -151,6 +176,14 @@ class Runner:
         attachment = Attachment(start_and_read, spool, result)
         attachment.begin()
         return attachment
+
+
+def _read_end(target: TargetMessage) -> Result:
+    """The end that another worker stored. Raises NotOver if there is none."""
+    stored = insist(lambda: store.results.get_result(*target.result_ids))
+    if stored is None or stored.Status not in TERMINAL:
+        raise NotOver("another worker stores the end, or the next delivery")
+    return stored
 
 
 def _is_too_late(command: Command) -> bool:

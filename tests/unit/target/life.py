@@ -14,6 +14,7 @@ from tests.support.builders import build_execution, build_message, build_result
 from worker.engine.stream import Frame
 from worker.output.spool import SpoolDirectory
 from worker.target.command import Commands
+from worker.target.outcome import StoredEnd
 from worker.target.run import Runner
 
 SECRET = "s3cret value"
@@ -45,9 +46,11 @@ class HeldRunner:
         spools = SpoolDirectory(folder, 10**6, 10**6)
         self._runner = Runner(engine, exit_codes, "n1", self._commands, spools, redact)
 
-    def run(self, message: Received, give_place_back: Callable[[], None] = lambda: None) -> None:
+    def run(
+        self, message: Received, give_place_back: Callable[[], None] = lambda: None
+    ) -> StoredEnd | None:
         with in_hand(self._commands, message.target):
-            self._runner.run(message, give_place_back)
+            return self._runner.run(message, give_place_back)
 
 
 def printing(*frames: Frame) -> Callable[[str], Iterator[Frame]]:
@@ -83,7 +86,8 @@ def stored(message: Received) -> Result:
 def claimed(message: Received, status: Status = Status.CREATED) -> None:
     """Another worker claimed it with the exec e1."""
     executor_id = message.target.executor_id
-    build_result(executor_id=executor_id, Status=status, ID="e1").save()
+    inspect = {"Inspect": {"ExitCode": 0}} if status == Status.FINISHED else {}
+    build_result(executor_id=executor_id, Status=status, ID="e1", **inspect).save()
 
 
 def claimed_during_the_create(engine: Any, message: Received) -> None:

@@ -238,7 +238,7 @@ def test_a_living_owner_stores_the_end_itself(
         if len(asked) == 4:
             owned = get(*key)
             assert owned
-            owned.Status, owned.Output = Status.FINISHED, b"whole"
+            owned.Status, owned.Output, owned.Inspect = Status.FINISHED, b"whole", OVER
             store.results.move_result(owned)
         return get(*key)
 

@@ -11,8 +11,10 @@ import pytest
 from chalicelib import store
 from chalicelib.clients import logs
 from chalicelib.clients.queues import Received
+from chalicelib.domain.ends import End
 from chalicelib.domain.states import MEANINGS, Reason, Status
 from chalicelib.store.models import Result
+from tests.support.builders import build_result, build_targets
 from tests.support.clock import NOW, Clock
 from tests.unit.target.life import (
     OVER,
@@ -29,6 +31,8 @@ from worker.engine.errors import OutputCut, Refusal, UnknownExec, Unreachable
 from worker.engine.stream import Frame
 from worker.output.spool import LAST_BYTES, Spool
 from worker.target import attachment, watch
+from worker.target.outcome import StoredEnd
+from worker.target.run import NotOver
 
 pytestmark = pytest.mark.usefixtures("aws", "clock")
 
@@ -167,10 +171,40 @@ def test_a_short_output_goes_to_the_log_if_another_stored_the_end(
     runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other one could not read it, and its result says so: readers look into the log."""
-    lost = create_autospec(store.results.move_result, return_value=False)
-    monkeypatch.setattr(store.results, "move_result", lost)
-    runner.run(message)
+
+    def is_second(result: Result) -> bool:
+        ends = {"Status": Status.RUNNING_FAILED, "EndTime": NOW + 5}
+        build_result(executor_id=message.target.executor_id, **ends).save()
+        return False
+
+    second = create_autospec(store.results.move_result, side_effect=is_second)
+    monkeypatch.setattr(store.results, "move_result", second)
+    end = runner.run(message)
     assert logs.get_size(key_of(message)) == 3
+    # What counts is the end that is stored, and not ours.
+    assert end
+    assert end.end == End(0, False, NOW + 5)
+
+
+def test_a_target_without_a_stored_end_is_not_over(
+    runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = create_autospec(store.results.move_result, return_value=False)
+    monkeypatch.setattr(store.results, "move_result", second)
+    with pytest.raises(NotOver):
+        runner.run(message)
+
+
+@pytest.mark.parametrize(("code", "succeeded"), [(0, True), (3, False)])
+def test_the_end_that_is_counted_is_the_stored_one(
+    runner: HeldRunner, engine: Any, code: int, succeeded: bool
+) -> None:
+    message = accepted(NOW, targets=build_targets("c0", "c1", "c2"), ExpiresAt=int(NOW) + 1000)
+    engine.inspect.return_value = {**OVER, "ExitCode": code}
+    end = runner.run(message)
+    assert end == StoredEnd(End(1, succeeded, stored(message).EndTime), 0, 3, int(NOW) + 1000)
+    # A message that comes again finds it.
+    assert runner.run(again(message)) == end
 
 
 def test_a_long_output_is_in_the_log_before_the_end_is_stored(
