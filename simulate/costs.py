@@ -15,14 +15,14 @@ class Costs:
     """Seconds of a processor's time, and seconds that a call to a service takes."""
 
     # The API, without what follows: routing, checks, the transaction, the answer.
-    api_cpu: float = 0.030
+    api_cpu: float = 0.012
     # Per node that it reads, per part that it writes, per request to SQS.
-    api_cpu_per_node: float = 0.000_15
-    api_cpu_per_part: float = 0.001
+    api_cpu_per_node: float = 0.000_07
+    api_cpu_per_part: float = 0.000_6
     api_cpu_per_send: float = 0.001_5
     # Closing: a batch, and each execution of it.
-    closing_cpu: float = 0.010
-    closing_cpu_per_execution: float = 0.001_8
+    closing_cpu: float = 0.005
+    closing_cpu_per_execution: float = 0.002
     # A target: its worker, and the engine with all that it starts (create, start, inspect of an exec).
     worker_cpu: float = 0.020
     engine_cpu: float = 0.049

@@ -36,7 +36,7 @@ def show_limits(limits: Iterable[Reached]) -> Iterator[tuple[str, str, str]]:
     """Each limit with its rate."""
     yield "starts a second", "what is full then", "what raises it"
     for limit in limits:
-        yield f"{limit.rate:.2g}", limit.name, limit.remedy
+        yield f"{float(f'{limit.rate:.2g}'):g}", limit.name, limit.remedy
 
 
 def show_prices(usage: Usage, targets: int) -> Iterator[tuple[str, str, str]]:
@@ -54,6 +54,8 @@ def show_months(
     idle = price(months.idle_node())
     yield "the stack (upkeep, the functions' queues, key, alarms)", f"${price(months.stack()):,.2f}"
     yield f"{nodes:,} idle nodes, ${idle:.3f} each", f"${nodes * idle:,.2f}"
+    hour = price(months.printing_hour())
+    yield "a command that prints a little all the time, per hour", f"${hour:.5f}"
     for starts in _STARTS_OF_A_DAY:
         month = 30 * starts
         started = price(times(month, usage))
