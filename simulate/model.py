@@ -170,9 +170,10 @@ class Model:
         yield self.stack.compute(node.name, half, costs.node_cores)
         yield self._write_result(execution, part, steps.claim(self._fanout))
         computed = self.stack.compute(node.name, half, costs.node_cores)
-        yield computed + costs.exec_seconds + self._setup.command_seconds
-        if self._setup.command_seconds > SHORT_SECONDS:
-            yield self._write_result(execution, part, steps.note_running(self._fanout))
+        seconds = computed + costs.exec_seconds + self._setup.command_seconds
+        if seconds > SHORT_SECONDS:
+            self._write_result(execution, part, steps.note_running(self._fanout))
+        yield seconds
         if log := self._count(steps.keep_log(self._fanout)):
             yield self._keep_log(execution, part, log)
         yield self._write_result(execution, part, steps.finish(self._fanout))

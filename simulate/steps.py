@@ -31,7 +31,7 @@ JOB_BYTES = 2_400
 PART_BYTES, TARGET_BYTES, NODE_BYTES = 120, 75, 31
 AUDIT_BYTES = 240
 CLAIM_BYTES = 350
-END_BYTES = 1_150
+END_BYTES = 760
 # What a function's memory costs per second, in gigabytes.
 API_GB, CORE_GB = 0.5, 1769 / 1024
 

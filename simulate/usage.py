@@ -35,8 +35,8 @@ _NO_REQUESTS = {
 
 
 def count_requests(usage: Usage) -> Counter[str]:
-    """Only the requests, by operation."""
-    return Counter({name: round(usage[name]) for name in usage.keys() - _NO_REQUESTS})
+    """Only the requests, by operation; none of which there is none."""
+    return +Counter({name: round(usage[name]) for name in usage.keys() - _NO_REQUESTS})
 
 
 def add(*usages: Usage) -> Usage:

@@ -13,6 +13,8 @@ from simulate.steps import Fanout
 from simulate.usage import FUNCTION_RUNS
 
 SETUP = Setup()
+# No command runs so long that its worker notes that it runs.
+FAST = Setup(costs=Costs(worker_cpu=0.001, engine_cpu=0.001))
 
 
 def run(fanout: Fanout, setup: Setup = SETUP, starts: int = 1) -> Model:
@@ -24,7 +26,7 @@ def run(fanout: Fanout, setup: Setup = SETUP, starts: int = 1) -> Model:
 
 
 def test_requests_of_a_start_on_three_nodes() -> None:
-    usage = run(Fanout(30, 3)).stack.usage
+    usage = run(Fanout(30, 3), FAST).stack.usage
     # One part, which is in the execution: each node reads one item.
     assert usage["GetItem"] == 1 + 3
     assert usage["SendMessageBatch"] == 3
@@ -40,10 +42,15 @@ def test_requests_of_a_start_on_three_nodes() -> None:
 )
 def test_every_target_ends_and_the_execution_closes(fanout: Fanout) -> None:
     model = run(fanout, starts=3)
-    assert model.stack.usage["PutItem"] == 3 * 2 * fanout.targets
+    assert 2 <= model.stack.usage["PutItem"] / (3 * fanout.targets) <= 3
     for execution in model.executions:
         assert not any(execution.left.values())
         assert execution.accepted <= execution.last_over < execution.closed
+
+
+def test_a_command_that_runs_on_costs_one_more_write() -> None:
+    usage = run(Fanout(30, 3), replace(FAST, command_seconds=1)).stack.usage
+    assert usage["PutItem"] == 3 * 30
 
 
 def test_an_execution_closes_within_ten_seconds_of_its_last_end() -> None:
@@ -89,8 +96,8 @@ def test_small_starts_are_limited_by_the_gateway_and_then_by_a_key() -> None:
 def test_wide_starts_are_limited_by_a_new_table() -> None:
     first = next(find_limits(SETUP, Fanout(1000, 100), nodes=1000, jobs=100))
     assert first.name == TABLE_WRITES + "results"
-    # Three or four write units a target, of 4,000 a second.
-    assert 0.9 < first.rate < 1.5
+    # Two or three write units a target, of 4,000 a second.
+    assert 1.3 < first.rate < 2.1
 
 
 def test_a_new_account_is_limited_by_its_functions() -> None:

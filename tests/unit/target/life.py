@@ -41,10 +41,17 @@ def in_hand(commands: Commands, target: TargetMessage) -> Iterator[None]:
 class HeldRunner:
     """A runner whose messages are in hand."""
 
-    def __init__(self, engine: Any, exit_codes: Any, folder: Path, redact: bool = True) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        exit_codes: Any,
+        folder: Path,
+        redact: bool = True,
+        node_id: str = "n1",
+    ) -> None:
         self._commands = Commands()
         spools = SpoolDirectory(folder, 10**6, 10**6)
-        self._runner = Runner(engine, exit_codes, "n1", self._commands, spools, redact)
+        self._runner = Runner(engine, exit_codes, node_id, self._commands, spools, redact)
 
     def run(
         self, message: Received, give_place_back: Callable[[], None] = lambda: None
