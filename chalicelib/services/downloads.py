@@ -42,7 +42,7 @@ def read_log(caller: Caller, job_id: str, executor_id: str, container_id: str) -
     is_known = result.Status in TERMINAL and not result.OutputIncomplete
     if result.Status in _WITHOUT_LOG or (is_known and not result.OutputSize):
         return Log(name, (result.E or "").encode())
-    kept = bytes(result.Output or b"")
+    kept = store.outputs.get_end(result)
     if is_known and result.OutputSize == len(kept):
         # A short text is nowhere else. Other bytes are in S3 too: not every client can have them from us.
         return Log(name, kept, logs.make_link(key, name))

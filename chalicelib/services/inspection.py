@@ -10,7 +10,7 @@ from chalicelib.domain.errors import ExecutionNotFound
 from chalicelib.domain.ids import parse_executor_id, parse_job_id
 from chalicelib.domain.results import has_failed, has_succeeded
 from chalicelib.domain.states import Status
-from chalicelib.domain.targets import in_order
+from chalicelib.domain.targets import Target, in_order
 from chalicelib.schemas.executions import ExecutionAnswer
 from chalicelib.services import outcomes
 from chalicelib.services.outputs import shorten
@@ -22,15 +22,12 @@ def inspect_execution(caller: Caller, job_id: str, executor_id: str) -> Executio
     execution = get_execution(caller, job_id, executor_id)
     targets = in_order(store.targets.get_parts(execution))
     results = outcomes.list_results(execution, targets)
-    shown_targets = [
-        {"ContainerId": target.container_id, "NodeId": target.node_id} for target in targets
-    ]
     answer = ExecutionAnswer(
         JobId=job_id,
         ExecutorId=executor_id,
         CreateTime=float(executor_id),
-        Target=shown_targets,
-        Result=list(map(_show, shown_targets, results)),
+        Target=list(map(_show_target, targets)),
+        Result=_show_all(execution, targets, results),
         Total=len(results),
         Succeeded=sum(has_succeeded(result.Status, result.Inspect) for result in results),
         Failed=sum(has_failed(result.Status, result.Inspect) for result in results),
@@ -64,15 +61,29 @@ def _get_stored(job_id: str, executor_id: str) -> Execution:
     return execution
 
 
-def _show(target: dict[str, str], result: Result) -> dict[str, Any]:
-    """A result as the contract has it: the engine's own fields beside ours."""
-    shown: dict[str, Any] = {**(result.Inspect or {}), **target, "Status": result.Status}
+def _show_all(
+    execution: Execution, targets: list[Target], results: list[Result]
+) -> list[dict[str, Any]]:
+    inspects = outcomes.restore_inspects(execution, results)
+    outputs = store.outputs.get_ends(results)
+    return [
+        {**inspect, **_show_target(target), **_show(result, output)}
+        for inspect, target, result, output in zip(inspects, targets, results, outputs, strict=True)
+    ]
+
+
+def _show_target(target: Target) -> dict[str, str]:
+    return {"ContainerId": target.container_id, "NodeId": target.node_id}
+
+
+def _show(result: Result, output: bytes) -> dict[str, Any]:
+    """Our own fields of a result, as the contract has them."""
+    shown: dict[str, Any] = {"Status": result.Status}
     for name in ("ID", "E", "Reason", "StartTime", "EndTime", "OutputIncomplete", "OutputDropped"):
         value = getattr(result, name)
         if value is not None:
             shown[name] = value
     if result.Status in (Status.FINISHED, Status.RUNNING_FAILED):
-        output = bytes(result.Output or b"")
         size = int(result.OutputSize or 0)
         cut = size > len(output)
         shown["Output"] = _whole_characters(output, cut).decode(errors="replace")

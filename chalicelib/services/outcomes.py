@@ -4,10 +4,13 @@ import time
 from collections.abc import Iterable
 
 from chalicelib import store
+from chalicelib.clients.sealing import mask, unpack
 from chalicelib.config import settings
+from chalicelib.domain.exec_inspect import Inspect, expect, restore
 from chalicelib.domain.results import Failure, explain_expiry, explain_refusal
 from chalicelib.domain.states import Status
 from chalicelib.domain.targets import Target
+from chalicelib.domain.words import split
 from chalicelib.store.models import Execution, Result
 
 
@@ -19,6 +22,20 @@ def list_results(execution: Execution, targets: Iterable[Target]) -> list[Result
         stored.get((target.part, target.container_id)) or _derive(execution, target)
         for target in targets
     ]
+
+
+def restore_inspects(execution: Execution, results: list[Result]) -> list[Inspect]:
+    """What the engine said of each exec that is over; nothing of the others."""
+    # What does not split, by the rules of today, never ran.
+    ran = any(result.Inspect for result in results)
+    words = [*split(execution.Cmd), *map(mask, unpack(execution.Sealed))] if ran else []
+
+    def restore_one(result: Result) -> Inspect:
+        ids = (result.ID, result.ContainerId)
+        expected = expect(*ids, words, execution.User, execution.Privileged)
+        return restore(result.Inspect, expected)
+
+    return [restore_one(result) if result.Inspect else {} for result in results]
 
 
 def get_result(execution: Execution, target: Target) -> Result:

@@ -4,6 +4,7 @@ from chalicelib.store.models import (
     Counts,
     Execution,
     Node,
+    Output,
     Result,
     Segment,
     TargetPart,
@@ -16,5 +17,5 @@ def connect() -> None:
 
     PynamoDB makes a client when it is first needed. Many threads at that moment make many, of 10 MB each.
     """
-    for model in (Execution, TargetPart, Result, Counts, Segment, Wishes, Node):
+    for model in (Execution, TargetPart, Result, Output, Counts, Segment, Wishes, Node):
         _ = model._get_connection().connection.client

@@ -186,10 +186,11 @@ class Result(Model):
     NodeId = UnicodeAttribute()
     Status = UnicodeAttribute()
     ID = UnicodeAttribute(null=True)
-    # The engine's own inspect of the exec, its secret arguments masked.
+    # The engine's own inspect of the exec, its secret arguments masked; shortened as `exec_inspect` says.
     Inspect = JSONAttribute(null=True)
-    # The end of the output, as the command wrote it.
+    # The end of the output, as the command wrote it; or, if that is long, which Output has it.
     Output = BinaryAttribute(legacy_encoding=False, null=True)
+    OutputAt = UnicodeAttribute(null=True)
     OutputSize = NumberAttribute(null=True)
     OutputIncomplete = BooleanAttribute(null=True)
     # What a log that became too long lacks: {"Bytes": …, "After": …}.
@@ -236,6 +237,20 @@ class Segment(Model):
     Assembled = NumberAttribute(null=True)
     # Of the state: the last wish ("until") for which the worker brought the segments up to date.
     CaughtUp = NumberAttribute(null=True)
+    ExpiresAt = NumberAttribute()
+
+
+class Output(Model):
+    """The end of one output that is too long for its result. It never changes."""
+
+    class Meta(_Meta):
+        table_name = f"{settings.prefix}-outputs"
+
+    # As that of the result.
+    Execution = UnicodeAttribute(hash_key=True)
+    # "<ContainerId>/<OutputAt of the result>"
+    At = UnicodeAttribute(range_key=True)
+    Bytes = BinaryAttribute(legacy_encoding=False)
     ExpiresAt = NumberAttribute()
 
 

@@ -63,6 +63,29 @@ def build_result(
     return Result(key, container, **{"NodeId": "n1", "ExpiresAt": 1, **fields})
 
 
+def build_inspect(exec_id: str = "e1", container: str = "c1", code: int = 0) -> dict[str, Any]:
+    """What an engine says of an exec that is over."""
+    return {
+        "ID": exec_id,
+        "Running": False,
+        "ExitCode": code,
+        "ProcessConfig": {
+            "tty": False,
+            "entrypoint": "sh",
+            "arguments": ["-c", "echo hello"],
+            "privileged": False,
+            "user": "1000:1000",
+        },
+        "OpenStdin": False,
+        "OpenStderr": True,
+        "OpenStdout": True,
+        "CanRemove": False,
+        "ContainerID": container,
+        "DetachKeys": "",
+        "Pid": 27396,
+    }
+
+
 def build_node(node_id: str = "n1", **fields: Any) -> Node:
     defaults = {"Hostname": "h", "QueueUrl": "q", "Worker": "w", "Version": WORKER_VERSION}
     return Node(node_id, **{**defaults, "Heartbeat": NOW, **fields})

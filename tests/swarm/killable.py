@@ -74,6 +74,7 @@ POINTS = {
     "read": Point(Spool, "write"),
     "running": Point(store.results, "move_result", Status.RUNNING),
     "append": Point(GrowingObject, "write"),
+    "keep": Point(store.outputs, "keep"),
     "finish": Point(store.results, "move_result", Status.FINISHED),
     "count": Point(store.counts, "add_ends"),
     "report": Point(queues, "report_ended"),

@@ -80,6 +80,8 @@ DEATHS = [
     Death("worker", "running", "after", "RUNNING", "lost"),
     Death("worker", "append", "before", "RUNNING", "lost"),
     Death("worker", "append", "after", "RUNNING", "in doubt"),
+    Death("worker", "keep", "before", "RUNNING", "lost"),
+    Death("worker", "keep", "after", "RUNNING", "lost"),
     Death("worker", "finish", "before", "RUNNING", "lost"),
     Death("worker", "finish", "after", "FINISHED", "whole"),
     Death("worker", "count", "before", "FINISHED", "whole"),
@@ -123,8 +125,8 @@ def deaths(part: str, *points: str) -> list[Death]:
 
 def create(system: Cluster, death: Death) -> str:
     """The death's own job."""
-    # A short output is in no log.
-    width = 9000 if death.point == "append" else 0
+    # A short output is in no log. A very short one has no item of its own either.
+    width = {"append": 9000, "keep": 1000}.get(death.point, 0)
     out = f'printf "%{width}s\\n" out'
     script = f'echo "{death}" >> {FILE}; {out}; sleep 1; exit {EXIT_CODE}'
     return system.create(f"sh -c '{script}'")

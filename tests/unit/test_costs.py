@@ -1,40 +1,84 @@
 """What a request costs in AWS's units. A test that fails here says that somebody made it dearer."""
 
+import math
+from collections.abc import Sequence
+
 import pytest
 
 from chalicelib import store
+from chalicelib.clients import queues
+from chalicelib.domain.exec_inspect import expect, shorten
+from chalicelib.domain.states import Status
+from chalicelib.domain.targets import in_order
 from chalicelib.schemas.executions import StartRequest, Target
 from chalicelib.schemas.history import HistoryRequest
 from chalicelib.schemas.jobs import JobRequest, JobsRequest
-from chalicelib.services import history, inspection, jobs, starts
-from chalicelib.store.models import Job
-from tests.support.builders import serve_node
-from tests.support.costs import count_costs
+from chalicelib.services import history, inspection, jobs, outcomes, starts
+from chalicelib.store.models import Execution, Job, Node, Result, TargetPart
+from tests.support.builders import build_inspect, build_node, build_result, serve_node
+from tests.support.clock import NOW
+from tests.support.costs import count_costs, size_of_item
 from tests.unit.callers import ADMIN
 
 pytestmark = pytest.mark.usefixtures("aws")
 
 # A start: the job, the nodes, one transaction, and the messages.
+# The longest end of an output that a thousand targets keep.
+LONG = b"x" * (4 * 1024**2 // 1000)
 START = {"GetItem": 1, "BatchGetItem": 1, "TransactWriteItems": 1}
 
 
 @pytest.fixture
 def job_id() -> str:
     serve_node("n1")
-    return jobs.create_job(ADMIN, JobRequest(AppName="a", Name="n", Cmd="true")).JobId
+    return jobs.create_job(
+        ADMIN, JobRequest(AppName="a", Name="n", Cmd="sh -c 'echo hello'", User="1000:1000")
+    ).JobId
 
 
-def request(targets: int) -> StartRequest:
-    return StartRequest([Target(f"{number:064}", "n1") for number in range(targets)])
+def request(targets: int, nodes: Sequence[str] = ("n1",)) -> StartRequest:
+    """So many containers, evenly on these nodes."""
+    return StartRequest(
+        [Target(f"{number:064}", nodes[number % len(nodes)]) for number in range(targets)]
+    )
 
 
-@pytest.mark.parametrize(("targets", "batches"), [(1, 1), (100, 10), (1000, 100)])
-def test_requests_of_a_start(
-    job_id: str, monkeypatch: pytest.MonkeyPatch, targets: int, batches: int
+def serve(nodes: int) -> list[str]:
+    """So many nodes with ids as Swarm gives them. They share a queue."""
+    url = store.nodes.get_nodes(["n1"])["n1"].QueueUrl
+    found = [f"{number:025}" for number in range(nodes)]
+    with Node.batch_write() as batch:
+        for node_id in found:
+            batch.save(build_node(node_id, QueueUrl=url))
+    return found
+
+
+def send_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, starts send no messages: moto needs long for a thousand, and they are counted."""
+    monkeypatch.setattr(queues, "send", lambda messages: None)
+
+
+@pytest.mark.parametrize(
+    ("targets", "batches", "units"), [(1, 1, 6), (32, 4, 12), (100, 10, 32), (1000, 100, 256)]
+)
+def test_a_start(
+    job_id: str, monkeypatch: pytest.MonkeyPatch, targets: int, batches: int, units: int
 ) -> None:
-    with count_costs(monkeypatch) as costs:
+    """On many nodes there is most to store; on one there are the fewest messages."""
+    with count_costs(monkeypatch) as on_one:
         starts.start_job(ADMIN, job_id, request(targets))
-    assert costs.requests == {**START, "SendMessageBatch": batches}
+    assert on_one.requests == {**START, "SendMessageBatch": batches}
+    nodes = serve(targets)
+    send_nothing(monkeypatch)
+    with count_costs(monkeypatch) as on_many:
+        executor_id = starts.start_job(ADMIN, job_id, request(targets, nodes)).Executors[-1]
+    assert on_one.write_units <= on_many.write_units <= units
+    # One unit for the job, and one for each node.
+    assert on_many.read_units == 1 + targets
+    # No item grows with the number of targets.
+    execution = store.executions.get_execution(job_id, executor_id)
+    assert size_of_item(execution.serialize()) <= 4096
+    assert all(size_of_item(part.serialize()) <= 4096 for part in TargetPart.scan())
 
 
 def test_a_start_costs_the_same_however_many_there_were(
@@ -65,10 +109,51 @@ def test_a_start_costs_the_same_however_many_there_were(
 def test_requests_of_an_inspect(
     job_id: str, monkeypatch: pytest.MonkeyPatch, targets: int, wanted: dict[str, int]
 ) -> None:
+    send_nothing(monkeypatch)
     executor_id = starts.start_job(ADMIN, job_id, request(targets)).Executors[-1]
     with count_costs(monkeypatch) as costs:
         inspection.inspect_execution(ADMIN, job_id, executor_id)
     assert costs.requests == wanted
+
+
+def end_all(execution: Execution, output: bytes) -> None:
+    """All targets of the execution have ended, and printed this."""
+    with Result.batch_write() as batch:
+        for target in in_order(store.targets.get_parts(execution)):
+            exec_id = f"{target.position:064x}"
+            inspect = build_inspect(exec_id, target.container_id)
+            words, user = ["sh", "-c", "echo hello"], "1000:1000"
+            expected = expect(exec_id, target.container_id, words, user, privileged=False)
+            ids = (execution.JobId, execution.ExecutorId, target.container_id, target.part)
+            result = build_result(*ids, NodeId=target.node_id, Status=Status.FINISHED, ID=exec_id)
+            result.Inspect = shorten(inspect, expected)
+            result.StartTime, result.EndTime = NOW + 0.123456, NOW + 0.654321
+            result.ExpiresAt, result.OutputSize = int(NOW), len(output)
+            store.outputs.keep(result, output)
+            batch.save(result)
+
+
+def test_reading_a_thousand_states(job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An output above 512 bytes is not read with the states, but only by an inspect."""
+    send_nothing(monkeypatch)
+    executor_id = starts.start_job(ADMIN, job_id, request(1000, serve(1000))).Executors[-1]
+    execution = store.executions.get_execution(job_id, executor_id)
+    end_all(execution, LONG)
+    targets = in_order(store.targets.get_parts(execution))
+    with count_costs(monkeypatch) as states:
+        outcomes.list_results(execution, targets)
+    assert states.read_units <= 64
+    assert states.bytes_read <= 500_000
+    with count_costs(monkeypatch) as inspect:
+        answer = inspection.inspect_execution(ADMIN, job_id, executor_id)
+    # On top: the outputs, the execution, and its 32 parts.
+    outputs = 1000 * math.ceil(len(LONG) / 4096) / 2
+    assert inspect.read_units <= states.read_units + outputs + 0.5 + 32 / 2
+    assert inspect.requests["BatchGetItem"] == 10 + 1
+    shown = answer.Result[-1]
+    assert shown["OutputSize"] == len(LONG)
+    assert LONG.endswith(shown["Output"].encode())
+    assert build_inspect(shown["ID"], shown["ContainerID"]).items() <= shown.items()
 
 
 def test_requests_of_a_page_of_jobs(job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from chalicelib.domain.errors import ExecutionNotFound, JobNotFound
 from chalicelib.domain.states import Reason, Status
 from chalicelib.services import inspection, jobs
 from chalicelib.services.inspection import _whole_characters
-from tests.support.builders import build_node, build_result
+from tests.support.builders import build_inspect, build_node, build_result
 from tests.support.clock import Clock
 from tests.unit.callers import ADMIN
 from tests.unit.executions import only, start
@@ -75,7 +75,7 @@ def test_results_stand_in_the_order_of_the_targets(job_id: str) -> None:
 
 def test_a_finished_result_has_the_engines_fields_and_the_outputs_end(job_id: str) -> None:
     executor_id = start(job_id, ("c1", "n1"))
-    inspect = {"ID": "e1", "ExitCode": 3, "Running": False, "ContainerID": "c1full"}
+    inspect = build_inspect("e1", "c1full", code=3)
     write(
         job_id, executor_id, Status.FINISHED, ID="e1", Inspect=inspect, Output=b"end", OutputSize=9
     )

@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from chalicelib import store
 from chalicelib.clients import sealing
 from chalicelib.clients.queues import TargetMessage
+from chalicelib.domain.exec_inspect import Inspect, expect, shorten
 from chalicelib.domain.targets import Part
 from chalicelib.domain.words import split
 from chalicelib.store.models import Execution
@@ -30,8 +31,9 @@ class Place(NamedTuple):
 
 
 # How much of its output's end one result has, and how much all results of an execution have together. An
-# output of up to this size is only in the result: an item's write units cost less than a PUT then.
-_TAIL_BYTES, _ALL_TAILS_BYTES = 8 * 1024, 4 * 1024**2
+# output of up to this size is not in S3: an item's write units cost less than a PUT then. With its keys,
+# it is an item of 8 KiB.
+_TAIL_BYTES, _ALL_TAILS_BYTES = 8000, 4 * 1024**2
 _MESSAGE_CHARACTERS = 2000
 
 
@@ -72,6 +74,12 @@ class Command:
         plain = process["arguments"][: -len(self.secrets)]
         masked = [*plain, *("*" * len(secret) for secret in self.secrets)]
         return {**inspect, "ProcessConfig": {**process, "arguments": masked}}
+
+    def shorten(self, inspect: Inspect, exec_id: str, container_id: str) -> Inspect:
+        """What is stored of the engine's inspect: masked, and without what follows from the execution."""
+        words = [*self.words, *("*" * len(secret) for secret in self.secrets)]
+        expected = expect(exec_id, container_id, words, self.user, self.privileged)
+        return shorten(self.mask(inspect), expected)
 
     def scrub(self, message: str) -> str:
         """An error's text without secrets, and short enough to be stored a thousand times."""

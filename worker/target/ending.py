@@ -5,6 +5,7 @@ import time
 import structlog
 
 from chalicelib import store
+from chalicelib.domain.exec_inspect import Inspect
 from chalicelib.domain.results import Failure
 from chalicelib.domain.states import Status
 from chalicelib.store.models import Result
@@ -12,7 +13,7 @@ from worker import metrics
 from worker.output.spool import Spool
 from worker.patience import insist, insist_on_log
 from worker.target.command import Command
-from worker.target.outcome import Ended, Inspect, LoggedOutput
+from worker.target.outcome import Ended, LoggedOutput
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -55,7 +56,7 @@ def store_end(command: Command, result: Result, ended: Ended, output: LoggedOutp
     if isinstance(ended.end, Failure):
         end: Inspect | Failure = Failure(ended.end.reason, command.scrub(ended.end.message))
     else:
-        end = command.mask(ended.end)
+        end = command.shorten(ended.end, result.ID, result.ContainerId)
     return _store(result, Ended(end, ended.output_incomplete), output)
 
 
@@ -68,7 +69,10 @@ def store_failure(result: Result, failure: Failure, output_incomplete: bool = Fa
 
 
 def _store(result: Result, ended: Ended, output: LoggedOutput) -> bool:
-    result.OutputSize, result.Output = output.size, output.end
+    result.OutputSize = output.size
+    if output.end is not None:
+        end = output.end
+        insist(lambda: store.outputs.keep(result, end))
     result.OutputDropped = output.dropped
     result.OutputIncomplete = ended.output_incomplete or output.incomplete or None
     if isinstance(ended.end, Failure):

@@ -1,16 +1,13 @@
 """How a target can end, as values: one module finds out, another one stores it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from chalicelib.domain.ends import End
 from chalicelib.domain.errors import SecretsUnreadable
+from chalicelib.domain.exec_inspect import Inspect
 from chalicelib.domain.results import Failure
 from chalicelib.domain.states import Reason
 from worker.engine.errors import Refusal
-
-# What the engine says of an exec.
-Inspect = dict[str, Any]
 
 
 @dataclass(frozen=True)

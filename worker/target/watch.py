@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from chalicelib.domain.exec_inspect import Inspect
 from chalicelib.domain.results import Failure
 from chalicelib.domain.states import MEANINGS, Reason
 from chalicelib.store.models import Result
@@ -17,7 +18,7 @@ from worker.engine.client import Engine
 from worker.engine.errors import AlreadyStarted, Refusal, UnknownExec, Unreachable
 from worker.engine.events import ExitCodes
 from worker.target.attachment import Attachment, NoAttachment
-from worker.target.outcome import Ended, Inspect, NotStarted, explain_error
+from worker.target.outcome import Ended, NotStarted, explain_error
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -9,6 +9,7 @@ from chalicelib import store
 from chalicelib.clients import sealing
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.domain.states import Status
+from chalicelib.services import outcomes
 from chalicelib.store.models import Result
 from tests.support.builders import build_execution, build_message, build_result
 from worker.engine.stream import Frame
@@ -88,6 +89,13 @@ def stored(message: Received) -> Result:
     found = store.results.get_result("j1", message.target.executor_id, 0, "c1")
     assert found
     return found
+
+
+def inspected(message: Received) -> dict[str, Any]:
+    """What readers get of the engine's inspect."""
+    execution = store.executions.get_execution("j1", message.target.executor_id)
+    (inspect,) = outcomes.restore_inspects(execution, [stored(message)])
+    return inspect
 
 
 def claimed(message: Received, status: Status = Status.CREATED) -> None:

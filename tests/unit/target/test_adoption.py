@@ -19,6 +19,7 @@ from tests.unit.target.life import (
     again,
     claimed,
     claimed_during_the_create,
+    inspected,
     make_unreadable,
     printing,
     stored,
@@ -269,7 +270,7 @@ def test_an_adopted_end_is_stored_through_an_outage_of_kms(
 
     monkeypatch.setattr(sealing, "open_sealed", stumbling)
     runner.run(again(message))
-    assert stored(message).Inspect["ProcessConfig"]["arguments"] == ["hi", "*" * len(SECRET)]
+    assert inspected(message)["ProcessConfig"]["arguments"] == ["hi", "*" * len(SECRET)]
 
 
 def test_an_adopted_exec_that_is_over_has_its_code_and_stored_output(
@@ -283,7 +284,7 @@ def test_an_adopted_exec_that_is_over_has_its_code_and_stored_output(
     result = stored(message)
     assert (result.Status, result.Inspect["ExitCode"], result.Output) == ("FINISHED", 3, b"so far")
     assert (result.OutputSize, result.OutputIncomplete) == (6, True)
-    assert result.Inspect["ProcessConfig"]["arguments"] == ["hi", "*" * len(SECRET)]
+    assert inspected(message)["ProcessConfig"]["arguments"] == ["hi", "*" * len(SECRET)]
 
 
 def test_a_log_that_cannot_be_read_does_not_cost_the_exit_code(
