@@ -16,7 +16,6 @@ from pathlib import Path
 from chalicelib import store, telemetry
 from chalicelib.domain.ends import End
 from chalicelib.services import closing
-from chalicelib.store.models import OPEN
 from dev.addresses import free_port
 from dev.stack import start_aws
 from tests.support.builders import build_execution, build_targets
@@ -59,7 +58,9 @@ def _store(job_id: str, executor_id: str) -> None:
     """An execution all of whose targets are counted."""
     containers = [f"{number:064x}" for number in range(_TARGETS)]
     targets = build_targets(*containers, node="n" * 25)
-    build_execution(job_id, executor_id, targets=targets, Open=OPEN).save()
+    execution = build_execution(job_id, executor_id, targets=targets)
+    store.executions.make_due(execution, float(executor_id))
+    execution.save()
     ended = float(executor_id)
     ends = [End(position, True, ended + position / 7) for position in range(_TARGETS)]
     store.counts.add_ends(job_id, executor_id, 0, ends, ended + 10**6)

@@ -59,6 +59,11 @@ class Part:
         return next((target for target in self if target.container_id == container_id), None)
 
 
+def part_size(number: int, total: int) -> int:
+    """How many of so many targets a part has: all but the last are full."""
+    return min(MOST_IN_PART, total - number * MOST_IN_PART)
+
+
 def split_into_parts(
     requested: Iterable[tuple[str, str]], refused: Mapping[str, Refusal]
 ) -> list[Part]:

@@ -16,11 +16,12 @@ from chalicelib.store.models import Execution, Result
 
 def list_results(execution: Execution, targets: Iterable[Target]) -> list[Result]:
     """The results of the execution's targets, in their order."""
-    ids = (execution.JobId, execution.ExecutorId)
-    stored = store.results.get_results(*ids, int(execution.Parts))
+    wanted = list(targets)
+    ids, parts = (execution.JobId, execution.ExecutorId), {target.part for target in wanted}
+    stored = store.results.get_results(*ids, parts)
     return [
         stored.get((target.part, target.container_id)) or _derive(execution, target)
-        for target in targets
+        for target in wanted
     ]
 
 

@@ -15,10 +15,10 @@ from chalicelib.domain.versions import NEEDED_VERSION
 from chalicelib.domain.words import require_words
 from chalicelib.schemas.executions import StartRequest
 from chalicelib.schemas.jobs import JobAnswer
-from chalicelib.services import audit, dispatch, jobs
+from chalicelib.services import audit, dispatch, jobs, upkeep
 from chalicelib.services.audit import Action
 from chalicelib.store.executions import Start
-from chalicelib.store.models import COMMAND, OPEN, Execution, Job, Node
+from chalicelib.store.models import COMMAND, Execution, Job, Node
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -81,7 +81,7 @@ def _refuse(node: Node | None) -> Refusal | None:
 
 def _close(execution: Execution) -> None:
     """Closes a new execution of which no target can run."""
-    execution.Open = None
+    execution.Open = execution.DueTime = None
     execution.Succeeded, execution.Failed = 0, execution.Total
     execution.EndTime = float(execution.ExecutorId)
 
@@ -97,8 +97,8 @@ def _make_execution(caller: Caller, job: Job) -> Execution:
         MayRunAsRoot=caller.may_run_as_root,
         OwnContainersOnly=bool(caller.apps) or settings.own_containers_only,
         ExpiresAt=int(now + settings.retention_seconds),
-        Open=OPEN,
     )
+    store.executions.make_due(execution, upkeep.first_look(execution))
     for name in COMMAND:
         setattr(execution, name, getattr(job, name))
     return execution

@@ -1,14 +1,17 @@
 """Reads and writes of executions; a start also appends to its job."""
 
+import random
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from chalicelib.domain.ends import Counted
 from chalicelib.domain.errors import ExecutionNotFound
 from chalicelib.store import jobs, unchanging
-from chalicelib.store.models import OPEN, AuditEntry, Counts, Execution, Job, TargetPart
+from chalicelib.store.models import SHARDS, AuditEntry, Counts, Execution, Job, TargetPart
 from chalicelib.store.transactions import Writes, note, transaction, try_write, until_settled
 
 # (JobId, ExecutorId)
@@ -33,6 +36,14 @@ _SUMMARY = [
 ]
 # What says whether an execution is over.
 _CLOSING = ["JobId", "ExecutorId", "Total", "Parts", "Open"]
+
+
+class Due(NamedTuple):
+    """An execution that upkeep has to look at since some time."""
+
+    job_id: str
+    executor_id: str
+    time: float
 
 
 class Start(NamedTuple):
@@ -109,16 +120,41 @@ def list_newest(job_id: str, before: str | None, page_size: int) -> Iterator[Exe
     )
 
 
-def open_executions() -> Iterator[tuple[str, str]]:
-    """(JobId, ExecutorId) of the executions that are not closed, the oldest first."""
-    for execution in Execution.by_open.query(OPEN):
-        yield execution.JobId, execution.ExecutorId
+def make_due(execution: Execution, when: float) -> None:
+    """Opens a new execution: upkeep looks at it from this time on."""
+    ids = f"{execution.JobId}/{execution.ExecutorId}"
+    execution.Open = str(zlib.crc32(ids.encode()) % SHARDS)
+    execution.DueTime = when
 
 
-def note_resent(execution: Execution, when: float) -> None:
-    """Notes when an execution's messages were sent again, unless the execution is closed by now."""
-    resent: list[Action] = [Execution.ResentTime.set(when)]
-    try_write(lambda: execution.update(resent, Execution.Open.exists()))
+def list_due(now: float) -> Iterator[Due]:
+    """The executions that upkeep has to look at. Turns that overlap begin with different shards."""
+    for shard in random.sample(range(SHARDS), SHARDS):
+        for one in Execution.by_due.query(str(shard), Execution.DueTime <= now):
+            yield Due(one.JobId, one.ExecutorId, one.DueTime)
+
+
+def take(due: Due, until: float) -> Execution | None:
+    """Takes a due execution for the time until then: if nobody puts it off before, it is due again.
+
+    Returns None if another turn took it, or if it is closed.
+    """
+    execution = Execution(due.job_id, due.executor_id)
+    moved: list[Action] = [Execution.DueTime.set(until)]
+    is_due = Execution.DueTime == due.time
+    return execution if try_write(lambda: execution.update(moved, is_due)) else None
+
+
+def put_off(execution: Execution, due: float, resent: float | None) -> None:
+    """Says when upkeep has to look again at an execution that it took, and when it last sent messages.
+
+    Does nothing if the execution is closed by now, or if another turn took it.
+    """
+    is_ours = Execution.DueTime == execution.DueTime
+    actions: list[Action] = [Execution.DueTime.set(due)]
+    if resent is not None:
+        actions.append(Execution.ResentTime.set(resent))
+    try_write(lambda: _update(execution.JobId, execution.ExecutorId, actions, is_ours))
 
 
 def get_open(keys: Iterable[Key]) -> dict[Key, Execution]:
@@ -131,13 +167,18 @@ def close_execution(job_id: str, executor_id: str, counted: Counted) -> bool:
     """Closes an execution whose targets are all counted. Returns False if it is closed already."""
     # If none of its targets ran, it ended as it began.
     ended = float(executor_id) if counted.end_time is None else counted.end_time
-    closing: list[Action] = [
+    actions: list[Action] = [
         Execution.Succeeded.set(len(counted.succeeded)),
         Execution.Failed.set(len(counted.failed)),
         Execution.EndTime.set(ended),
         Execution.Open.remove(),
+        Execution.DueTime.remove(),
     ]
-    # The answer has no item: it would be the most of the work.
-    update = Execution._get_connection().update_item
     is_open = Execution.Open.exists()
-    return try_write(lambda: update(job_id, executor_id, actions=closing, condition=is_open))
+    return try_write(lambda: _update(job_id, executor_id, actions, is_open))
+
+
+def _update(job_id: str, executor_id: str, actions: list[Action], condition: Condition) -> None:
+    """Updates an item without having it in the answer: that would be most of the work."""
+    connection = Execution._get_connection()
+    connection.update_item(job_id, executor_id, actions=actions, condition=condition)

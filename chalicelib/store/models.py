@@ -22,8 +22,8 @@ from pynamodb.models import Model
 from chalicelib.clients.aws import ANSWER_SECONDS, CONNECT_SECONDS, TRIES
 from chalicelib.config import settings
 
-# The only value of Execution.Open.
-OPEN = "open"
+# Execution.Open is one of this many texts: "0", "1", …
+SHARDS = 16
 
 
 class _Meta:
@@ -114,15 +114,15 @@ class JobName(Model):
     JobId = UnicodeAttribute()
 
 
-class OpenExecutions(GlobalSecondaryIndex["Execution"]):  # type: ignore[no-untyped-call]
-    """The keys of the executions that are not over, the oldest first."""
+class DueExecutions(GlobalSecondaryIndex["Execution"]):  # type: ignore[no-untyped-call]
+    """The keys of the executions that are not closed: in shards, those first that upkeep needs first."""
 
     class Meta:
-        index_name = "open"
+        index_name = "due"
         projection = KeysOnlyProjection()
 
     Open = UnicodeAttribute(hash_key=True)
-    ExecutorId = UnicodeAttribute(range_key=True)
+    DueTime = NumberAttribute(range_key=True)
 
 
 class Execution(_Command):
@@ -146,15 +146,16 @@ class Execution(_Command):
     # True if it runs only in containers of its application: its starter is bound, or the rule is on.
     OwnContainersOnly = BooleanAttribute(null=True)
     ExpiresAt = NumberAttribute()
-    # OPEN until it is closed, then absent: only open executions are in the index.
+    # Its shard of the index, and when upkeep has to look at it, in seconds. When it is closed, both go.
     Open = UnicodeAttribute(null=True)
+    DueTime = NumberAttribute(null=True)
     # When upkeep last sent the messages of its targets again, in seconds; absent if it never did.
     ResentTime = NumberAttribute(null=True)
     # Written when it is closed. EndTime is when its last target ended.
     Succeeded = NumberAttribute(null=True)
     Failed = NumberAttribute(null=True)
     EndTime = NumberAttribute(null=True)
-    by_open = OpenExecutions()
+    by_due = DueExecutions()
 
 
 class TargetPart(Model):

@@ -1,6 +1,7 @@
 """Reads and writes of results: what became of each target."""
 
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,17 +21,19 @@ def result_key(job_id: str, executor_id: str, part: int) -> str:
     return f"{job_id}/{executor_id}/{part}"
 
 
-def get_results(job_id: str, executor_id: str, parts: int) -> dict[tuple[int, str], Result]:
-    """The results of an execution of so many parts, by part and ContainerId.
+def get_results(
+    job_id: str, executor_id: str, parts: Collection[int]
+) -> dict[tuple[int, str], Result]:
+    """The results of these parts of an execution, by part and ContainerId.
 
     Targets that nobody took up have none. If there are several parts, what comes may be a second old:
     this costs half, and all parts together are not of one moment in any case.
     """
-    if parts == 1:
-        return _query(job_id, executor_id, 0, consistently=True)
+    if len(parts) == 1:
+        return _query(job_id, executor_id, next(iter(parts)), consistently=True)
     found: dict[tuple[int, str], Result] = {}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for some in pool.map(lambda part: _query(job_id, executor_id, part, False), range(parts)):
+        for some in pool.map(lambda part: _query(job_id, executor_id, part, False), parts):
             found |= some
     return found
 

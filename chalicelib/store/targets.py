@@ -1,6 +1,6 @@
 """Reads and writes the targets of executions, part by part. They never change after the start."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from chalicelib.domain.errors import ExecutionNotFound
@@ -25,12 +25,15 @@ def place(execution: Execution, parts: Sequence[Part]) -> list[TargetPart]:
     ]
 
 
-def get_parts(execution: Execution) -> list[Part]:
-    """All parts of an execution's targets, in order. Raises ExecutionNotFound if they have expired."""
+def get_parts(execution: Execution, numbers: Iterable[int] | None = None) -> list[Part]:
+    """These parts of an execution's targets, or all, in order.
+
+    Raises ExecutionNotFound if they have expired.
+    """
     if execution.Targets:
         return [_parse(0, execution.Targets["Nodes"], execution.Targets["Refused"])]
     found: dict[int, Part] = {}
-    wanted = range(int(execution.Parts))
+    wanted = range(int(execution.Parts)) if numbers is None else sorted(numbers)
     # As in `unchanging`: what is found is right, so only the rest is read at the full price.
     for consistently in (False, True):
         keys = [(_key(execution), number) for number in wanted if number not in found]

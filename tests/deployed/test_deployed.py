@@ -155,7 +155,6 @@ def test_upkeep_ends_what_nobody_ends(deployed: Deployed) -> None:
     execution = (job_id, aged(deployed, job_id, executor_id))
     backstage.put_result(execution, lost, "RUNNING", ID="1")
     upkeep(deployed)
-    upkeep(deployed)  # One turn ends them, the next closes the execution.
     results = deployed.api.execution(*execution)["Result"]
     assert [result["Reason"] for result in results] == ["expired", "lost"]
     stored = item(deployed, "executions", JobId=job_id, ExecutorId=execution[1])
@@ -194,7 +193,11 @@ def aged(deployed: Deployed, job_id: str, executor_id: str) -> str:
     before = f"{time.time() - 2 * HOUR_SECONDS:.6f}"
     # The nodes were known then.
     targets = {**json.loads(stored["Targets"]["S"]), "Refused": {}}
-    changes = {"ExecutorId": {"S": before}, "Targets": {"S": json.dumps(targets)}}
+    changes = {
+        "ExecutorId": {"S": before},
+        "Targets": {"S": json.dumps(targets)},
+        "DueTime": {"N": before},
+    }
     deployed.client("dynamodb").put_item(
         TableName=f"{PREFIX}-executions", Item={**stored, **changes}
     )

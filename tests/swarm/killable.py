@@ -1,7 +1,7 @@
 """Runs a part of the system that dies at a certain call: `python -m tests.swarm.killable worker`.
 
-The parts are `worker`, `upkeep` and `gateway` (with its arguments). `KILLS` says at which call for
-which job, as JSON: `{JobId: [point, "before" or "after"]}`. It does nothing to other jobs.
+The parts are `worker`, `upkeep`, `closing` and `gateway` (with its arguments). `KILLS` says at which
+call for which job, as JSON: `{JobId: [point, "before" or "after"]}`. It does nothing to other jobs.
 """
 
 import contextvars
@@ -62,7 +62,7 @@ class Point:
 def _jobs_of(arg: Any) -> list[Any]:
     if isinstance(arg, list):
         return [one.target.job_id for one in arg if hasattr(one, "target")]
-    return [getattr(arg, "JobId", arg)]
+    return [getattr(arg, "JobId", getattr(arg, "job_id", arg))]
 
 
 POINTS = {
@@ -81,7 +81,8 @@ POINTS = {
     "delete": Point(Settler, "_delete_batch"),
     # The same function: upkeep sends again.
     "resend": Point(dispatch, "send_messages"),
-    "note": Point(store.executions, "note_resent"),
+    "pick": Point(store.executions, "take"),
+    "note": Point(store.executions, "put_off"),
     "close": Point(store.executions, "close_execution"),
 }
 
@@ -100,8 +101,19 @@ def let_threads_know_their_job() -> None:
 
 def look_after_nothing_but(jobs: Container[str]) -> None:
     """Upkeep sees only these jobs' executions, so that many can die at once, each over its own."""
-    everything = store.executions.open_executions
-    store.executions.open_executions = lambda: (key for key in everything() if key[0] in jobs)
+    everything = store.executions.list_due
+    store.executions.list_due = lambda now: (due for due in everything(now) if due.job_id in jobs)
+
+
+def close_nothing_but(jobs: Container[str]) -> None:
+    """The same for the function that closes what workers report. Other messages come again."""
+
+    def close(messages: upkeep.Messages) -> list[str]:
+        ours = [one for one in messages if json.loads(one["Body"])["JobId"] in jobs]
+        return [one["MessageId"] for one in messages if one not in ours] + close_all(ours)
+
+    close_all = upkeep.close_executions
+    upkeep.close_executions = close
 
 
 def receive_nothing_ahead() -> None:
@@ -117,6 +129,7 @@ def receive_nothing_ahead() -> None:
 PARTS: dict[str, Callable[[], Any]] = {
     "worker": worker.main,
     "upkeep": upkeep.main,
+    "closing": upkeep.main,
     "gateway": lambda: gateway.main(sys.argv[1:]),
 }
 
@@ -126,10 +139,13 @@ def main() -> None:
     kills: dict[str, list[str]] = json.loads(os.environ["KILLS"])
     for job_id, (point, when) in kills.items():
         POINTS[point].arm(job_id, when)
-    look_after_nothing_but(kills)
+    part = sys.argv.pop(1)
+    # One program plays both.
+    look_after_nothing_but(kills if part == "upkeep" else [])
+    close_nothing_but(kills if part == "closing" else [])
     let_threads_know_their_job()
     receive_nothing_ahead()
-    PARTS[sys.argv.pop(1)]()
+    PARTS[part]()
 
 
 if __name__ == "__main__":

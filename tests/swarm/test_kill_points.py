@@ -90,12 +90,16 @@ DEATHS = [
     Death("worker", "report", "after", "FINISHED", "whole"),
     Death("worker", "delete", "before", "FINISHED", "whole"),
     Death("worker", "delete", "after", "FINISHED", "whole"),
+    Death("upkeep", "pick", "before", "STARTING", "whole"),
+    Death("upkeep", "pick", "after", "STARTING", "whole"),
     Death("upkeep", "resend", "before", "STARTING", "whole"),
     Death("upkeep", "resend", "after", "STARTING", "whole"),
     Death("upkeep", "note", "before", "STARTING", "whole"),
     Death("upkeep", "note", "after", "STARTING", "whole"),
     Death("upkeep", "close", "before", "FINISHED", "whole"),
     Death("upkeep", "close", "after", "FINISHED", "whole"),
+    Death("closing", "close", "before", "FINISHED", "whole"),
+    Death("closing", "close", "after", "FINISHED", "whole"),
 ]
 
 
@@ -188,6 +192,21 @@ def upkeep_dies(system: Cluster, run: Run) -> None:
     assert child.process.wait(DEATH_SECONDS) == KILLED
 
 
+def closing_dies(system: Cluster, run: Run) -> None:
+    """The function that closes executions dies over a job that was started before."""
+    child = system.start_upkeep((KILLABLE, "closing"), **kills({run.job_id: run.death}))
+    url = system.aws.environment["ENDED_QUEUE_URL"]
+    body = json.dumps({"JobId": run.job_id, "ExecutorId": run.executor_id})
+
+    def is_dead() -> bool:
+        # The others that die here may have taken its message: they keep it for a minute.
+        system.client("sqs").send_message(QueueUrl=url, MessageBody=body)
+        return child.process.poll() is not None
+
+    wait_until(is_dead, DEATH_SECONDS, lambda: "closing does not die")
+    assert child.process.returncode == KILLED
+
+
 def api_dies(system: Cluster, death: Death, node: Node) -> Run:
     """An API dies while it starts a job: it has accepted it, and gives no answer."""
     job_id = create(system, death)
@@ -205,17 +224,24 @@ def api_dies(system: Cluster, death: Death, node: Node) -> Run:
 def all_die(system: Cluster) -> list[Run]:
     """Lets them all die. On the other two nodes nobody does the work of those that die there."""
     served, idle, unserved = system.swarm.nodes
-    over = start(system, {create(system, d): d for d in deaths("upkeep", "close")}, served)
-    for run in over:
+    over, reported = (
+        start(system, {create(system, death): death for death in deaths(part, "close")}, served)
+        for part in ("upkeep", "closing")
+    )
+    for run in (*over, *reported):
         system.end(run.job_id, run.executor_id)
+    # The workers have counted them by then.
+    wait_until(lambda: emptied(system), DEATH_SECONDS, lambda: "not settled")
     stop_workers(system)
     apis = [api_dies(system, death, unserved) for death in deaths("API", "send")]
-    waiting = {create(system, d): d for d in deaths("upkeep", "resend", "note")}
+    waiting = {create(system, d): d for d in deaths("upkeep", "pick", "resend", "note")}
     ready = over + start(system, waiting, idle)
     with messages_taken(system, idle), ThreadPoolExecutor() as pool:
         upkeeps = pool.map(lambda run: upkeep_dies(system, run), ready)
-        runs = [*apis, *ready, *workers_die(system, served)]
+        closings = pool.map(lambda run: closing_dies(system, run), reported)
+        runs = [*apis, *ready, *reported, *workers_die(system, served)]
         list(upkeeps)
+        list(closings)
     return runs
 
 
@@ -275,7 +301,7 @@ def test_the_documentation_has_the_same_table() -> None:
     rows = [
         [cell.strip().replace("`", "") for cell in line.strip("| ").split("|")]
         for line in text.splitlines()
-        if line.startswith(("| API |", "| worker |", "| upkeep |"))
+        if line.startswith(("| API |", "| worker |", "| upkeep |", "| closing |"))
     ]
     documented = [Death(*row[:4], row[-1]) for row in rows]
     assert documented == DEATHS

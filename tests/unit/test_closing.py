@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from chalicelib.clients import aws, queues
 from chalicelib.config import settings
 from chalicelib.domain.ends import Counted, End, unite
 from chalicelib.services import closing
-from chalicelib.store.models import OPEN, Execution
+from chalicelib.store.models import Execution
 from tests.support.builders import build_execution, build_targets
 from tests.support.clock import NOW
 
@@ -22,7 +23,9 @@ ID = "1700000000.000000"
 
 
 def accepted(job_id: str, *containers: str) -> tuple[str, str]:
-    build_execution(job_id, ID, targets=build_targets(*containers), Open=OPEN).save()
+    execution = build_execution(job_id, ID, targets=build_targets(*containers))
+    store.executions.make_due(execution, NOW)
+    execution.save()
     return job_id, ID
 
 
@@ -127,10 +130,7 @@ def test_only_what_could_not_be_closed_comes_again(refusing: Callable[[str], Non
 def test_what_is_reported_is_what_closing_understands(monkeypatch: pytest.MonkeyPatch) -> None:
     url = aws.client("sqs").create_queue(QueueName="ended")["QueueUrl"]
     queues.report_ended("nobody", ID)
-    object.__setattr__(settings, "ended_queue_url", url)
-    try:
-        queues.report_ended("j", ID)
-    finally:
-        object.__setattr__(settings, "ended_queue_url", "")
+    monkeypatch.setattr(queues, "settings", replace(settings, ended_queue_url=url))
+    queues.report_ended("j", ID)
     (sent,) = aws.client("sqs").receive_message(QueueUrl=url)["Messages"]
     assert queues.decode_ended(sent["Body"]) == queues.EndedMessage("j", ID)

@@ -1,24 +1,40 @@
 """What a request costs in AWS's units. A test that fails here says that somebody made it dearer."""
 
+import json
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from chalicelib import store
 from chalicelib.clients import queues
+from chalicelib.clients.aws import client
+from chalicelib.config import settings
+from chalicelib.domain.ends import End
 from chalicelib.domain.exec_inspect import expect, shorten
 from chalicelib.domain.states import Status
 from chalicelib.domain.targets import in_order
 from chalicelib.schemas.executions import StartRequest, Target
 from chalicelib.schemas.history import HistoryRequest
 from chalicelib.schemas.jobs import JobRequest, JobsRequest
-from chalicelib.services import history, inspection, jobs, outcomes, starts
-from chalicelib.store.models import Execution, Job, Node, Result, TargetPart
-from tests.support.builders import build_inspect, build_node, build_result, serve_node
-from tests.support.clock import NOW
+from chalicelib.services import closing, history, inspection, jobs, outcomes, starts, upkeep
+from chalicelib.store.models import Counts, Execution, Job, Node, Result, TargetPart
+from tests.support.builders import (
+    build_execution,
+    build_inspect,
+    build_node,
+    build_result,
+    serve_node,
+)
+from tests.support.clock import NOW, Clock
 from tests.support.costs import count_costs, size_of_item
 from tests.unit.callers import ADMIN
+from worker.health import Pulse
+from worker.lease import Lease
+from worker.settler import Settler
+from worker.target.outcome import StoredEnd
 
 pytestmark = pytest.mark.usefixtures("aws")
 
@@ -173,3 +189,99 @@ def test_requests_of_a_page_of_history(job_id: str, monkeypatch: pytest.MonkeyPa
         page = history.read_history(ADMIN, job_id, HistoryRequest(Limit=10))
     assert len(page.Executions) == 10
     assert costs.requests == {"Query": 1}
+
+
+def accepted(job_id: str, targets: int) -> tuple[str, str]:
+    return job_id, starts.start_job(ADMIN, job_id, request(targets)).Executors[-1]
+
+
+def ends(positions: Iterable[int]) -> list[End]:
+    return [End(position, True, NOW + position / 7) for position in positions]
+
+
+@pytest.fixture
+def ended_queue(aws: None, monkeypatch: pytest.MonkeyPatch) -> str:
+    url = str(client("sqs").create_queue(QueueName="ended")["QueueUrl"])
+    monkeypatch.setattr(queues, "settings", replace(settings, ended_queue_url=url))
+    return url
+
+
+@pytest.mark.usefixtures("ended_queue")
+def test_costs_of_ends_that_come_together(job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of 32 on one node: one write of one unit, one report, and deletions by tens."""
+    key, url = accepted(job_id, 32), queues.ensure_queue("n1")
+    lease = Lease(Pulse())
+    settler = Settler(lease, Pulse())
+    settler.drain()
+    received = [one for _ in range(4) for one in queues.receive(url, 10, 0)]
+    for end, message in zip(ends(range(32)), received, strict=True):
+        lease.hold(url, message)
+        settler.settle(url, message.target, StoredEnd(end, 0, 32, int(NOW)))
+    with count_costs(monkeypatch) as costs:
+        assert settler._settle(settler._gather())
+    assert costs.requests == {"UpdateItem": 1, "SendMessage": 1, "DeleteMessageBatch": 4}
+    hash_key = {"S": "/".join(key)}
+    stored = client("dynamodb").get_item(
+        TableName=Counts.Meta.table_name, Key={"Execution": hash_key, "Part": {"N": "0"}}
+    )
+    assert size_of_item(stored["Item"]) < 1024
+
+
+def test_requests_of_closing_a_hundred_executions(
+    job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read together, and each is one write."""
+    keys = [accepted(job_id, 1) for _ in range(100)]
+    for key in keys:
+        store.counts.add_ends(*key, 0, ends([0]), NOW)
+    with count_costs(monkeypatch) as costs:
+        assert closing.close_ended(reports(keys)) == []
+    assert costs.requests == {"BatchGetItem": 2, "UpdateItem": 100}
+
+
+def test_requests_of_closing_a_thousand_targets(
+    job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = accepted(job_id, 1000)
+    for part in range(32):
+        store.counts.add_ends(*key, part, ends(range(32 * part, min(32 * part + 32, 1000))), NOW)
+    with count_costs(monkeypatch) as costs:
+        assert closing.close_ended(reports([key] * 32)) == []
+    assert costs.requests == {"BatchGetItem": 2, "UpdateItem": 1}
+    assert store.executions.get_execution(*key).Succeeded == 1000
+
+
+def reports(keys: Iterable[tuple[str, str]]) -> dict[str, str]:
+    return {
+        str(number): json.dumps({"JobId": job_id, "ExecutorId": executor_id})
+        for number, (job_id, executor_id) in enumerate(keys)
+    }
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_requests_of_a_turn_of_upkeep_for_which_nothing_is_due(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """One for each shard, however many executions are open. It writes nothing."""
+    with Execution.batch_write() as batch:
+        for number in range(count):
+            execution = build_execution(f"j{number}", f"{NOW:.6f}")
+            store.executions.make_due(execution, time.time() + 60)
+            batch.save(execution)
+    with count_costs(monkeypatch) as costs:
+        upkeep.take_turn()
+    assert costs.requests == {"Query": 16}
+
+
+def test_requests_of_an_execution_that_is_due(
+    job_id: str, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """It is taken and put off; its counts, its results and its nodes are read."""
+    key = accepted(job_id, 32)
+    container = request(1).Target[0].ContainerId
+    build_result(*key, container, Status=Status.RUNNING, ID="e").save()
+    store.counts.add_ends(*key, 0, ends(range(1, 32)), NOW)
+    clock.now += 120
+    with count_costs(monkeypatch) as costs:
+        upkeep.take_turn()
+    assert costs.requests == {"Query": 16 + 2, "BatchGetItem": 1, "UpdateItem": 2}

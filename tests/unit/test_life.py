@@ -28,24 +28,27 @@ from hypothesis.stateful import (
 )
 
 from chalicelib import store
+from chalicelib.clients import queues
 from chalicelib.clients.logs import GrowingObject
 from chalicelib.clients.queues import Received, TargetMessage
+from chalicelib.domain.ends import Counted
 from chalicelib.domain.states import TERMINAL, Reason, Status
-from chalicelib.services import upkeep
-from chalicelib.store.models import OPEN, Result
+from chalicelib.services import closing, upkeep
+from chalicelib.store.models import Result
 from tests.support.builders import build_execution, build_targets, serve_node
 from tests.support.clock import Clock
 from worker.engine.errors import AlreadyStarted, Refusal, UnknownExec, Unreachable
 from worker.engine.events import ExitCodes
 from worker.engine.stream import Frame
 from worker.output.spool import SpoolDirectory
+from worker.settler import _count_part
 from worker.target.command import Commands
 from worker.target.run import Runner, StartUnheard
 
 # One container, as three targets spell it; the first is its long id.
 CONTAINERS, NODE = ("c123", "c1", "web"), "n1"
 # Where a worker may die: before or after each of its writes and calls.
-STEPS = ("take", "create", "claim", "start", "append", "end")
+STEPS = ("take", "create", "claim", "start", "append", "end", "count", "report")
 DEATHS = [None, *((step, when) for step in STEPS for when in ("before", "after"))]
 
 
@@ -112,6 +115,13 @@ class Life(RuleBasedStateMachine):
         self._mortal(store.results, "add_result", "claim")
         self._mortal(store.results, "move_result", "end")
         self._mortal(GrowingObject, "write", "append")
+        self.reports: list[str] = []
+        self.patch.setattr(queues, "report_ended", self._report)
+        self._mortal(store.counts, "add_ends", "count")
+        self._mortal(queues, "report_ended", "report")
+
+    def _report(self, job_id: str, executor_id: str) -> None:
+        self.reports.append(f'{{"JobId": "{job_id}", "ExecutorId": "{executor_id}"}}')
 
     def _mortal(self, owner: Any, name: str, step: str) -> None:
         """The worker may die right before and right after this call."""
@@ -137,7 +147,9 @@ class Life(RuleBasedStateMachine):
     def accept(self) -> None:
         self.job_id, self.executor_id = str(uuid4()), f"{self.clock.now:.6f}"
         ids, targets = (self.job_id, self.executor_id), build_targets(*CONTAINERS, node=NODE)
-        build_execution(*ids, targets=targets, MayRunAsRoot=True, Open=OPEN).save()
+        execution = build_execution(*ids, targets=targets, MayRunAsRoot=True)
+        store.executions.make_due(execution, upkeep.first_look(execution))
+        execution.save()
         self.heartbeat()
 
     def heartbeat(self) -> None:
@@ -155,9 +167,11 @@ class Life(RuleBasedStateMachine):
                 exit_codes = create_autospec(ExitCodes, instance=True)
                 commands = Commands()
                 commands.hold(target)
-                Runner(self.engine, exit_codes, NODE, commands, spools, True).run(  # type: ignore[arg-type]
+                end = Runner(self.engine, exit_codes, NODE, commands, spools, True).run(  # type: ignore[arg-type]
                     Received(target, uuid4().hex, "r", first)
                 )
+                assert end
+                _count_part(self.job_id, self.executor_id, end.part, [end])
         finally:
             self.death = None
             spools.close()
@@ -169,6 +183,11 @@ class Life(RuleBasedStateMachine):
     @rule()
     def worker_lives(self) -> None:
         self.heartbeat()
+
+    @rule()
+    def close(self) -> None:
+        """A report may come twice, late, or never."""
+        assert not closing.close_ended(dict(enumerate(self.reports)))  # type: ignore[arg-type]
 
     @rule()
     def look_after(self) -> None:
@@ -196,8 +215,17 @@ class Life(RuleBasedStateMachine):
                 assert self.ends.setdefault(container, end) == end
         assert self.ends.keys() <= self.results().keys()
 
+    @invariant()
+    def only_what_is_over_is_counted(self) -> None:
+        counts = store.counts.get_counts(self.job_id, self.executor_id).get(0, Counted())
+        for position, container in enumerate(CONTAINERS):
+            if position in counts:
+                assert container in self.ends
+        # The model's commands end with 3.
+        assert not counts.succeeded
+
     def results(self) -> dict[str, Result]:
-        found = store.results.get_results(self.job_id, self.executor_id, 1)
+        found = store.results.get_results(self.job_id, self.executor_id, [0])
         return {container: result for (_, container), result in found.items()}
 
     @invariant()

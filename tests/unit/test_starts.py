@@ -58,7 +58,10 @@ def test_a_start_whose_messages_sqs_does_not_take_is_accepted_all_the_same(
     monkeypatch.setattr(queues, "send", refuse)
     executor_id = start(job_id, ("c1", "n1"))
     assert only(job_id, executor_id)["Status"] == Status.STARTING
-    assert list(store.executions.open_executions()) == [(job_id, executor_id)]
+    # After a fifth of the deadline.
+    created = float(executor_id)
+    assert list(store.executions.list_due(created + 119)) == []
+    assert [due.executor_id for due in store.executions.list_due(created + 120)] == [executor_id]
 
 
 def test_a_job_whose_command_does_not_split_any_more_is_refused(job_id: str) -> None:

@@ -388,7 +388,7 @@ def test_a_claim_does_not_undo_what_came_after_it() -> None:
 
 def test_a_result_that_is_not_there_does_not_move() -> None:
     assert not store.results.move_result(result(Status.RUNNING))
-    assert store.results.get_results("j1", "1", 1) == {}
+    assert store.results.get_results("j1", "1", [0]) == {}
 
 
 def test_a_failed_create_never_moves() -> None:

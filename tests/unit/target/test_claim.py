@@ -53,7 +53,7 @@ def test_a_forbidden_target_is_neither_taken_nor_created(
     result = stored(mortal)
     assert (result.Status, result.Reason) == (Status.CREATE_FAILED, Reason.FORBIDDEN)
     engine.create.assert_not_called()
-    assert store.results.get_results("j1", mortal.target.executor_id, 1).keys() == {(0, "c1")}
+    assert store.results.get_results("j1", mortal.target.executor_id, [0]).keys() == {(0, "c1")}
     runner.run(message)
     assert stored(message).Status == Status.FINISHED
 
@@ -82,12 +82,12 @@ def test_a_message_of_no_target_is_dropped(
     runner.run(forged if first else again(forged))
     engine.inspect_container.assert_not_called()
     engine.create.assert_not_called()
-    assert store.results.get_results("j1", forged.target.executor_id, 1) == {}
+    assert store.results.get_results("j1", forged.target.executor_id, [0]) == {}
 
 
 def by_container(job_id: str, executor_id: str) -> dict[str, Result]:
     """The results of an execution that has one part."""
-    found = store.results.get_results(job_id, executor_id, 1)
+    found = store.results.get_results(job_id, executor_id, [0])
     return {container: result for (_, container), result in found.items()}
 
 
