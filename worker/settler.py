@@ -6,6 +6,7 @@ the stored end and counts it again, which changes nothing.
 """
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -69,7 +70,7 @@ class Settler(threading.Thread):
         while True:
             self._pulse.beat()
             if (over := self._gather()) and not self._settle(over):
-                self._draining.wait(_FAILED_SECONDS)
+                time.sleep(_FAILED_SECONDS)
 
     def _gather(self) -> list[_Over]:
         with self._changed:

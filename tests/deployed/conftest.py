@@ -40,7 +40,7 @@ PREFIX = "appjobs-test"
 FUNCTIONS = ("APIHandler", "Authorizer", "Upkeep", "DeadLetters", "Closing")
 WORKER = "worker"
 # Actions of SQS that cover their batches too.
-BATCHED = ("sqs:SendMessage", "sqs:ChangeMessageVisibility")
+BATCHED = ("sqs:SendMessage", "sqs:ChangeMessageVisibility", "sqs:DeleteMessage")
 HERE = Path(__file__).parent
 
 

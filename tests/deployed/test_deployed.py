@@ -91,6 +91,15 @@ def test_a_job_from_end_to_end(deployed: Deployed, container: Json) -> None:
     execution = (job_id, deployed.api.new_execution(job_id, [container]))
     result = until(deployed, execution, "FINISHED")
     assert (result["ExitCode"], result["Output"]) == (0, "8\n")
+    # The function that the worker's report triggers closes it.
+    eventually(lambda: is_closed(deployed, execution), 120)
+
+
+def is_closed(deployed: Deployed, execution: tuple[str, str]) -> None:
+    """Asserts that the execution is closed."""
+    stored = item(deployed, "executions", JobId=execution[0], ExecutorId=execution[1])
+    assert "Open" not in stored
+    assert stored["Succeeded"] == {"N": "1"}
 
 
 def test_a_dead_workers_command_is_adopted(

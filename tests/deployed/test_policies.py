@@ -29,7 +29,8 @@ CALLS = {
     "dynamodb:PutItem": ["PutItem", "TransactWriteItems"],
     "dynamodb:UpdateItem": ["UpdateItem", "TransactWriteItems"],
     "dynamodb:DeleteItem": ["DeleteItem", "TransactWriteItems"],
-    "sqs:SendMessage": ["SendMessageBatch"],
+    "sqs:SendMessage": ["SendMessage", "SendMessageBatch"],
+    "sqs:DeleteMessage": ["DeleteMessageBatch"],
     "sqs:ChangeMessageVisibility": ["ChangeMessageVisibilityBatch"],
     "s3:GetObject": ["GetObject", "HeadObject"],
 }

@@ -147,6 +147,12 @@ class Cluster:
         answer = self.client("dynamodb").scan(TableName=EXECUTIONS, IndexName="due", Select="COUNT")
         return int(answer["Count"])
 
+    def is_closed(self, job_id: str, executor_id: str) -> bool:
+        """Whether the execution is closed."""
+        key = {"JobId": {"S": job_id}, "ExecutorId": {"S": executor_id}}
+        item = self.client("dynamodb").get_item(TableName=EXECUTIONS, Key=key)["Item"]
+        return "EndTime" in item
+
     def counters(self, job_id: str, executor_id: str) -> dict[str, int]:
         """What was stored when the execution was closed."""
         key = {"JobId": {"S": job_id}, "ExecutorId": {"S": executor_id}}

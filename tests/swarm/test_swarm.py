@@ -4,6 +4,7 @@ import hashlib
 import shlex
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from dev.engine import docker
 from dev.swarm_node import Node
-from tests.conftest import ENGINE_KEYS
+from tests.conftest import ENGINE_KEYS, TOLD
 from tests.support.waiting import wait_until
 from tests.swarm.conftest import SERVING, Cluster
 from worker.engine.client import Engine
@@ -41,6 +42,30 @@ def until_running(cluster: Cluster, job_id: str, executor_id: str) -> None:
         return bool(the(cluster.inspect(job_id, executor_id))["Status"] == "RUNNING")
 
     wait_until(running, 20, lambda: str(cluster.inspect(job_id, executor_id)))
+
+
+@pytest.mark.parametrize("commands", [("true", "exit 3"), ("sleep 2",)])
+def test_an_execution_is_closed_soon_after_its_last_end(
+    cluster: Cluster, commands: tuple[str, ...], record_property: Callable[[str, Any], None]
+) -> None:
+    """By what the workers report: upkeep has no second turn, and in its first one nothing is due."""
+    upkeep = cluster.start_upkeep(UPKEEP_SECONDS="3600")
+    try:
+        jobs = [cluster.create(f"sh -c '{command}'") for command in commands]
+        started = [(job_id, cluster.start(job_id, cluster.targets())) for job_id in jobs]
+        for execution in started:
+            wait_until(
+                lambda execution=execution: cluster.is_closed(*execution),
+                60,
+                lambda execution=execution: str(cluster.inspect(*execution)),
+            )
+        ends = [result["EndTime"] for one in started for result in cluster.inspect(*one)]
+        record_property(TOLD, f"closed {time.time() - max(ends):.1f} s after the last end")
+    finally:
+        upkeep.stop()
+    codes = [0 if command != "exit 3" else 5 for command in commands]
+    assert [cluster.counters(*one)["Failed"] for one in started] == codes
+    assert [cluster.counters(*one)["Total"] for one in started] == [5] * len(started)
 
 
 Throwaway = tuple[str, str, dict[str, str]]
