@@ -31,7 +31,7 @@ JOB_BYTES = 2_400
 PART_BYTES, TARGET_BYTES, NODE_BYTES = 120, 75, 31
 AUDIT_BYTES = 240
 CLAIM_BYTES = 350
-END_BYTES = 760
+END_BYTES = 360
 # What a function's memory costs per second, in gigabytes.
 API_GB, CORE_GB = 0.5, 1769 / 1024
 
@@ -122,7 +122,7 @@ def accept(fanout: Fanout) -> Usage:
         "GetItem": 1,
         "BatchGetItem": math.ceil(fanout.nodes / BATCH_KEYS),
         "TransactWriteItems": 1,
-        READ_UNITS: JOB_READ_UNITS + fanout.nodes,
+        READ_UNITS: JOB_READ_UNITS + fanout.nodes / 2,
         WRITE_UNITS: JOB_UNITS + AUDIT_UNITS + execution_units(fanout) + parts_units(fanout),
         # The index of what is due, and the audit's by job.
         INDEX_UNITS: 2,

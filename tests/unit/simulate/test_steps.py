@@ -104,7 +104,7 @@ def engine() -> Any:
     return fake
 
 
-@pytest.mark.parametrize("output_bytes", [200])
+@pytest.mark.parametrize("output_bytes", [200, 512, 513, 8000, 20_000])
 @pytest.mark.parametrize("targets", [1, 40])
 def test_a_target(
     targets: int, output_bytes: int, engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -124,3 +124,4 @@ def test_a_target(
     wanted = count_requests(add(loads, steps.claim(fanout), ends))
     assert costs.requests == wanted
     assert units("results") == steps.finish(fanout)[WRITE_UNITS]
+    assert units("outputs") == steps.keep_log(fanout).get(WRITE_UNITS, 0)
