@@ -15,7 +15,7 @@ from simulate.usage import INDEX_UNITS, READ_UNITS, WRITE_UNITS, Usage
 
 # As the worker and the functions have them.
 MAX_COMMANDS = 32
-SENDERS = 16
+SENDERS = CLOSERS = 16
 SETTLE_SECONDS = 0.5
 SHORT_SECONDS = 0.25
 WINDOW_SECONDS = 2.0
@@ -279,25 +279,23 @@ class Model:
         costs = self._costs
         cpu = costs.closing_cpu + costs.closing_cpu_per_execution * len(executions)
         yield self.stack.compute_in_function(cpu, self._setup.closing_megabytes)
-        waits = [self._look(execution) for execution in executions]
-        yield max(waits) + 2 * costs.read_seconds
-        for execution in executions:
-            if math.isnan(execution.closed) and not any(execution.left.values()):
-                yield self._close(execution)
+        still_open = [execution for execution in executions if math.isnan(execution.closed)]
+        usage = self._count(steps.look(self._fanout, len(executions), len(still_open)))
+        parts = self._fanout.parts
+        waits = [self.stack.read("counts", execution.key, parts) for execution in still_open]
+        yield max(waits, default=0) + usage["BatchGetItem"] * costs.read_seconds
+        over = [one for one in still_open if math.isnan(one.closed) and not any(one.left.values())]
+        yield max((self._close(execution) for execution in over), default=0)
+        yield costs.write_seconds * math.ceil(len(over) / CLOSERS)
         self.stack.closers.leave(began)
         self._leave_function(began, self._setup.closing_megabytes)
-
-    def _look(self, execution: Execution) -> float:
-        self._count(steps.look(self._fanout))
-        return self.stack.read("counts", execution.key, self._fanout.parts)
 
     def _close(self, execution: Execution) -> float:
         usage = self._count(steps.close(self._fanout))
         execution.closed = self.loop.now + self._costs.write_seconds - execution.came
         shard = str(execution.number % DUE_SHARDS)
         self.stack.write("index of what is due", shard, usage[INDEX_UNITS])
-        written = self.stack.write("executions", execution.job, usage[WRITE_UNITS])
-        return written + self._costs.write_seconds
+        return self.stack.write("executions", execution.job, usage[WRITE_UNITS])
 
     # --- both ------------------------------------------------------------------------------------
 

@@ -196,9 +196,10 @@ def take_reports(messages: int) -> Usage:
     return {"ReceiveMessage": requests, "DeleteMessageBatch": requests}
 
 
-def look(fanout: Fanout) -> Usage:
-    """The closing function looks whether an execution is complete."""
+def look(fanout: Fanout, executions: int, still_open: int) -> Usage:
+    """The closing function looks which of a batch's executions are complete."""
+    parts = still_open * fanout.parts
     return {
-        "BatchGetItem": 2,
-        READ_UNITS: read_units(EXECUTION_BYTES, consistent=True) + fanout.parts,
+        "BatchGetItem": math.ceil(executions / BATCH_KEYS) + math.ceil(parts / BATCH_KEYS),
+        READ_UNITS: executions * read_units(_execution_bytes(fanout), consistent=True) + parts,
     }
