@@ -116,7 +116,7 @@ class Model:
         stack.write("index of what is due", shard, 1)
         stack.write("index of the audit", execution.job, 1)
         stack.read("jobs", execution.job, steps.JOB_READ_UNITS)
-        stack.read("nodes", execution.key, fanout.nodes)
+        stack.read("nodes", execution.key, fanout.nodes / 2)
         return max(
             stack.write(table, key, units)
             for table, key, units in (

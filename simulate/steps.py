@@ -19,9 +19,10 @@ PART_TARGETS = 32
 BATCH = 10
 # The most keys of a BatchGetItem.
 BATCH_KEYS = 100
-# An output up to here is in the result; of a longer one, this much of its end is in an item beside it.
+# An output up to here is in the result. Of a longer one, this much of its end is in an item beside it; all
+# targets of an execution share the second number.
 INLINE_BYTES = 512
-TAIL_BYTES = 8_000
+TAIL_BYTES, ALL_TAILS_BYTES = 8_000, 4 * 1024**2
 _WRITE_BYTES, _READ_BYTES = 1024, 4096
 # Sizes of items in bytes, of a job with a short command: an execution without its targets; a job with its
 # newest 100 to 150 starts; a part, and one target and one node in it; an entry of the audit; a claim; an
@@ -155,7 +156,7 @@ def keep_log(fanout: Fanout) -> Usage:
     """A worker stores an output that does not fit its result: the end in an item, all in S3."""
     if fanout.output_bytes <= INLINE_BYTES:
         return {}
-    kept = min(fanout.output_bytes, TAIL_BYTES)
+    kept = min(fanout.output_bytes, TAIL_BYTES, ALL_TAILS_BYTES // fanout.targets)
     item = {"PutItem": 1, WRITE_UNITS: write_units(kept + 190)}
     return item if kept == fanout.output_bytes else add(item, {"PutObject": 1})
 
