@@ -27,7 +27,11 @@ from worker.consumer import Consumer
 from worker.health import Health
 from worker.heartbeat import Heartbeat
 from worker.lease import Lease
-from worker.output.spool import SpoolDirectory, UnsafeFolder
+from worker.output.folder import UnsafeFolder
+from worker.output.outputs import Outputs
+from worker.output.salvage import Salvager
+from worker.output.spool import SpoolDirectory
+from worker.output.upload import Uploader
 from worker.settler import Settler
 from worker.target.command import Commands
 
@@ -70,12 +74,13 @@ class Loops:
     lease: Lease
     settler: Settler
     heartbeat: Heartbeat
+    uploader: Uploader
     consumers: list[Consumer]
 
     @property
     def _endless(self) -> list[threading.Thread]:
         exit_codes = [consumer.exit_codes for consumer in self.consumers]
-        return [self.lease, self.settler, self.heartbeat, *exit_codes]
+        return [self.lease, self.settler, self.heartbeat, self.uploader, *exit_codes]
 
     def start(self) -> None:
         """Starts the loops, the endless ones first.
@@ -147,12 +152,16 @@ def _wire(worker_settings: WorkerSettings, health: Health, spools: SpoolDirector
     lease = Lease(health.pulse("lease"))
     settler = Settler(lease, health.pulse("settler"))
     heartbeat = Heartbeat(worker_settings.worker_id, health.pulse("heartbeat"))
+    uploader = Uploader(health.pulse("uploads"))
+    salvager = Salvager(spools.parent)
+    salvager.claim()
+    outputs = Outputs(spools, uploader, salvager)
     commands = Commands()
     consumers = [
-        Consumer(url, worker_settings, lease, settler, heartbeat, health, commands, spools)
+        Consumer(url, worker_settings, lease, settler, heartbeat, health, commands, outputs)
         for url in worker_settings.engines
     ]
-    return Loops(lease, settler, heartbeat, consumers)
+    return Loops(lease, settler, heartbeat, uploader, consumers)
 
 
 def _allow_more_open_files() -> None:

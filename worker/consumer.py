@@ -15,7 +15,7 @@ from worker.engine.exit_file import ExitFile
 from worker.health import Health
 from worker.heartbeat import Heartbeat, ServedNode
 from worker.lease import Lease
-from worker.output.spool import SpoolDirectory
+from worker.output.outputs import Outputs
 from worker.patience import tolerated
 from worker.settler import Settler
 from worker.target.command import Commands
@@ -44,7 +44,7 @@ class Consumer(threading.Thread):
         heartbeat: Heartbeat,
         health: Health,
         commands: Commands,
-        spools: SpoolDirectory,
+        outputs: Outputs,
     ) -> None:
         super().__init__(name=f"consumer {url}", daemon=True)
         self._settings = worker_settings
@@ -54,7 +54,7 @@ class Consumer(threading.Thread):
         self._health = health
         self._pulse = health.pulse(self.name)
         self._commands = commands
-        self._spools = spools
+        self._outputs = outputs
         # Each command keeps one connection open for its output and needs another for its calls.
         self._engine = Engine(url, pool=2 * worker_settings.max_running)
         file = ExitFile(worker_settings.spool_dir, url)
@@ -80,7 +80,7 @@ class Consumer(threading.Thread):
             self.exit_codes,
             node.node_id,
             self._commands,
-            self._spools,
+            self._outputs,
             self._settings.redact,
         )
         name = f"poller {self._engine.url}"

@@ -18,13 +18,13 @@ import docker
 import structlog
 
 from chalicelib import store
-from chalicelib.clients import queues
-from chalicelib.clients.logs import GrowingObject
+from chalicelib.clients import logs, queues
 from chalicelib.domain.states import Status
 from chalicelib.services import dispatch
 from dev import gateway, upkeep
 from worker import __main__ as worker
 from worker import settler, turns
+from worker.output import upload
 from worker.output.spool import Spool
 from worker.settler import Settler
 
@@ -73,7 +73,10 @@ POINTS = {
     "start": Point(docker.APIClient, "exec_start"),
     "read": Point(Spool, "write"),
     "running": Point(store.results, "move_result", Status.RUNNING),
-    "append": Point(GrowingObject, "write"),
+    "segment": Point(logs, "put_segment"),
+    "append": Point(store.segments, "add"),
+    "replace": Point(store.segments, "delete"),
+    "assemble": Point(logs, "assemble"),
     "keep": Point(store.outputs, "keep"),
     "finish": Point(store.results, "move_result", Status.FINISHED),
     "count": Point(store.counts, "add_ends"),
@@ -126,6 +129,11 @@ def receive_nothing_ahead() -> None:
     settler._GATHER_SECONDS = 0
 
 
+def upload_soon() -> None:
+    """A worker that dies over an upload need not wait for it."""
+    upload._FIRST_PAUSE_SECONDS = 0.5
+
+
 PARTS: dict[str, Callable[[], Any]] = {
     "worker": worker.main,
     "upkeep": upkeep.main,
@@ -145,6 +153,7 @@ def main() -> None:
     close_nothing_but(kills if part == "closing" else [])
     let_threads_know_their_job()
     receive_nothing_ahead()
+    upload_soon()
     PARTS[part]()
 
 

@@ -44,6 +44,16 @@ KILLABLE = "tests.swarm.killable"
 # What the command prints is in the log, or not; and whether the result says that some may be missing.
 OUTPUTS = {"whole": ("out\n", None), "in doubt": ("out\n", True), "lost": ("", True)}
 
+# What the command prints at once, in bytes: a short output is in no log of its own, and only much of it
+# fills a segment that replaces others.
+WIDTHS = {
+    "segment": [9000],
+    "append": [9000],
+    "replace": [9000, 9000, 6_000_000],
+    "assemble": [9000],
+    "keep": [1000],
+}
+
 
 @dataclass(frozen=True)
 class Death:
@@ -75,14 +85,20 @@ DEATHS = [
     Death("worker", "start", "before", "CREATED or RUNNING", "whole"),
     Death("worker", "start", "after", "CREATED or RUNNING", "lost"),
     Death("worker", "read", "before", "CREATED or RUNNING", "lost"),
-    Death("worker", "read", "after", "CREATED or RUNNING", "lost"),
-    Death("worker", "running", "before", "CREATED", "lost"),
-    Death("worker", "running", "after", "RUNNING", "lost"),
-    Death("worker", "append", "before", "RUNNING", "lost"),
+    Death("worker", "read", "after", "CREATED or RUNNING", "in doubt"),
+    Death("worker", "running", "before", "CREATED", "in doubt"),
+    Death("worker", "running", "after", "RUNNING", "in doubt"),
+    Death("worker", "segment", "before", "RUNNING", "in doubt"),
+    Death("worker", "segment", "after", "RUNNING", "in doubt"),
+    Death("worker", "append", "before", "RUNNING", "in doubt"),
     Death("worker", "append", "after", "RUNNING", "in doubt"),
-    Death("worker", "keep", "before", "RUNNING", "lost"),
-    Death("worker", "keep", "after", "RUNNING", "lost"),
-    Death("worker", "finish", "before", "RUNNING", "lost"),
+    Death("worker", "replace", "before", "RUNNING", "in doubt"),
+    Death("worker", "replace", "after", "RUNNING", "in doubt"),
+    Death("worker", "assemble", "before", "RUNNING", "in doubt"),
+    Death("worker", "assemble", "after", "RUNNING", "in doubt"),
+    Death("worker", "keep", "before", "RUNNING", "in doubt"),
+    Death("worker", "keep", "after", "RUNNING", "in doubt"),
+    Death("worker", "finish", "before", "RUNNING", "in doubt"),
     Death("worker", "finish", "after", "FINISHED", "whole"),
     Death("worker", "count", "before", "FINISHED", "whole"),
     Death("worker", "count", "after", "FINISHED", "whole"),
@@ -130,9 +146,10 @@ def deaths(part: str, *points: str) -> list[Death]:
 def create(system: Cluster, death: Death) -> str:
     """The death's own job."""
     # A short output is in no log. A very short one has no item of its own either.
-    width = {"append": 9000, "keep": 1000}.get(death.point, 0)
-    out = f'printf "%{width}s\\n" out'
-    script = f'echo "{death}" >> {FILE}; {out}; sleep 1; exit {EXIT_CODE}'
+    out = "; ".join(f'printf "%{width}s\\n" out; sleep 1' for width in WIDTHS.get(death.point, [0]))
+    # Each piece of a log that is to be replaced is uploaded before more comes.
+    out = out.replace("sleep 1; printf", "sleep 3; printf")
+    script = f'echo "{death}" >> {FILE}; {out}; exit {EXIT_CODE}'
     return system.create(f"sh -c '{script}'")
 
 

@@ -18,7 +18,10 @@ from worker.engine.client import Engine
 from worker.health import Health, Pulse
 from worker.heartbeat import Heartbeat, ServedNode
 from worker.lease import Lease
+from worker.output.outputs import Outputs
+from worker.output.salvage import Salvager
 from worker.output.spool import SpoolDirectory
+from worker.output.upload import Uploader
 from worker.settler import Settler
 from worker.target.command import Commands
 from worker.target.run import Runner
@@ -56,7 +59,8 @@ def consumer(
     settings = load({"MAX_COMMANDS": "12", "POLL_SECONDS": "1", "SPOOL_DIR": str(tmp_path)})
     heartbeat = Heartbeat("w", Pulse())
     spools = SpoolDirectory(tmp_path, 100, 10**6)
-    own = (lease, settler, heartbeat, Health(), Commands(), spools)
+    outputs = Outputs(spools, Uploader(Pulse()), Salvager(tmp_path))
+    own = (lease, settler, heartbeat, Health(), Commands(), outputs)
     return Consumer("unix:///e", settings, *own)
 
 

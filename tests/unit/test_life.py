@@ -28,8 +28,7 @@ from hypothesis.stateful import (
 )
 
 from chalicelib import store
-from chalicelib.clients import queues
-from chalicelib.clients.logs import GrowingObject
+from chalicelib.clients import logs, queues
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.domain.ends import Counted
 from chalicelib.domain.states import TERMINAL, Reason, Status
@@ -40,8 +39,12 @@ from tests.support.clock import Clock
 from worker.engine.errors import AlreadyStarted, Refusal, UnknownExec, Unreachable
 from worker.engine.events import ExitCodes
 from worker.engine.stream import Frame
+from worker.health import Pulse
+from worker.output.outputs import Outputs
+from worker.output.salvage import Salvager
 from worker.output.spool import SpoolDirectory
 from worker.settler import _count_part
+from worker.output.upload import Uploader
 from worker.target.command import Commands
 from worker.target.run import Runner, StartUnheard
 
@@ -114,7 +117,7 @@ class Life(RuleBasedStateMachine):
         self._mortal(store.results, "take_container", "take")
         self._mortal(store.results, "add_result", "claim")
         self._mortal(store.results, "move_result", "end")
-        self._mortal(GrowingObject, "write", "append")
+        self._mortal(logs, "assemble", "append")
         self.reports: list[str] = []
         self.patch.setattr(queues, "report_ended", self._report)
         self._mortal(store.counts, "add_ends", "count")
@@ -167,9 +170,9 @@ class Life(RuleBasedStateMachine):
                 exit_codes = create_autospec(ExitCodes, instance=True)
                 commands = Commands()
                 commands.hold(target)
-                end = Runner(self.engine, exit_codes, NODE, commands, spools, True).run(  # type: ignore[arg-type]
-                    Received(target, uuid4().hex, "r", first)
-                )
+                outputs = Outputs(spools, Uploader(Pulse()), Salvager(self.directory))
+                runner = Runner(self.engine, exit_codes, NODE, commands, outputs, True)  # type: ignore[arg-type]
+                end = runner.run(Received(target, uuid4().hex, "r", first))
                 assert end
                 _count_part(self.job_id, self.executor_id, end.part, [end])
         finally:

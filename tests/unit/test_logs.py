@@ -1,149 +1,110 @@
-"""The growing object in S3, and links to it."""
+"""Logs in S3: how a whole log is put together, and links to it."""
 
-from collections.abc import Iterator
-from itertools import pairwise
+import io
 from typing import Any
-from unittest.mock import create_autospec
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
-from botocore.stub import Stubber
 
 from chalicelib.clients import logs
 from chalicelib.clients.aws import make_client
-from chalicelib.clients.logs import MAX_PART_BYTES, MIN_PART_BYTES, GrowingObject
 from chalicelib.config import settings
+from chalicelib.domain.segments import MIN_PART_BYTES, Segment, Span
+from tests.support.costs import count_costs
+from tests.support.logged import stored_objects
 
-BASE = b"x" * MIN_PART_BYTES
-
-
-def stored() -> bytes:
-    return bytes(logs._s3().get_object(Bucket=settings.log_bucket, Key="k")["Body"].read())
-
-
-@pytest.fixture
-def log(aws: None) -> GrowingObject:
-    return GrowingObject("k")
+LOG = "j/1.000000/c"
+LARGE = b"x" * MIN_PART_BYTES
 
 
-@pytest.fixture
-def grown(log: GrowingObject) -> GrowingObject:
-    """A log whose base is as small as a base may be."""
-    log.write(BASE)
-    log.settle(MIN_PART_BYTES)
-    return log
+def put(first: int, content: bytes) -> Span:
+    """A segment in S3, and all of it."""
+    segment = Segment(first, len(content))
+    logs.put_segment(LOG, segment, content)
+    return Span(segment, 0, len(content))
 
 
-def test_a_small_log_is_put_as_a_whole(log: GrowingObject) -> None:
-    log.write(b"one")
-    log.write(b"one two")
-    assert stored() == b"one two"
+def inline(first: int, content: bytes) -> Span:
+    return Span(Segment(first, len(content), content), 0, len(content))
 
 
-def test_a_log_is_text_in_utf8_however_it_was_written(grown: GrowingObject) -> None:
-    def kind() -> str:
-        head = logs._s3().head_object(Bucket=settings.log_bucket, Key="k")
-        return str(head["ContentType"])
-
-    assert kind() == "text/plain; charset=utf-8"
-    grown.write(b"more")
-    assert kind() == "text/plain; charset=utf-8"
+def read(key: str = "k") -> bytes:
+    return bytes(logs._s3().get_object(Bucket=settings.log_bucket, Key=key)["Body"].read())
 
 
-def test_a_large_log_grows_by_a_copy(grown: GrowingObject) -> None:
-    grown.write(b"a")
-    grown.write(b"ab")
-    assert stored() == BASE + b"ab"
+def test_keys_name_a_log_and_what_they_have_of_it() -> None:
+    assert logs.segment_key(LOG, Segment(5, 7)) == "segments/j/1.000000/c/5-7"
+    assert logs.whole_key(LOG, 12) == "logs/j/1.000000/c/12.log"
 
 
-def test_each_settled_segment_becomes_base(grown: GrowingObject) -> None:
-    grown.write(b"y" * MIN_PART_BYTES)
-    grown.settle(MIN_PART_BYTES)
-    grown.write(b"z")
-    assert stored() == BASE + b"y" * MIN_PART_BYTES + b"z"
+@pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize("body", [b"one two", io.BytesIO(b"one two")])
+def test_a_log_of_one_part_is_put(monkeypatch: pytest.MonkeyPatch, body: Any) -> None:
+    with count_costs(monkeypatch) as costs:
+        logs.assemble("k", LOG, [], body)
+    assert read() == b"one two"
+    assert costs.requests == {"PutObject": 1}
 
 
-class S3:
-    """The calls of a multipart upload."""
-
-    def create_multipart_upload(self, **parameters: Any) -> Any: ...
-    def upload_part_copy(self, **parameters: Any) -> Any: ...
-    def upload_part(self, **parameters: Any) -> Any: ...
-    def complete_multipart_upload(self, **parameters: Any) -> Any: ...
-    def abort_multipart_upload(self, **parameters: Any) -> Any: ...
-
-
-@pytest.fixture
-def failing(grown: GrowingObject) -> Iterator[Any]:
-    """S3 with one call that fails once: `failing(name)`."""
-    with pytest.MonkeyPatch.context() as patch:
-
-        def fail(name: str) -> None:
-            def once(**parameters: Any) -> Any:
-                patch.undo()
-                raise ConnectionError(name)
-
-            patch.setattr(logs._s3(), name, once)
-
-        yield fail
+@pytest.mark.usefixtures("aws")
+def test_large_segments_are_copied_and_the_rest_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = [put(0, LARGE), put(len(LARGE), LARGE)]
+    with count_costs(monkeypatch) as costs:
+        logs.assemble("k", LOG, spans, b"rest")
+    assert read() == LARGE + LARGE + b"rest"
+    assert costs.requests == {
+        "CreateMultipartUpload": 1,
+        "UploadPartCopy": 2,
+        "UploadPart": 1,
+        "CompleteMultipartUpload": 1,
+    }
 
 
+@pytest.mark.usefixtures("aws")
+def test_small_segments_are_sent_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = [put(0, LARGE), inline(len(LARGE), b"one"), put(len(LARGE) + 3, b"two")]
+    with count_costs(monkeypatch) as costs:
+        logs.assemble("k", LOG, spans)
+    assert read() == LARGE + b"onetwo"
+    assert (costs.requests["UploadPartCopy"], costs.requests["UploadPart"]) == (1, 1)
+
+
+@pytest.mark.usefixtures("aws")
+def test_only_the_part_of_a_segment_that_is_missing_is_taken() -> None:
+    longer = put(0, b"one" + LARGE)
+    logs.assemble("k", LOG, [inline(0, b"on"), Span(longer.segment, 2, longer.segment.size)])
+    assert read() == b"one" + LARGE
+
+
+@pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize("spans", [[], [LARGE]])
+def test_a_log_is_text_in_utf8_however_it_was_written(spans: list[bytes]) -> None:
+    logs.assemble("k", LOG, [put(0, content) for content in spans], b"rest")
+    head = logs._s3().head_object(Bucket=settings.log_bucket, Key="k")
+    assert head["ContentType"] == "text/plain; charset=utf-8"
+
+
+@pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize(
     "call",
     ["create_multipart_upload", "upload_part_copy", "upload_part", "complete_multipart_upload"],
 )
-def test_a_failed_write_harms_nothing_and_is_made_good_by_the_next(
-    grown: GrowingObject, failing: Any, call: str
+def test_a_failure_leaves_no_object_and_no_upload_and_harms_no_later_try(
+    monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    grown.write(b"a")
-    failing(call)
-    with pytest.raises(ConnectionError, match=call):
-        grown.write(b"ab")
-    assert stored() == BASE + b"a"
-    grown.write(b"abc")
-    assert stored() == BASE + b"abc"
+    def fail(**parameters: Any) -> Any:
+        raise ConnectionError(call)
 
-
-def test_a_failed_write_leaves_no_upload_behind(grown: GrowingObject, failing: Any) -> None:
-    failing("upload_part")
-    with pytest.raises(ConnectionError):
-        grown.write(b"a")
+    spans = [put(0, LARGE)]
+    with monkeypatch.context() as patch:
+        patch.setattr(logs._s3(), call, fail)
+        with pytest.raises(ConnectionError, match=call):
+            logs.assemble("k", LOG, spans, b"rest")
     uploads = logs._s3().list_multipart_uploads(Bucket=settings.log_bucket)
-    assert uploads.get("Uploads", []) == []
-
-
-def test_a_large_base_is_copied_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    s3 = create_autospec(S3, instance=True)
-    s3.create_multipart_upload.return_value = {"UploadId": "u"}
-    s3.upload_part_copy.return_value = {"CopyPartResult": {"ETag": "e"}}
-    s3.upload_part.return_value = {"ETag": "e"}
-    monkeypatch.setattr(logs, "_s3", lambda: s3)
-    log = GrowingObject("k")
-    log.settle(MAX_PART_BYTES + 1)
-    log.write(b"end")
-    copied = [call.kwargs["CopySourceRange"] for call in s3.upload_part_copy.call_args_list]
-    half = (MAX_PART_BYTES + 1) // 2
-    assert copied == [f"bytes=0-{half - 1}", f"bytes={half}-{MAX_PART_BYTES}"]
-    completed = s3.complete_multipart_upload.call_args.kwargs["MultipartUpload"]["Parts"]
-    assert [part["PartNumber"] for part in completed] == [1, 2, 3]
-    assert s3.upload_part.call_args.kwargs["PartNumber"] == 3
-
-
-@pytest.mark.parametrize(
-    "size", [MIN_PART_BYTES, MAX_PART_BYTES, MAX_PART_BYTES + 1, 3 * MAX_PART_BYTES + 7]
-)
-def test_copied_parts_cover_the_base_and_are_sizes_that_s3_takes(size: int) -> None:
-    parts = logs._ranges(size)
-    assert [number for number, _, _ in parts] == list(range(1, len(parts) + 1))
-    assert parts[0][1] == 0
-    assert parts[-1][2] == size - 1
-    assert all(first == last + 1 for (_, _, last), (_, first, _) in pairwise(parts))
-    assert all(MIN_PART_BYTES <= last - first + 1 <= MAX_PART_BYTES for _, first, last in parts)
-
-
-def test_a_part_as_large_as_we_copy_at_once_is_not_split() -> None:
-    assert logs._ranges(MAX_PART_BYTES) == [(1, 0, MAX_PART_BYTES - 1)]
+    assert (uploads.get("Uploads", []), stored_objects("k")) == ([], {})
+    logs.assemble("k", LOG, spans, b"rest")
+    assert read() == LARGE + b"rest"
 
 
 @pytest.mark.usefixtures("aws")
@@ -168,40 +129,33 @@ def test_a_link_downloads_the_log_under_its_name() -> None:
     assert asked["X-Amz-Algorithm"] == "AWS4-HMAC-SHA256"
 
 
-def test_a_key_names_job_execution_and_container() -> None:
-    assert logs.log_key("j", "1.000000", "c") == "logs/j/1.000000/c.log"
-
-
-@pytest.mark.parametrize(("status", "known"), [(404, 0), (403, 0), (503, None)])
-def test_to_who_may_not_list_a_403_is_no_log(
-    log: GrowingObject, status: int, known: int | None
-) -> None:
-    def ask() -> int | None:
-        with Stubber(logs._s3()) as s3:
-            s3.add_client_error("head_object", str(status), http_status_code=status)
-            try:
-                return logs.get_known_size("k")
-            except ClientError:
-                return None
-
-    assert ask() == known
-
-
-def test_what_is_stored_is_counted_and_its_end_is_read(log: GrowingObject) -> None:
-    assert logs.get_size("k") == 0
-    log.write(b"0123456789")
-    assert logs.get_size("k") == 10
+@pytest.mark.usefixtures("aws")
+def test_an_object_is_read_up_to_a_size_and_from_its_end() -> None:
+    assert logs.read("k", 10) == b""
+    logs.assemble("k", LOG, [], b"0123456789")
+    assert (logs.read("k", 10), logs.read("k", 9)) == (b"0123456789", None)
     assert logs.read_end("k", 3) == b"789"
     assert logs.read_end("k", 100) == b"0123456789"
 
 
-def test_a_bucket_that_refuses_is_not_an_empty_log(
-    log: GrowingObject, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("aws")
+def test_a_bucket_that_refuses_is_not_an_empty_log(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**parameters: Any) -> Any:
         answer = {"Error": {"Code": "403"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
-        raise ClientError(answer, "HeadObject")  # type: ignore[arg-type]
+        raise ClientError(answer, "GetObject")  # type: ignore[arg-type]
 
-    monkeypatch.setattr(logs._s3(), "head_object", refuse)
+    monkeypatch.setattr(logs._s3(), "get_object", refuse)
     with pytest.raises(ClientError):
-        logs.get_size("k")
+        logs.read("k", 10)
+    with pytest.raises(ClientError):
+        logs.read_segments(LOG, [Span(Segment(0, 9), 0, 9)])
+
+
+@pytest.mark.usefixtures("aws")
+def test_1000_objects_are_deleted_by_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    put(0, b"x")
+    keys = [logs.segment_key(LOG, Segment(first, 1)) for first in range(1000)]
+    with count_costs(monkeypatch) as costs:
+        logs.delete(keys)
+    assert costs.requests == {"DeleteObjects": 1}
+    assert stored_objects("segments/") == {}

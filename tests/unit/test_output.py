@@ -1,4 +1,4 @@
-"""The spool: the log is every byte, whatever fails in between, and the disk is given back."""
+"""The spool: each byte of the output is on disk until it is uploaded, and the disk is given back."""
 
 import os
 import random
@@ -9,65 +9,127 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
-from unittest.mock import create_autospec
 
 import pytest
 
-from chalicelib.clients.aws import client
-from chalicelib.clients.logs import MIN_PART_BYTES, GrowingObject
-from chalicelib.config import settings
-from worker.output.spool import LAST_BYTES, Spool, SpoolDirectory, UnsafeFolder
+from chalicelib.domain.segments import MIN_PART_BYTES
+from worker.output.folder import UnsafeFolder
+from worker.output.spool import LAST_BYTES, Spool, SpoolDirectory
 
-LOG = 10**9
+LOG = 10**12
+MIB = 1024**2
 
 
-def open_spool(path: Path, log: Any, limit: int = 10**9, log_bytes: int = LOG) -> Spool:
-    """A spool that remembers the last four bytes, in a directory for itself."""
-    return SpoolDirectory(path, limit, log_bytes).open("s", log, tail=4, log_bytes=None)
+def open_in(room: SpoolDirectory, name: str = "s", log_bytes: int | None = None) -> Spool:
+    """A spool that remembers the last four bytes."""
+    return room.open(name, "j/1.000000/c", 2_000_000_000, tail=4, log_bytes=log_bytes)
+
+
+def open_spool(path: Path, limit: int = 10**9, log_bytes: int = LOG) -> Spool:
+    """A spool in a directory for itself."""
+    return open_in(SpoolDirectory(path, limit, log_bytes))
 
 
 def files(path: Path) -> list[Path]:
-    """The spool files that are left."""
-    return [file for file in path.rglob("s.*") if file.is_file()]
+    """The files of output that are left."""
+    return sorted(file for file in path.rglob("s.*") if file.suffix != ".log")
 
 
-def stored() -> bytes:
-    return bytes(client("s3").get_object(Bucket=settings.log_bucket, Key="k")["Body"].read())
+def upload(spool: Spool, also_closed: bool = True) -> bytes:
+    """Uploads what is new, in pieces; returns it."""
+    content = b""
+    while new := spool.open_new(also_closed):
+        _, first, section = new
+        with section:
+            assert first == spool.uploaded
+            content += section.read()
+        spool.note_uploaded(first + len(section))
+    return content
 
 
-@pytest.mark.usefixtures("aws")
-def test_a_log_grows_through_all_sizes(tmp_path: Path) -> None:
-    spool = open_spool(tmp_path, GrowingObject("k"))
-    expected = b""
-    for count in (10, 20, MIN_PART_BYTES, 1, 5, 2 * MIN_PART_BYTES, 3):
-        chunk = bytes([count % 251]) * count
-        expected += chunk
+def upload_closed(spool: Spool) -> list[int]:
+    """Uploads the closed files as a whole; returns their sizes."""
+    sizes = []
+    while file := spool.closed_file:
+        sizes.append(file.size)
+        spool.remove(file)
+    return sizes
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return open_spool(tmp_path)
+
+
+def test_what_came_since_the_last_upload_is_uploaded(spool: Spool, tmp_path: Path) -> None:
+    assert upload(spool) == b""
+    for chunk in (b"one", b" two"):
         spool.write(chunk)
-        spool.flush()
-        assert stored() == expected
-    assert (spool.size, spool.tail) == (len(expected), expected[-4:])
+        assert upload(spool) == chunk
+    assert upload(spool) == b""
+    assert (spool.size, spool.kept, spool.uploaded, spool.tail) == (7, 7, 7, b" two")
     spool.close()
-    assert files(tmp_path) == []
+    assert list(tmp_path.rglob("s.*")) == []
 
 
-def test_a_failed_upload_is_made_good_by_the_next(tmp_path: Path) -> None:
-    log = create_autospec(GrowingObject, instance=True)
-    written: list[bytes] = []
-    log.write.side_effect = [ConnectionError, None, None]
-    spool = open_spool(tmp_path, log)
-    spool.write(b"x" * MIN_PART_BYTES)
-    with pytest.raises(ConnectionError):
-        spool.flush()
+def test_a_section_is_what_there_was_when_it_was_opened(spool: Spool) -> None:
+    spool.write(b"0123")
+    upload(spool)
+    spool.write(b"456789")
+    new = spool.open_new(True)
+    assert new
+    file_first, first, section = new
+    spool.write(b"more")
+    assert (file_first, first, len(section)) == (0, 4, 6)
+    assert (section.read(4), section.read(100), section.read(1)) == (b"4567", b"89", b"")
+    section.seek(0)
+    assert section.tell() == 0
+    section.seek(-1, os.SEEK_END)
+    assert section.read() == b"9"
+    section.close()
+
+
+def test_a_file_is_closed_as_soon_as_s3_can_copy_it(spool: Spool, tmp_path: Path) -> None:
+    needs: list[int] = []
+    spool.on_need = lambda: needs.append(spool.kept)
+    spool.write(b"x" * (MIN_PART_BYTES - 1))
+    assert (spool.closed_file, needs) == (None, [])
     spool.write(b"yz")
-    log.write.side_effect = lambda segment: written.append(
-        segment if isinstance(segment, bytes) else segment.read()
-    )
-    spool.flush()
-    assert written == [b"x" * MIN_PART_BYTES, b"yz"]
-    log.settle.assert_called_once_with(MIN_PART_BYTES)
-    spool.flush()
-    assert len(written) == 2
+    assert needs == [MIN_PART_BYTES + 1]
+    spool.write(b"next")
+    assert upload_closed(spool) == [MIN_PART_BYTES + 1]
+    assert upload(spool) == b"next"
+    assert [path.name for path in files(tmp_path)] == [f"s.{MIN_PART_BYTES + 1}"]
+
+
+def test_files_grow_with_the_log(spool: Spool) -> None:
+    sizes = []
+    for _ in range(250):
+        spool.write(b"x" * MIB)
+        sizes += upload_closed(spool)
+    assert sizes == sorted(sizes)
+    assert sizes[:31] == [5 * MIB] * 31
+    assert sizes[-1] == 8 * MIB
+
+
+def test_if_there_is_little_room_files_are_closed_earlier(tmp_path: Path) -> None:
+    room = SpoolDirectory(tmp_path, limit=20 * MIB, log_bytes=LOG)
+    spool = open_in(room)
+    spool.kept = 64 * 1024**3
+    closed: list[int] = []
+    spool.on_need = lambda: closed.append(spool.held)
+    for _ in range(7):
+        spool.write(b"x" * MIB)
+    assert closed == [7 * MIB]
+
+
+def test_what_comes_after_a_closed_file_waits_if_there_is_no_hurry(spool: Spool) -> None:
+    spool.write(b"x" * MIN_PART_BYTES)
+    spool.write(b"y")
+    assert spool.open_new(also_closed=False) is None
+    assert upload(spool, also_closed=True) == b"x" * MIN_PART_BYTES + b"y"
+    assert upload_closed(spool) == [MIN_PART_BYTES]
+    assert spool.uploaded == MIN_PART_BYTES + 1
 
 
 @pytest.mark.parametrize(
@@ -79,21 +141,36 @@ def test_a_full_spool_holds_its_writer_and_says_if_that_took_long(
     # At the beginning and the end of each of the two writes.
     clock = iter([0, 0, 0, seconds])
     monkeypatch.setattr("worker.output.spool.time", SimpleNamespace(monotonic=lambda: next(clock)))
-    spool = open_spool(tmp_path, create_autospec(GrowingObject, instance=True), limit=20)
+    spool = open_spool(tmp_path, limit=20)
+    asked = threading.Event()
+    spool.on_need = asked.set
     spool.write(b"x" * 10)
     writer = threading.Thread(target=spool.write, args=(b"x" * after,))
     writer.start()
-    writer.join(0.05)
-    assert writer.is_alive()
-    spool.flush()
+    assert asked.wait(10)
+    assert spool.is_full
+    upload(spool)
     writer.join(5)
     assert not writer.is_alive()
-    assert spool.size == 10 + after
-    assert spool.end_in_doubt == in_doubt
+    assert (spool.size, spool.is_full, spool.end_in_doubt) == (10 + after, False, in_doubt)
 
 
-def test_a_disk_that_takes_a_part_at_a_time_gets_all(tmp_path: Path, log: Any) -> None:
-    spool = open_spool(tmp_path, log)
+def test_a_full_spool_whose_file_is_large_enough_closes_it(tmp_path: Path) -> None:
+    """What is uploaded of an open file is on the disk all the same, and only a part of it is free."""
+    spool = open_spool(tmp_path, limit=2 * MIN_PART_BYTES)
+    spool.kept = 64 * 1024**3
+    closed = threading.Event()
+    spool.on_need = lambda: spool.closed_file and closed.set()
+    spool.write(b"x" * (MIN_PART_BYTES - 1))
+    writer = threading.Thread(target=lambda: [spool.write(b"xy") for _ in range(2)])
+    writer.start()
+    assert closed.wait(10)
+    upload_closed(spool)
+    writer.join(5)
+    assert not writer.is_alive()
+
+
+def test_a_disk_that_takes_a_part_at_a_time_gets_all(spool: Spool) -> None:
     disk = spool._file
 
     class NearlyFull:
@@ -103,26 +180,7 @@ def test_a_disk_that_takes_a_part_at_a_time_gets_all(tmp_path: Path, log: Any) -
     spool._file = NearlyFull()  # type: ignore[assignment]
     spool.write(b"0123456789")
     assert (spool.size, spool.tail) == (10, b"6789")
-    spool.flush()
-    assert log.parts == [b"0123456789"]
-
-
-@pytest.fixture
-def log() -> Any:
-    """Where the log goes; what was written of it is in `parts`."""
-    fake = create_autospec(GrowingObject, instance=True)
-    fake.parts = []
-
-    def write(segment: Any) -> None:
-        fake.parts.append(segment if isinstance(segment, bytes) else segment.read())
-
-    fake.write.side_effect = write
-    return fake
-
-
-@pytest.fixture
-def spool(tmp_path: Path, log: Any) -> Spool:
-    return open_spool(tmp_path, log)
+    assert upload(spool) == b"0123456789"
 
 
 def test_the_tail_is_the_end_of_a_short_output_too(spool: Spool) -> None:
@@ -141,83 +199,43 @@ def test_a_long_output_is_not_kept_in_memory(spool: Spool) -> None:
     assert len(spool._tail) <= 2 * 4
 
 
-def test_a_segment_that_has_not_grown_is_not_uploaded_again(spool: Spool, log: Any) -> None:
-    spool.flush()
-    spool.write(b"x")
-    spool.flush()
-    spool.flush()
-    assert log.parts == [b"x"]
-
-
-def test_a_segment_below_what_s3_copies_is_uploaded_whole_again(spool: Spool, log: Any) -> None:
-    for chunk in (b"one", b" two"):
-        spool.write(chunk)
-        spool.flush()
-    assert log.parts == [b"one", b"one two"]
-    log.settle.assert_not_called()
-
-
-def test_a_full_segment_is_settled_and_its_file_deleted(
-    spool: Spool, log: Any, tmp_path: Path
-) -> None:
-    spool.write(b"x" * MIN_PART_BYTES)
-    spool.flush()
-    log.settle.assert_called_once_with(MIN_PART_BYTES)
-    assert [path.stat().st_size for path in files(tmp_path)] == [0]
-
-
-def test_a_segment_one_byte_too_small_stays_open(spool: Spool, log: Any) -> None:
-    spool.write(b"x" * (MIN_PART_BYTES - 1))
-    spool.flush()
-    log.settle.assert_not_called()
-
-
-def test_segments_that_failed_go_first_and_in_order(spool: Spool, log: Any) -> None:
-    write, log.write.side_effect = log.write.side_effect, ConnectionError
-    for letter in (b"a", b"b"):
-        spool.write(letter * MIN_PART_BYTES)
-        with pytest.raises(ConnectionError):
-            spool.flush()
-    spool.write(b"c")
-    log.write.side_effect = write
-    spool.flush()
-    assert [part[:1] for part in log.parts] == [b"a", b"b", b"c"]
-    assert sum(map(len, log.parts)) == spool.size
-
-
-def test_room_is_counted_right_after_uploads_of_parts_and_of_the_whole(spool: Spool) -> None:
+def test_what_is_on_the_disk_counts_but_for_the_little_that_is_uploaded(spool: Spool) -> None:
     spool.write(b"x" * 10)
-    spool.flush()
+    assert (spool.held, spool.waiting) == (10, 10)
+    upload(spool)
+    assert (spool.held, spool.waiting) == (0, 0)
+    # Once it is closed, all of it has to be uploaded again.
     spool.write(b"x" * MIN_PART_BYTES)
-    spool.flush()
+    assert (spool.held, spool.waiting) == (MIN_PART_BYTES + 10, MIN_PART_BYTES)
     spool.write(b"yz")
-    assert spool.waiting == 2
-    spool.flush()
-    assert spool.waiting == 0
+    assert spool.held == MIN_PART_BYTES + 12
+    upload_closed(spool)
+    assert (spool.held, spool.waiting) == (2, 2)
+    spool.close()
+    assert (spool.held, spool._directory._held) == (0, 0)
 
 
-def test_closing_frees_the_room_of_bytes_that_were_never_uploaded(
-    spool: Spool, log: Any, tmp_path: Path
+def test_much_that_is_uploaded_and_not_closed_counts_too(spool: Spool) -> None:
+    spool.kept = spool._first = 64 * 1024**3
+    spool.uploaded = spool.kept
+    spool.write(b"x" * (MIN_PART_BYTES + 7))
+    upload(spool)
+    assert (spool.held, spool.waiting) == (7, 0)
+
+
+def test_closing_gives_back_the_room_of_bytes_that_were_never_uploaded(
+    spool: Spool, tmp_path: Path
 ) -> None:
-    log.write.side_effect = ConnectionError
     spool.write(b"x" * MIN_PART_BYTES)
-    with pytest.raises(ConnectionError):
-        spool.flush()
     spool.write(b"more")
     spool.close()
     assert files(tmp_path) == []
+    assert spool._directory._held == 0
 
 
-def test_stored_bytes_are_those_that_do_not_wait(spool: Spool, log: Any) -> None:
-    spool.write(b"x" * 10)
-    spool.flush()
-    spool.write(b"y" * 3)
-    assert (spool.size, spool.stored) == (13, 10)
-
-
-def test_one_command_leaves_room_for_the_others(tmp_path: Path, log: Any) -> None:
+def test_one_command_leaves_room_for_the_others(tmp_path: Path) -> None:
     room = SpoolDirectory(tmp_path, limit=100, log_bytes=LOG)
-    greedy, modest = (room.open(name, log, tail=4, log_bytes=None) for name in ("greedy", "modest"))
+    greedy, modest = open_in(room, "greedy"), open_in(room, "modest")
     greedy.write(b"x" * 50)
     blocked = threading.Thread(target=greedy.write, args=(b"x",))
     blocked.start()
@@ -228,22 +246,9 @@ def test_one_command_leaves_room_for_the_others(tmp_path: Path, log: Any) -> Non
     modest.close()
     blocked.join(0.05)
     assert blocked.is_alive()
-    greedy.flush()
+    upload(greedy)
     blocked.join(5)
     assert not blocked.is_alive()
-
-
-def test_leftovers_of_a_dead_process_are_removed_but_not_a_living_ones(
-    tmp_path: Path, log: Any
-) -> None:
-    dead, alive = SpoolDirectory(tmp_path, 10, LOG), SpoolDirectory(tmp_path, 10, LOG)
-    for room in (dead, alive):
-        room.open("s", log, tail=4, log_bytes=None).write(b"x")
-    dead._lock.close()
-    SpoolDirectory(tmp_path, 10, LOG)
-    assert len(files(tmp_path)) == 1
-    alive.close()
-    assert files(tmp_path) == []
 
 
 def test_directories_made_and_closed_at_once_do_not_disturb_each_other(
@@ -305,18 +310,17 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     assert victim.read_text() == "precious"
 
 
-def test_no_other_user_can_read_the_output(tmp_path: Path, log: Any) -> None:
+def test_no_other_user_can_read_the_output(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         parent = tmp_path / "new" / "spools"
-        SpoolDirectory(parent, 10, LOG).open("s", log, tail=4, log_bytes=None).write(b"x")
+        open_spool(parent, 10).write(b"x")
     finally:
         os.umask(before)
     modes = [path.lstat().st_mode & 0o777 for path in (parent, *parent.rglob("*"))]
     assert set(modes) == {0o700, 0o600}
 
 
-@pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize("limit", [10, MIN_PART_BYTES - 1, MIN_PART_BYTES + 10])
 @pytest.mark.parametrize("beyond", [0, 1, LAST_BYTES, LAST_BYTES + 1, 3 * LAST_BYTES + 5])
 @pytest.mark.parametrize("size", [300_000, 10**7])
@@ -324,25 +328,23 @@ def test_a_log_that_is_too_long_is_its_beginning_and_its_end(
     tmp_path: Path, limit: int, beyond: int, size: int
 ) -> None:
     output = random.Random(limit + beyond).randbytes(limit + beyond)
-    spool = open_spool(tmp_path, GrowingObject("k"), log_bytes=limit)
+    spool = open_spool(tmp_path, log_bytes=limit)
     for start in range(0, len(output), size):
         spool.write(output[start : start + size])
-        spool.flush()
-    assert stored() == output[:limit]
+    logged = upload(spool)
+    assert logged == output[:limit]
     spool.complete()
-    spool.flush()
+    logged += upload(spool)
     end = output[limit:][-LAST_BYTES:]
-    assert stored() == output[:limit] + end
-    assert (spool.stored, spool.size) == (limit + len(end), len(output))
+    assert logged == output[:limit] + end
+    assert (spool.kept, spool.size) == (limit + len(end), len(output))
     missing = max(beyond - LAST_BYTES, 0)
     assert spool.dropped == ({"Bytes": missing, "After": limit} if missing else None)
     assert spool.tail == output[-4:]
 
 
-def test_output_beyond_its_limit_takes_no_disk_little_memory_and_no_wait(
-    tmp_path: Path, log: Any
-) -> None:
-    spool = open_spool(tmp_path, log, limit=100, log_bytes=40)
+def test_output_beyond_its_limit_takes_no_disk_little_memory_and_no_wait(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path, limit=100, log_bytes=40)
     for _ in range(20):
         spool.write(b"x" * LAST_BYTES)
     assert spool.size == 20 * LAST_BYTES
@@ -353,9 +355,8 @@ def test_output_beyond_its_limit_takes_no_disk_little_memory_and_no_wait(
 
 @pytest.mark.parametrize(("of_the_job", "kept"), [(None, 8), (5, 5), (9, 8)])
 def test_a_job_lowers_the_limit_and_does_not_raise_it(
-    tmp_path: Path, log: Any, of_the_job: int | None, kept: int
+    tmp_path: Path, of_the_job: int | None, kept: int
 ) -> None:
-    spool = SpoolDirectory(tmp_path, 100, 8).open("s", log, tail=4, log_bytes=of_the_job)
+    spool = open_in(SpoolDirectory(tmp_path, 100, 8), log_bytes=of_the_job)
     spool.write(b"0123456789")
-    spool.flush()
-    assert log.parts == [b"0123456789"[:kept]]
+    assert upload(spool) == b"0123456789"[:kept]

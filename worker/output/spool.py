@@ -1,32 +1,27 @@
-"""A command's output: read at full speed into a spool on disk, uploaded from there into the log in S3."""
+"""A command's output on disk: read at full speed into files, and uploaded from there into its log."""
 
-import fcntl
-import os
+import json
 import shutil
-import stat
 import threading
 import time
 from collections import deque
-from contextlib import suppress
-from io import FileIO
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
-from chalicelib.clients.logs import MIN_PART_BYTES, GrowingObject
+from chalicelib.domain.segments import MIN_PART_BYTES, segment_bytes
+from worker.output.files import Section, SpoolFile, file_path
+from worker.output.folder import locked, make_safe, open_private
 
 # The engine drops output that is not read two seconds after a command ended. We have seen up to 1.4 MB
 # wait then, in the buffers of the engine and the socket. If more than that comes after a pause, the
 # command still ran.
 _LONG_WRITE_SECONDS = 1.5
 _BUFFERED_BYTES = 2 * 1024**2
-# How many segments, of up to MIN_PART_BYTES each, may be in memory at once for their upload.
-_UPLOADS = 32
 # If an output is too long for its log, this much of its end is kept too.
 LAST_BYTES = 1024**2
-
-
-class UnsafeFolder(Exception):
-    """A user other than the worker's could put files into the folder for spools."""
+# The file beside a spool's files that says which log they are of.
+LABEL = ".log"
 
 
 class SpoolDirectory:
@@ -40,46 +35,47 @@ class SpoolDirectory:
     """
 
     def __init__(self, parent: Path, limit: int, log_bytes: int) -> None:
-        _make_safe(parent)
+        make_safe(parent)
+        self.parent = parent
         self._path = parent / uuid4().hex
         # Only one process at a time does this: a directory whose lock nobody holds yet looks left over.
-        with _locked(parent / "lock"):
-            _remove_leftovers(parent)
+        with locked(parent / "lock"):
             # Output is for nobody else on this machine.
             self._path.mkdir(mode=0o700)
             # We hold this lock until our process ends, however it ends. By the lock, the next process
             # knows what is left over.
-            self._lock = _locked(self._path / "lock")
+            self._lock = locked(self._path / "lock")
         self._limit = limit
         self._log_bytes = log_bytes
-        self._waiting = 0
+        self._held = 0
         self._changed = threading.Condition()
-        self.uploading = threading.BoundedSemaphore(_UPLOADS)
 
-    def open(self, name: str, log: GrowingObject, tail: int, log_bytes: int | None) -> "Spool":
+    def open(self, name: str, log: str, expires: int, tail: int, log_bytes: int | None) -> "Spool":
         """Opens a spool for the output of one command. The spool remembers the last `tail` bytes.
 
         The job's own `log_bytes` may lower the worker's, and cannot raise it.
         """
         limit = min(self._log_bytes, log_bytes or self._log_bytes)
-        return Spool(self, self._path / name, log, tail, limit)
+        base = self._path / name
+        with open_private(base.with_suffix(LABEL), "w") as label:
+            label.write(json.dumps({"Log": log, "ExpiresAt": expires}).encode())
+        return Spool(self, base, tail, limit)
 
     def add(self, count: int) -> None:
-        """Adds `count` to the number of bytes that wait; it may be negative."""
+        """Adds `count` to the number of bytes that the spools hold; it may be negative."""
         with self._changed:
-            self._waiting += count
+            self._held += count
             if count < 0:
                 self._changed.notify_all()
 
     def wait_for_room(self, spool: "Spool") -> None:
         """Waits until the spool may take more."""
-        if self._has_room(spool):
-            return
         with self._changed:
-            self._changed.wait_for(lambda: self._has_room(spool))
+            self._changed.wait_for(lambda: self.room(spool) > 0)
 
-    def _has_room(self, spool: "Spool") -> bool:
-        return spool.waiting < self._limit - self._waiting
+    def room(self, spool: "Spool") -> int:
+        """How many bytes the spool may take now."""
+        return self._limit - self._held - spool.held
 
     def close(self) -> None:
         """Removes the directory and all that is in it."""
@@ -87,103 +83,73 @@ class SpoolDirectory:
         self._lock.close()
 
 
-def _make_safe(folder: Path) -> None:
-    """Makes the folder if it is not there. Raises UnsafeFolder if others could put things into it.
-
-    A user who can make a link in it could make this process, which may be root, write to any file.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        raise UnsafeFolder(f"{folder} is not a folder; links are not followed")
-    if found.st_uid != os.geteuid():
-        raise UnsafeFolder(
-            f"{folder} belongs to user {found.st_uid}; it must belong to the worker's, {os.geteuid()}"
-        )
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise UnsafeFolder(f"others may write to {folder}; allow only its owner: chmod go-w")
-
-
-def _locked(path: Path) -> FileIO:
-    """Opens the file and waits for its lock. The lock is held until the file is closed."""
-    file = FileIO(path, "a", opener=_private)
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return file
-
-
-def _private(path: str, flags: int) -> int:
-    """Opens a file that only we may read, never through a link."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-
-
-def _remove_leftovers(parent: Path) -> None:
-    """Removes what dead processes left behind: nobody else knows what is in it."""
-    for lock_file in parent.glob("*/lock"):
-        # Its owner may remove it at this moment.
-        with suppress(BlockingIOError, FileNotFoundError), lock_file.open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock_file.parent, ignore_errors=True)
-
-
 class Spool:
-    """Takes output from one thread (`write`) and brings it into the log from another (`flush`).
+    """Takes output from one thread (`write`), and gives it to those that upload it.
 
     Reading must keep up with the engine, which drops what is left two seconds after a command ended. So
     `write` waits only while too much is not uploaded yet. Then the command waits too.
 
-    On disk, a spool is a row of segment files. A segment that is long enough for S3 to copy it
-    (MIN_PART_BYTES) is closed, uploaded and deleted. The last segment is uploaded again whenever it has
-    grown.
+    On disk, a spool is a row of files. Each becomes one segment of the log: if the last file is large
+    enough for that, it is closed, and the next one begins. It is closed earlier if there is little room.
 
     After `limit` bytes the rest is not kept, except for the last LAST_BYTES, which `complete` adds. So
     neither the disk nor the log grows any more, and nobody has to wait: the command runs at full speed.
     """
 
-    def __init__(
-        self, directory: SpoolDirectory, path: Path, log: GrowingObject, tail: int, limit: int
-    ) -> None:
-        # How many bytes the output has so far.
+    def __init__(self, directory: SpoolDirectory, base: Path, tail: int, limit: int) -> None:
+        # How many bytes the output has so far, and how many of them went into files.
         self.size = 0
-        # How many of them went into files.
-        self._kept = 0
-        # Bytes that are not uploaded yet.
-        self.waiting = 0
+        self.kept = 0
+        # All bytes before this place are uploaded.
+        self.uploaded = 0
+        # How many bytes count for the directory's limit.
+        self.held = 0
+        # Whether a write waits for room.
+        self.is_full = False
+        # Called if a file is to be uploaded now, or if a write waits for room.
+        self.on_need: Callable[[], None] = lambda: None
         self._directory = directory
-        self._path = path
-        self._log = log
+        self._base = base
         self._tail = bytearray()
         self._tail_size = tail
         self._limit = limit
         # How much output had come before the last long write.
         self._paused_at: int | None = None
         self._lock = threading.Lock()
-        self._closed: deque[Path] = deque()
-        self._segments = 0
-        self._open_segment()
+        self._closed: deque[SpoolFile] = deque()
+        self._open_file()
 
-    def _open_segment(self) -> None:
-        self._segments += 1
-        self._current = self._path.with_suffix(f".{self._segments}")
-        self._file = FileIO(self._current, "w", opener=_private)
-        self._length = 0
-        self._uploaded = 0
+    def _open_file(self) -> None:
+        self._first, self._length = self.kept, 0
+        self._path = file_path(self._base, self._first)
+        self._file = open_private(self._path, "w")
 
     def write(self, chunk: bytes) -> None:
         """Adds output, if any, at the end; waits while the spool is full."""
         if not chunk:
             return
         began, before = time.monotonic(), self.size
-        if self._kept < self._limit:
-            self._directory.wait_for_room(self)
+        if self.kept < self._limit and self._directory.room(self) <= 0:
+            self._wait_for_room()
         with self._lock:
             self._write(memoryview(chunk))
+            is_due = self._is_file_due() and self._close_file()
+        if is_due:
+            self.on_need()
         # The disk may have been slow, too.
         if time.monotonic() - began > _LONG_WRITE_SECONDS:
             self._paused_at = before
 
+    def _wait_for_room(self) -> None:
+        self.close_file()
+        self.is_full = True
+        self.on_need()
+        self._directory.wait_for_room(self)
+        self.is_full = False
+
     def _write(self, left: memoryview) -> None:
         while left:
-            room = self._limit - self._kept
+            room = self._limit - self.kept
             count = self._keep(left[:room]) if room else len(left)
             self.size += count
             self._tail += left[:count]
@@ -194,18 +160,47 @@ class Spool:
             del self._tail[:-needed]
 
     def _keep(self, piece: memoryview) -> int:
-        """Adds the piece, or its beginning, to the current file. Returns how many bytes it added."""
+        """Adds the piece, or its beginning, to the open file. Returns how many bytes it added."""
         # A disk that is nearly full takes a part, and fails only the next time.
         count = self._file.write(piece)
         self._length += count
-        self._kept += count
-        self._count_waiting(count)
+        self.kept += count
+        self._count_held()
         return count
+
+    def _count_held(self) -> None:
+        """Brings `held` up to date: what is on the disk, without the little that may be there twice."""
+        uploaded = min(max(self.uploaded - self._first, 0), MIN_PART_BYTES)
+        held = sum(file.size for file in self._closed) + self._length - uploaded
+        self.held, before = held, self.held
+        self._directory.add(held - before)
+
+    def _is_file_due(self) -> bool:
+        """Whether the open file is large enough for a segment of its own."""
+        return self._length >= min(segment_bytes(self.kept), self._directory.room(self))
+
+    def close_file(self) -> None:
+        """Makes the open file a segment of its own, if S3 can copy it."""
+        with self._lock:
+            self._close_file()
+
+    def _close_file(self) -> bool:
+        if self._length < MIN_PART_BYTES:
+            return False
+        self._file.close()
+        self._closed.append(self._open())
+        self._open_file()
+        self._count_held()
+        return True
+
+    def _open(self) -> SpoolFile:
+        """The open file as it is now."""
+        return SpoolFile(self._path, self._first, self._length)
 
     def complete(self) -> None:
         """Adds the end of an output that was too long. Called once, when the output is over."""
         with self._lock:
-            missing = min(self.size - self._kept, LAST_BYTES)
+            missing = min(self.size - self.kept, LAST_BYTES)
             left = memoryview(self._tail[len(self._tail) - missing :])
             while left:
                 left = left[self._keep(left) :]
@@ -213,13 +208,13 @@ class Spool:
     @property
     def dropped(self) -> dict[str, int] | None:
         """What a completed log lacks: how many bytes, and after how many others; None if nothing."""
-        missing = self.size - self._kept
+        missing = self.size - self.kept
         return {"Bytes": missing, "After": self._limit} if missing else None
 
-    def _count_waiting(self, count: int) -> None:
-        """Adds `count` to the number of bytes that wait for their upload; it may be negative."""
-        self.waiting += count
-        self._directory.add(count)
+    @property
+    def waiting(self) -> int:
+        """How many bytes are not uploaded yet."""
+        return self.kept - self.uploaded
 
     @property
     def end_in_doubt(self) -> bool:
@@ -238,57 +233,50 @@ class Spool:
         return self.size <= self._tail_size
 
     @property
-    def stored(self) -> int:
-        """How many bytes of the output are in the log."""
-        return self._kept - self.waiting
-
-    def flush(self) -> None:
-        """Brings the log in S3 up to date. Safe to repeat after a failure."""
-        while self.flush_some():
-            pass
-
-    def flush_some(self) -> bool:
-        """Uploads one closed segment; if there is none, the open one. True if more may wait."""
-        self._close_full_segment()
-        if not self._closed:
-            self._upload_current()
-            return False
-        self._upload_closed(self._closed[0])
-        return True
-
-    def _close_full_segment(self) -> None:
+    def closed_file(self) -> SpoolFile | None:
+        """The oldest closed file."""
         with self._lock:
-            if self._length >= MIN_PART_BYTES:
-                self._file.close()
-                self._closed.append(self._current)
-                # The part of it that was uploaded is uploaded once more, with the rest.
-                self._count_waiting(self._uploaded)
-                self._open_segment()
+            return self._closed[0] if self._closed else None
 
-    def _upload_closed(self, segment: Path) -> None:
-        size = segment.stat().st_size
-        with segment.open("rb") as body:
-            self._log.write(body)
-        self._log.settle(size)
-        self._closed.popleft()
-        segment.unlink()
-        with self._lock:
-            self._count_waiting(-size)
+    def open_new(self, also_closed: bool) -> tuple[int, int, Section] | None:
+        """What is in one file and not uploaded yet; None if nothing.
 
-    def _upload_current(self) -> None:
+        Also returns where in the log the file begins, and where what is new. Without `also_closed`, it
+        returns nothing that comes after a closed file: that is uploaded as a whole first.
+        """
         with self._lock:
-            length = self._length
-        if length == self._uploaded:
-            return
-        with self._directory.uploading, self._current.open("rb") as file:
-            self._log.write(file.read(length))
+            if self._closed and not also_closed:
+                return None
+            for file in (*self._closed, self._open()):
+                if file.end > self.uploaded:
+                    return file.first, self.uploaded, file.open(self.uploaded)
+            return None
+
+    def open_rest(self) -> Section | None:
+        """All that is in the open file; None if it is empty."""
         with self._lock:
-            self._count_waiting(self._uploaded - length)
-            self._uploaded = length
+            return self._open().open(self._first) if self._length else None
+
+    def note_uploaded(self, end: int) -> None:
+        """Notes that all bytes before this place are uploaded."""
+        with self._lock:
+            self.uploaded = max(self.uploaded, end)
+            self._count_held()
+
+    def remove(self, file: SpoolFile) -> None:
+        """Removes the oldest closed file, which is uploaded as a whole."""
+        with self._lock:
+            self._closed.popleft()
+            file.path.unlink()
+            self.uploaded = max(self.uploaded, file.end)
+            self._count_held()
 
     def close(self) -> None:
-        """Gives the disk space back; output that was not flushed is gone."""
-        self._file.close()
-        for segment in (self._current, *self._closed):
-            segment.unlink(missing_ok=True)
-        self._count_waiting(-self.waiting)
+        """Gives the disk space back; output that was not uploaded is gone."""
+        with self._lock:
+            self._file.close()
+            for file in (self._open(), *self._closed):
+                file.path.unlink(missing_ok=True)
+            self._base.with_suffix(LABEL).unlink(missing_ok=True)
+            self._directory.add(-self.held)
+            self.held = 0

@@ -12,11 +12,13 @@ from chalicelib import store
 from chalicelib.clients import logs
 from chalicelib.clients.queues import TargetMessage
 from chalicelib.domain.errors import SecretsUnreadable
+from chalicelib.domain.segments import log_name, total
 from chalicelib.domain.states import TERMINAL
 from chalicelib.store.models import Result
 from worker import metrics
 from worker.engine.client import Engine
 from worker.engine.events import ExitCodes
+from worker.output.salvage import Salvager
 from worker.patience import insist, insist_on_log
 from worker.target import ending
 from worker.target.attachment import NoAttachment
@@ -46,10 +48,13 @@ class Owner(Enum):
 class Adopter:
     """Adopts targets on one engine."""
 
-    def __init__(self, engine: Engine, exit_codes: ExitCodes, commands: Commands) -> None:
+    def __init__(
+        self, engine: Engine, exit_codes: ExitCodes, commands: Commands, salvager: Salvager
+    ) -> None:
         self._engine = engine
         self._exit_codes = exit_codes
         self._commands = commands
+        self._salvager = salvager
 
     def adopt(self, target: TargetMessage, result: Result, owner: Owner) -> bool:
         """Waits for the end of the target's exec. Stores the end, unless the owner does.
@@ -71,8 +76,18 @@ class Adopter:
             # Nothing of the command can be shown: without its secrets, we cannot know what to hide.
             ending.store_failure(result, explain_error(error), ended.output_incomplete)
         else:
-            ending.store_end(command, result, ended, _read_log(target, command, result.ID))
+            ending.store_end(command, result, ended, self._find_output(target, command, result.ID))
         return True
+
+    def _find_output(self, target: TargetMessage, command: Command, exec_id: str) -> LoggedOutput:
+        """What there is of the output: what the former worker uploaded, or had on this machine's disk."""
+        name = log_name(*target.ids)
+        try:
+            insist_on_log(lambda: self._salvager.salvage(name))
+            return insist_on_log(lambda: _gather_log(name, command.expires, command.tail))
+        except Exception:  # whatever S3 says, how the command ended must not be lost with the log
+            log.exception("log not put together", exec_id=exec_id)
+            return LoggedOutput()
 
 
 def _owner_seconds(owner: Owner, was_watched: bool) -> float:
@@ -97,13 +112,16 @@ def _is_stored_within(seconds: float, target: TargetMessage) -> bool:
     return False
 
 
-def _read_log(target: TargetMessage, command: Command, exec_id: str) -> LoggedOutput:
-    """What the former worker had brought into the log."""
-    key = logs.log_key(*target.ids)
-    try:
-        size = insist_on_log(lambda: logs.get_known_size(key))
-        end = insist_on_log(lambda: logs.read_end(key, command.tail)) if size else None
-    except Exception:  # whatever S3 says, how the command ended must not be lost with the log
-        log.exception("log not read", exec_id=exec_id)
-        return LoggedOutput()
-    return LoggedOutput(size, end)
+def _gather_log(name: str, expires: int, tail: int) -> LoggedOutput:
+    """Puts the log together of what the former worker had uploaded; a short text only for the result."""
+    state, spans = store.segments.list_segments(name)
+    size = max(total(spans), state.assembled)
+    if size <= tail and state.assembled < size:
+        output = logs.read_segments(name, spans)
+        if ending.is_text(output):
+            return LoggedOutput(size, output)
+    key = logs.whole_key(name, size)
+    if state.assembled < size:
+        logs.assemble(key, name, spans)
+        store.segments.set_assembled(name, size, expires)
+    return LoggedOutput(size, logs.read_end(key, tail) if size else None)

@@ -1,7 +1,6 @@
-"""Stays with a command while its output is open: says `RUNNING`, and keeps its log up to date."""
+"""Stays with a command while its output is open, and says `RUNNING`."""
 
 import threading
-import time
 from collections.abc import Callable
 
 import structlog
@@ -9,17 +8,14 @@ import structlog
 from chalicelib import store
 from chalicelib.domain.states import Status
 from chalicelib.store.models import Result
-from worker import metrics
 from worker.output.spool import Spool
 
 log = structlog.stdlib.get_logger(__name__)
 
 # A command that ends sooner never shows as RUNNING: that saves one write per target.
 _RUNNING_AFTER_SECONDS = 0.25
-# How old the log in S3 may get while a command runs.
-_UPLOAD_SECONDS = 3.0
-# After an upload, a pause of this many times its length: uploads take at most a third of the time.
-_PAUSE_PER_UPLOAD = 2
+# Between two looks at whether the output has ended.
+_LOOK_SECONDS = 3.0
 
 
 class Attachment:
@@ -32,7 +28,6 @@ class Attachment:
         self._result = result
         name = f"read {result.ID[:12]}"
         self._reader = threading.Thread(target=self._read, name=name, daemon=True)
-        self._pause_seconds = _UPLOAD_SECONDS
         self._said_running = False
         # Why the output broke off, if it did.
         self.error: Exception | None = None
@@ -62,27 +57,13 @@ class Attachment:
         return self.error is not None or self._spool.end_in_doubt
 
     def stay(self) -> bool:
-        """Waits some seconds. Returns True if the output has ended; if not, uploads what has come."""
-        self._reader.join(self._pause_seconds)
-        # The rest is not uploaded here: first the engine is asked how the command ended, since it forgets
-        # that in some minutes.
+        """Waits some seconds. Returns True if the output has ended."""
+        self._reader.join(_LOOK_SECONDS)
         if not self._reader.is_alive():
             return True
-        self._pause_seconds = self.upload()
         if not self._said_running:
             self._say_running()
         return False
-
-    def upload(self) -> float:
-        """Uploads a piece of the log; returns how many seconds to wait before the next one."""
-        began = time.monotonic()
-        try:
-            if self._spool.flush_some():
-                return 0
-        except Exception:  # the output waits in the spool for the next upload
-            log.warning("log not stored for now", exc_info=True)
-            metrics.RETRIES.labels("log").inc()
-        return max(_UPLOAD_SECONDS, _PAUSE_PER_UPLOAD * (time.monotonic() - began))
 
     def _say_running(self) -> None:
         """Stores a status that is only news: whether that works or not, the command runs."""
@@ -102,13 +83,9 @@ class NoAttachment:
 
     error = None
     waits_for_room = False
-    # The log has only what the command's former worker uploaded.
+    # The log has only what the command's former worker read.
     output_incomplete = True
 
     def stay(self) -> bool:
         """There is nothing to wait for."""
         return True
-
-    def upload(self) -> float:
-        """There is nothing to upload."""
-        return 0

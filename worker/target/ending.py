@@ -10,7 +10,7 @@ from chalicelib.domain.results import Failure
 from chalicelib.domain.states import Status
 from chalicelib.store.models import Result
 from worker import metrics
-from worker.output.spool import Spool
+from worker.output.growth import GrowingLog
 from worker.patience import insist, insist_on_log
 from worker.target.command import Command
 from worker.target.outcome import Ended, LoggedOutput
@@ -18,18 +18,20 @@ from worker.target.outcome import Ended, LoggedOutput
 log = structlog.stdlib.get_logger(__name__)
 
 
-def keep_output(spool: Spool, exec_id: str, known_as_whole: bool) -> LoggedOutput:
+def keep_output(growing: GrowingLog, exec_id: str, known_as_whole: bool) -> LoggedOutput:
     """Keeps a short and whole text only in the result, which costs less, and all other output also in S3.
 
     The API cannot answer bytes that are no text to a client that does not say what it accepts. Such a
     client gets a link to S3.
     """
-    if known_as_whole and spool.is_short and _is_text(spool.tail):
+    spool = growing.spool
+    if known_as_whole and spool.is_short and is_text(spool.tail):
         return LoggedOutput(spool.size, spool.tail)
-    return complete_log(spool, exec_id)
+    return complete_log(growing, exec_id, known_as_whole)
 
 
-def _is_text(output: bytes) -> bool:
+def is_text(output: bytes) -> bool:
+    """Whether the API can answer it to all clients."""
     try:
         output.decode()
     except UnicodeDecodeError:
@@ -37,15 +39,21 @@ def _is_text(output: bytes) -> bool:
     return True
 
 
-def complete_log(spool: Spool, exec_id: str) -> LoggedOutput:
-    """Brings the log to its end in S3. If S3 refuses for too long, the log stays incomplete."""
+def complete_log(growing: GrowingLog, exec_id: str, known_as_whole: bool) -> LoggedOutput:
+    """Puts the log together in S3. If S3 refuses for too long, the log stays incomplete."""
+    spool = growing.spool
+
+    def finish() -> None:
+        growing.finish()
+        growing.note_whole(known_as_whole and spool.dropped is None)
+
     try:
-        insist_on_log(spool.flush)
+        insist_on_log(finish)
     except Exception:  # whatever S3 says, how the command ended must not be lost with the log
         log.exception("log given up", exec_id=exec_id)
-        return LoggedOutput(spool.stored, spool.tail, incomplete=True)
+        return LoggedOutput(spool.uploaded, spool.tail, incomplete=True)
     dropped = spool.dropped
-    return LoggedOutput(spool.stored, spool.tail, dropped, incomplete=dropped is not None)
+    return LoggedOutput(spool.uploaded, spool.tail, dropped, incomplete=dropped is not None)
 
 
 def store_end(command: Command, result: Result, ended: Ended, output: LoggedOutput) -> bool:

@@ -7,25 +7,27 @@ adopts the target.
 
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 
 import structlog
 
 from chalicelib import store
-from chalicelib.clients.logs import GrowingObject, log_key
 from chalicelib.clients.queues import Received, TargetMessage
 from chalicelib.config import settings
 from chalicelib.domain.ends import End
 from chalicelib.domain.errors import ExecutionNotFound, SecretsUnreadable
 from chalicelib.domain.results import Failure, has_succeeded
+from chalicelib.domain.segments import log_name
 from chalicelib.domain.states import TERMINAL, Reason
 from chalicelib.store.models import Result
 from worker.engine.client import Engine
 from worker.engine.errors import AlreadyStarted
 from worker.engine.events import ExitCodes
+from worker.output.growth import GrowingLog
+from worker.output.outputs import Outputs
 from worker.output.reader import read
 from worker.output.redact import Needles
-from worker.output.spool import Spool, SpoolDirectory
+from worker.output.spool import Spool
 from worker.patience import insist
 from worker.target import ending
 from worker.target.adopt import Adopter, Owner
@@ -62,16 +64,16 @@ class Runner:
         exit_codes: ExitCodes,
         node_id: str,
         commands: Commands,
-        spools: SpoolDirectory,
+        outputs: Outputs,
         redact: bool,
     ) -> None:
         self._engine = engine
         self._exit_codes = exit_codes
         self._node_id = node_id
         self._commands = commands
-        self._spools = spools
+        self._outputs = outputs
         self._redact = redact
-        self._adopter = Adopter(engine, exit_codes, commands)
+        self._adopter = Adopter(engine, exit_codes, commands, outputs.salvager)
 
     def run(
         self, message: Received, give_place_back: Callable[[], None] = lambda: None
@@ -145,24 +147,31 @@ class Runner:
 
         Returns False if another worker stored an end first.
         """
-        log_object = GrowingObject(log_key(*target.ids))
-        spool = self._spools.open(result.ID, log_object, command.tail, command.log_bytes)
-        with closing(spool):
+        with self._open_log(target, command, result) as growing:
+            spool = growing.spool
             attachment = self._attach(command, result, spool)
             ended = Watch(self._engine, self._exit_codes, result, attachment).until_end()
             if isinstance(ended, NotStarted):
                 raise StartUnheard("the next delivery starts the exec")
-            # The rest of the log comes only now: in some minutes, the engine forgets how it ended.
+            self._outputs.uploader.leave(growing)
+            # The log is put together only now: in some minutes, the engine forgets how the command ended.
             whole = not ended.output_incomplete
-            output = ending.keep_output(spool, result.ID, known_as_whole=whole)
+            output = ending.keep_output(growing, result.ID, known_as_whole=whole)
             if ended.output_incomplete or output.incomplete:
                 log.warning("output incomplete", exec_id=result.ID, error=str(attachment.error))
-            if ending.store_end(command, result, ended, output):
-                return True
-            # The end that another worker stored says that output may be missing. So its readers look
-            # into the log: the log should have all of it.
-            ending.complete_log(spool, result.ID)
-            return False
+            is_first = ending.store_end(command, result, ended, output)
+            if not is_first:
+                # The end that another worker stored says that output may be missing. So its readers look
+                # for the log: it should have all of it.
+                ending.complete_log(growing, result.ID, known_as_whole=False)
+            self._outputs.uploader.discard(growing)
+            return is_first
+
+    def _open_log(
+        self, target: TargetMessage, command: Command, result: Result
+    ) -> AbstractContextManager[GrowingLog]:
+        name = log_name(*target.ids)
+        return self._outputs.open(result.ID, name, command.expires, command.tail, command.log_bytes)
 
     def _attach(self, command: Command, result: Result, spool: Spool) -> Attachment:
         """Starts the exec in the thread that reads its output: no output comes before its reader."""

@@ -126,12 +126,11 @@ class Watch:
             return False
 
     def _look_for_end(self) -> Ended | NotStarted | None:
-        """Looks whether the exec is over; if it is not, waits a moment and brings the log up to date."""
+        """Looks whether the exec is over; if it is not, waits a moment."""
         look = self._look()
         self._output_incomplete = self._output_incomplete or look.output_cut
         if look.end is None:
             time.sleep(self._pause_seconds)
-            self._attachment.upload()
             self._pause_seconds = min(self._pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
             return None
         if isinstance(look.end, NotStarted):

@@ -13,7 +13,11 @@ from chalicelib.services import outcomes
 from chalicelib.store.models import Result
 from tests.support.builders import build_execution, build_message, build_result
 from worker.engine.stream import Frame
+from worker.health import Pulse
+from worker.output.outputs import Outputs
+from worker.output.salvage import Salvager
 from worker.output.spool import SpoolDirectory
+from worker.output.upload import Uploader
 from worker.target.command import Commands
 from worker.target.outcome import StoredEnd
 from worker.target.run import Runner
@@ -52,7 +56,10 @@ class HeldRunner:
     ) -> None:
         self._commands = Commands()
         spools = SpoolDirectory(folder, 10**6, 10**6)
-        self._runner = Runner(engine, exit_codes, node_id, self._commands, spools, redact)
+        # Nobody starts its thread: it uploads when a test says so.
+        self.uploader = Uploader(Pulse())
+        outputs = Outputs(spools, self.uploader, Salvager(folder))
+        self._runner = Runner(engine, exit_codes, node_id, self._commands, outputs, redact)
 
     def run(
         self, message: Received, give_place_back: Callable[[], None] = lambda: None

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from chalicelib import store
-from chalicelib.clients import logs, sealing
+from chalicelib.clients import sealing
 from chalicelib.clients.queues import Received
 from chalicelib.config import settings
+from chalicelib.domain.segments import Segment, log_name
 from chalicelib.domain.states import Reason, Status
 from chalicelib.store.models import Result
 from tests.support.clock import NOW, Clock
@@ -277,7 +278,7 @@ def test_an_adopted_exec_that_is_over_has_its_code_and_stored_output(
     runner: HeldRunner, engine: Any, message: Received
 ) -> None:
     claimed(message, Status.RUNNING)
-    logs.GrowingObject(logs.log_key("j1", message.target.executor_id, "c1")).write(b"so far")
+    store.segments.add(log_name(*message.target.ids), Segment(0, 6, b"so far"), int(NOW) + 100)
     engine.inspect.return_value = {**OVER, "ExitCode": 3}
     runner.run(again(message))
     engine.start.assert_not_called()
@@ -292,10 +293,10 @@ def test_a_log_that_cannot_be_read_does_not_cost_the_exit_code(
 ) -> None:
     """Nobody knows then how much of the output the former worker stored."""
 
-    def refuse(key: str) -> int:
+    def refuse(log: str) -> Any:
         raise ConnectionError
 
-    monkeypatch.setattr(logs, "get_known_size", refuse)
+    monkeypatch.setattr(store.segments, "list_segments", refuse)
     claimed(message, Status.RUNNING)
     runner.run(again(message))
     result = stored(message)

@@ -9,13 +9,15 @@ from unittest.mock import create_autospec
 import pytest
 
 from chalicelib import store
-from chalicelib.clients import logs
 from chalicelib.clients.queues import Received
 from chalicelib.domain.ends import End
+from chalicelib.domain.segments import log_name
 from chalicelib.domain.states import MEANINGS, Reason, Status
 from chalicelib.store.models import Result
 from tests.support.builders import build_result, build_targets
 from tests.support.clock import NOW, Clock
+from tests.support.logged import logged
+from tests.support.waiting import wait_until
 from tests.unit.target.life import (
     OVER,
     SECRET,
@@ -30,8 +32,10 @@ from tests.unit.target.life import (
 from worker import patience
 from worker.engine.errors import OutputCut, Refusal, UnknownExec, Unreachable
 from worker.engine.stream import Frame
+from worker.output.growth import GrowingLog
 from worker.output.spool import LAST_BYTES, Spool
 from worker.target import attachment, watch
+from worker.target.attachment import Attachment
 from worker.target.outcome import StoredEnd
 from worker.target.run import NotOver
 
@@ -42,8 +46,15 @@ pytestmark = pytest.mark.usefixtures("aws", "clock")
 LONG = b"0123456789" * 1000
 
 
-def key_of(message: Received) -> str:
-    return logs.log_key("j1", message.target.executor_id, "c1")
+def logged_of(message: Received) -> bytes:
+    return logged(log_name(*message.target.ids))
+
+
+def upload(runner: HeldRunner, message: Received) -> bytes:
+    """What came so far is uploaded: somebody watches. Returns what is in the log then."""
+    runner.uploader.watch(message.target.job_id, message.target.executor_id, NOW, 30)
+    runner.uploader.turn()
+    return wait_until(lambda: logged_of(message))
 
 
 def test_a_target_runs_and_its_secrets_are_masked(
@@ -128,7 +139,7 @@ def test_a_short_output_is_in_the_result_only(runner: HeldRunner, message: Recei
     runner.run(message)
     result = stored(message)
     assert (result.OutputSize, result.Output, result.OutputIncomplete) == (3, b"hi\n", None)
-    assert logs.get_size(key_of(message)) == 0
+    assert logged_of(message) == b""
 
 
 def test_a_short_output_that_may_lack_some_is_in_the_log_too(
@@ -137,7 +148,7 @@ def test_a_short_output_that_may_lack_some_is_in_the_log_too(
     engine.inspect.side_effect = [Unreachable("away"), dict(OVER)]
     runner.run(message)
     assert stored(message).OutputIncomplete
-    assert logs.get_size(key_of(message)) == 3
+    assert logged_of(message) == b"hi\n"
 
 
 @pytest.mark.parametrize("binary", [b"\xff\x00", "é".encode()[:1]])
@@ -153,19 +164,19 @@ def test_a_short_output_that_is_not_text_is_in_the_log_too(
         binary,
         None,
     )
-    assert logs.read(key_of(message), 100) == binary
+    assert logged_of(message) == binary
 
 
-@pytest.mark.parametrize(("size", "logged"), [(8000, 0), (8001, 8001)])
+@pytest.mark.parametrize(("size", "logged_bytes"), [(8000, 0), (8001, 8001)])
 def test_an_output_is_in_the_log_as_soon_as_the_result_cannot_hold_it(
-    runner: HeldRunner, engine: Any, message: Received, size: int, logged: int
+    runner: HeldRunner, engine: Any, message: Received, size: int, logged_bytes: int
 ) -> None:
     engine.start.side_effect = printing((1, b"x" * (size - 1)), (2, b"y"))
     runner.run(message)
     result = stored(message)
     assert (result.OutputSize, result.OutputIncomplete) == (size, None)
     assert store.outputs.get_end(result) == (b"x" * (size - 1) + b"y")[-8000:]
-    assert logs.get_size(key_of(message)) == logged
+    assert len(logged_of(message)) == logged_bytes
 
 
 def test_a_short_output_goes_to_the_log_if_another_stored_the_end(
@@ -181,7 +192,7 @@ def test_a_short_output_goes_to_the_log_if_another_stored_the_end(
     second = create_autospec(store.results.move_result, side_effect=is_second)
     monkeypatch.setattr(store.results, "move_result", second)
     end = runner.run(message)
-    assert logs.get_size(key_of(message)) == 3
+    assert logged_of(message) == b"hi\n"
     # What counts is the end that is stored, and not ours.
     assert end
     assert end.end == End(0, False, NOW + 5)
@@ -212,12 +223,11 @@ def test_a_long_output_is_in_the_log_before_the_end_is_stored(
     runner: HeldRunner, engine: Any, message: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.start.side_effect = printing((1, LONG))
-    key = key_of(message)
     seen = []
     move = store.results.move_result
 
     def watched(result: Result) -> bool:
-        seen.append((result.Status, logs.get_size(key)))
+        seen.append((result.Status, len(logged_of(message))))
         return move(result)
 
     monkeypatch.setattr(store.results, "move_result", watched)
@@ -269,7 +279,7 @@ def test_running_is_said_again_if_it_could_not_be_stored(
         assert said.wait(30)
         yield 1, b"late"
 
-    for name in ("_RUNNING_AFTER_SECONDS", "_UPLOAD_SECONDS", "_PAUSE_PER_UPLOAD"):
+    for name in ("_RUNNING_AFTER_SECONDS", "_LOOK_SECONDS"):
         monkeypatch.setattr(attachment, name, 0.01)
     monkeypatch.setattr(store.results, "move_result", stumbling)
     engine.start.side_effect = start
@@ -282,16 +292,18 @@ def test_the_log_is_brought_up_to_date_until_the_exec_is_over(
 ) -> None:
     """Its output has ended: what is not uploaded yet does not wait for its end."""
     running = {**OVER, "Running": True, "ExitCode": None}
-    key = logs.log_key(*message.target.ids)
-    sizes = []
+    uploaded = []
 
     def inspect(exec_id: str) -> Any:
-        sizes.append(logs.get_size(key))
-        return OVER if len(sizes) == 3 else running
+        if not uploaded:
+            uploaded.append(upload(runner, message))
+            return running
+        return OVER
 
     engine.inspect.side_effect = inspect
     runner.run(message)
-    assert sizes == [0, 3, 3]
+    assert uploaded == [b"hi\n"]
+    assert stored(message).Output == b"hi\n"
 
 
 def test_the_open_output_of_a_forgotten_exec_is_not_waited_for(
@@ -301,6 +313,7 @@ def test_the_open_output_of_a_forgotten_exec_is_not_waited_for(
 
     def start(exec_id: str) -> Iterator[Frame]:
         yield 1, b"before"
+        upload(runner, message)
         taken.set()
         freed.wait(30)
 
@@ -309,7 +322,7 @@ def test_the_open_output_of_a_forgotten_exec_is_not_waited_for(
         return answer(next(looks, UnknownExec()))
 
     looks = iter([Unreachable("away"), Refusal(Reason.ENGINE_ERROR, "no"), dict(OVER)])
-    for name in ("_RUNNING_AFTER_SECONDS", "_UPLOAD_SECONDS", "_PAUSE_PER_UPLOAD"):
+    for name in ("_RUNNING_AFTER_SECONDS", "_LOOK_SECONDS"):
         monkeypatch.setattr(attachment, name, 0)
     monkeypatch.setattr(watch, "_KNOWN_SECONDS", 0)
     engine.start.side_effect = start
@@ -353,11 +366,11 @@ def test_an_output_that_broke_off_is_incomplete_but_has_an_exit_code(
     assert (result.Status, result.Output, result.OutputIncomplete) == ("FINISHED", b"half", True)
 
 
-@pytest.mark.parametrize("failing", ["move_result", "flush"])
+@pytest.mark.parametrize("failing", ["move_result", "finish"])
 def test_the_end_is_stored_through_an_outage(
     runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    owner, name = (store.results, failing) if failing == "move_result" else (Spool, failing)
+    owner, name = (store.results, failing) if failing == "move_result" else (GrowingLog, failing)
     real = getattr(owner, name)
     failures = iter([True, True, False])
 
@@ -418,10 +431,10 @@ def test_a_log_that_s3_keeps_refusing_does_not_cost_the_exit_code(
 ) -> None:
     engine.start.side_effect = printing((1, LONG))
 
-    def refuse(spool: Any) -> None:
+    def refuse(log: GrowingLog) -> None:
         raise ConnectionError
 
-    monkeypatch.setattr(Spool, "flush", refuse)
+    monkeypatch.setattr(GrowingLog, "finish", refuse)
     runner.run(message)
     result = stored(message)
     assert (result.Status, result.Inspect["ExitCode"]) == (Status.FINISHED, 0)
@@ -435,16 +448,16 @@ def test_the_engine_is_asked_for_the_end_before_the_log_is_completed(
 ) -> None:
     engine.start.side_effect = printing((1, LONG))
     steps = []
-    flush = Spool.flush
+    finish = GrowingLog.finish
 
-    def watched(spool: Any) -> None:
-        steps.append("flush")
-        flush(spool)
+    def watched(log: GrowingLog) -> None:
+        steps.append("finish")
+        finish(log)
 
-    monkeypatch.setattr(Spool, "flush", watched)
+    monkeypatch.setattr(GrowingLog, "finish", watched)
     engine.inspect.side_effect = lambda exec_id: steps.append("inspect") or dict(OVER)
     runner.run(message)
-    assert steps == ["inspect", "flush"]
+    assert steps == ["inspect", "finish"]
 
 
 def test_an_exec_that_outlives_its_output_was_cut_off(
@@ -509,21 +522,22 @@ def test_a_long_output_whose_end_shows_a_moment_later_is_complete(
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    uploaded = threading.Event()
-    flush_some = Spool.flush_some
+    looked = threading.Event()
+    stay = Attachment.stay
 
-    def flushing(spool: Spool) -> bool:
-        uploaded.set()
-        return flush_some(spool)
+    def staying(attachment: Attachment) -> bool:
+        ended = stay(attachment)
+        looked.set()
+        return ended
 
     def start(exec_id: str) -> Iterator[Frame]:
         yield 1, b"hi"
-        assert uploaded.wait(10)
+        assert looked.wait(10)
         clock.sleep(60)
 
     monkeypatch.setattr(attachment, "_RUNNING_AFTER_SECONDS", 0)
-    monkeypatch.setattr(attachment, "_UPLOAD_SECONDS", 0.01)
-    monkeypatch.setattr(Spool, "flush_some", flushing)
+    monkeypatch.setattr(attachment, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(Attachment, "stay", staying)
     engine.start.side_effect = start
     engine.inspect.side_effect = [{**OVER, "Running": True}, OVER]
     runner.run(message)
@@ -579,19 +593,17 @@ def test_a_log_that_becomes_too_long_says_what_is_missing(runner: HeldRunner, en
     assert (result.Status, result.OutputIncomplete) == (Status.FINISHED, True)
     assert result.OutputDropped == {"Bytes": 5, "After": 10}
     assert result.OutputSize == 10 + LAST_BYTES
-    assert logs.read_end(logs.log_key(*message.target.ids), LAST_BYTES + 20) == (
-        b"0123456789" + b"x" * LAST_BYTES
-    )
+    assert logged_of(message) == b"0123456789" + b"x" * LAST_BYTES
 
 
 def test_a_log_that_s3_refuses_does_not_say_what_is_missing(
     runner: HeldRunner, engine: Any, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    def refuse(spool: Any) -> None:
+    def refuse(log: GrowingLog) -> None:
         raise ConnectionError
 
     message = accepted(NOW, LogBytes=10)
     engine.start.side_effect = printing((1, b"0123456789-----" + b"x" * LAST_BYTES))
-    monkeypatch.setattr(Spool, "flush", refuse)
+    monkeypatch.setattr(GrowingLog, "finish", refuse)
     runner.run(message)
     assert (stored(message).OutputIncomplete, stored(message).OutputDropped) == (True, None)
