@@ -34,6 +34,7 @@ from worker.output.spool import SpoolDirectory
 from worker.output.upload import Uploader
 from worker.settler import Settler
 from worker.target.command import Commands
+from worker.wishes import WishReader
 
 log = structlog.stdlib.get_logger("worker")
 
@@ -75,12 +76,14 @@ class Loops:
     settler: Settler
     heartbeat: Heartbeat
     uploader: Uploader
+    wishes: WishReader
     consumers: list[Consumer]
 
     @property
     def _endless(self) -> list[threading.Thread]:
         exit_codes = [consumer.exit_codes for consumer in self.consumers]
-        return [self.lease, self.settler, self.heartbeat, self.uploader, *exit_codes]
+        loops = [self.lease, self.settler, self.heartbeat, self.uploader, self.wishes]
+        return [*loops, *exit_codes]
 
     def start(self) -> None:
         """Starts the loops, the endless ones first.
@@ -155,13 +158,14 @@ def _wire(worker_settings: WorkerSettings, health: Health, spools: SpoolDirector
     uploader = Uploader(health.pulse("uploads"))
     salvager = Salvager(spools.parent)
     salvager.claim()
+    wishes = WishReader(health.pulse("wishes"), uploader)
     outputs = Outputs(spools, uploader, salvager)
     commands = Commands()
     consumers = [
         Consumer(url, worker_settings, lease, settler, heartbeat, health, commands, outputs)
         for url in worker_settings.engines
     ]
-    return Loops(lease, settler, heartbeat, uploader, consumers)
+    return Loops(lease, settler, heartbeat, uploader, wishes, consumers)
 
 
 def _allow_more_open_files() -> None:

@@ -42,8 +42,8 @@ class _Job:
         self._watched_until = 0.0
         # The last wish of those who watch, and the last one for which the log was brought up to date.
         self.wish = self.caught_up = 0.0
-        # How often somebody wanted all of the log at once, and how many of these wishes are fulfilled.
-        self.wanted = self.fulfilled = 0
+        # When somebody last wished all of the log at once, and the last such wish that is fulfilled.
+        self.wanted = self.fulfilled = 0.0
 
     def watch(self, since: float, now: float, seconds: float) -> None:
         self._watched_until = now + seconds
@@ -121,12 +121,19 @@ class Uploader(threading.Thread):
                 job.watch(since, now, seconds)
                 self._look_at(job, now)
 
-    def assemble(self, log: str) -> None:
-        """Makes one segment of all that the log has so far."""
+    def assemble(self, log: str, wished: float) -> None:
+        """Makes one segment of all that the log has so far: somebody wished that at this time."""
         with self._changed:
             for job in self._find(log):
-                job.wanted += 1
-                self._look_at(job, time.monotonic())
+                if job.log.name == log and wished > job.wanted:
+                    job.wanted = wished
+                    self._look_at(job, time.monotonic())
+
+    def executions(self) -> set[tuple[str, str]]:
+        """JobId and ExecutorId of those whose logs it follows."""
+        with self._changed:
+            names = [log.name.split("/") for log in self._jobs]
+        return {(job_id, executor_id) for job_id, executor_id, _ in names}
 
     def discard(self, log: GrowingLog) -> None:
         """Deletes in a while what the log does not need any more."""
