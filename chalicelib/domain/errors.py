@@ -6,6 +6,8 @@ class AppjobsError(Exception):
 
     id = "internal_error"
     status = 500
+    # After this time, the same request may succeed; None if it will not do so by itself.
+    retry_seconds: int | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -66,6 +68,14 @@ class ContainerNotFound(AppjobsError):
 
     id = "container_id_not_found"
     status = 404
+
+
+class LogNotReady(AppjobsError):
+    """A long log is not one object yet, which its reader needs; the message says what to do."""
+
+    id = "log_not_ready"
+    status = 503
+    retry_seconds = 5
 
 
 class SecretsUnreadable(AppjobsError):

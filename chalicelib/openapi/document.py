@@ -20,6 +20,7 @@ from chalicelib.domain.errors import (
     ExecutionNotFound,
     InvalidRequest,
     JobNotFound,
+    LogNotReady,
     NameTaken,
 )
 from chalicelib.domain.states import MEANINGS
@@ -89,6 +90,11 @@ _LOG = {
     },
 }
 
+_RETRY_AFTER = {
+    "description": "After so many seconds, ask again.",
+    "required": True,
+    "schema": {"type": "integer"},
+}
 _GATEWAYS = {
     401: {"description": "No token came with the request.", **_content({"type": "object"})},
     403: {"description": "The token does not allow this.", **_content({"type": "object"})},
@@ -169,7 +175,13 @@ OPERATIONS = (
         "The whole log of one target, as it is now",
         _LOG,
         query=(_parameter("query", "ContainerId", "The target's container."),),
-        errors=(InvalidRequest, JobNotFound, ExecutionNotFound, ContainerNotFound),
+        errors=(
+            InvalidRequest,
+            JobNotFound,
+            ExecutionNotFound,
+            ContainerNotFound,
+            LogNotReady,
+        ),
     ),
     Operation(
         "GET",
@@ -252,6 +264,9 @@ def _refusals(operation: Operation) -> Json:
     if operation.request:
         ids[HTTPStatus.UNSUPPORTED_MEDIA_TYPE].append(InvalidRequest.id)
     refusals = {status: _refusal(status, ids[status]) for status in ids}
+    for error in errors:
+        if error.retry_seconds:
+            refusals[error.status]["headers"] = {"Retry-After": _RETRY_AFTER}
     return _by_text(dict(sorted({**_GATEWAYS, **refusals}.items())))
 
 

@@ -1,11 +1,19 @@
 """Routes of executions: start, inspect, log, history."""
 
+from functools import partial
+
 from chalice import Blueprint, Response
 
 from chalicelib.domain.access import Caller, Permission
 from chalicelib.domain.errors import InvalidRequest
 from chalicelib.routes.access import needs
-from chalicelib.routes.http import answer_bytes, answer_json, answers_errors, read_body
+from chalicelib.routes.http import (
+    answer_bytes,
+    answer_json,
+    answers_errors,
+    may_answer_bytes,
+    read_body,
+)
 from chalicelib.schemas.executions import StartRequest
 from chalicelib.schemas.history import HistoryRequest
 from chalicelib.schemas.parsing import parse, parse_query
@@ -39,13 +47,17 @@ def log(caller: Caller, job_id: str, executor_id: str) -> Response:
     container_id = (routes.current_request.query_params or {}).get("ContainerId")
     if not container_id:
         raise InvalidRequest("ContainerId is missing; ask for the log as ?ContainerId=<id>")
-    found = downloads.read_log(caller, job_id, executor_id, container_id)
+    request = routes.current_request
+    found = downloads.read_log(
+        caller, job_id, executor_id, container_id, partial(may_answer_bytes, request)
+    )
+    if found.content is None:
+        return Response("", {"Location": found.link}, 302)
     headers = {
         "Content-Type": "text/plain; charset=utf-8",
         "Content-Disposition": f'attachment; filename="{found.filename}"',
     }
-    direct = answer_bytes(routes.current_request, found.content, headers)
-    return direct or Response("", {"Location": found.link}, 302)
+    return answer_bytes(request, found.content, headers)
 
 
 @routes.route("/api/jobs/{job_id}/history", methods=["GET"])

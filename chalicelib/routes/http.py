@@ -21,6 +21,8 @@ View = Callable[..., Response]
 _JSON = {"Content-Type": "application/json"}
 # No program should guess another type, and no cache should keep what only the caller may see.
 _ON_ALL = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+# The headers that a page of another origin may read.
+_READABLE = "Content-Disposition, Retry-After, X-Request-Id"
 # Lambda's limit for an answer, less 8 KB for its headers. The body counts as the JSON string that Lambda
 # makes of it.
 _LARGEST_BYTES = 6_291_556 - 8192
@@ -61,21 +63,25 @@ def read_body(request: Request) -> bytes:
     return content
 
 
-def answer_bytes(
-    request: Request, content: bytes | None, headers: dict[str, str]
-) -> Response | None:
-    """An answer with these bytes; None if that is not possible.
+def may_answer_bytes(request: Request, content: bytes) -> bool:
+    """Whether these bytes, which are not too many in base64, can be the answer.
 
     The gateway decodes base64 for the types that the client accepts. Nobody documents what it does if the
     client does not say what it accepts. So such a client gets text, which is always right.
     """
-    if content is None or "accept" in request.headers:
-        return None if content is None else Bytes(content, headers)
+    if "accept" in request.headers:
+        return True
     try:
-        text = content.decode()
+        return _fits(content.decode())
     except UnicodeDecodeError:
-        return None
-    return Response(text, headers) if _fits(text) else None
+        return False
+
+
+def answer_bytes(request: Request, content: bytes, headers: dict[str, str]) -> Response:
+    """An answer with these bytes, if that is possible."""
+    if "accept" in request.headers:
+        return Bytes(content, headers)
+    return Response(content.decode(), headers)
 
 
 def _fits(text: str) -> bool:
@@ -95,9 +101,12 @@ def answers_errors(view: View) -> View:
         try:
             return view(*args, **kwargs)
         except AppjobsError as refusal:
-            if refusal.status < 500:
-                return answer_error(refusal.id, refusal.message, refusal.status)
-            return _unexpected()
+            if refusal.status == AppjobsError.status:
+                return _unexpected()
+            answer = answer_error(refusal.id, refusal.message, refusal.status)
+            if refusal.retry_seconds:
+                answer.headers["Retry-After"] = str(refusal.retry_seconds)
+            return answer
         except Exception:  # noqa: BLE001 - the answer must have our shape; the log has the rest
             return _unexpected()
 
@@ -147,7 +156,7 @@ def allow_origins(request: Request, get_response: Callable[[Request], Response])
         response.headers["Vary"] = "Origin"
         if "*" in settings.cors_origins or origin in settings.cors_origins:
             response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Expose-Headers"] = "Content-Disposition, X-Request-Id"
+            response.headers["Access-Control-Expose-Headers"] = _READABLE
     return response
 
 

@@ -135,11 +135,53 @@ class Backstage:
         self._dynamodb.put_item(TableName=f"{self._prefix}-results", Item=item)
 
     def put_log(self, execution: tuple[str, str], container_id: str, content: bytes) -> None:
-        """Stores a target's log, as a worker does."""
-        key = f"logs/{execution[0]}/{execution[1]}/{container_id}.log"
+        """Stores a target's whole log, as a worker does at the command's end or if somebody wants it."""
+        log = _log_name(execution, container_id)
+        key = f"logs/{log}/{len(content)}.log"
         self._s3.put_object(
             Bucket=self._bucket, Key=key, Body=content, ContentType="text/plain; charset=utf-8"
         )
+        self._set_state(log, "Assembled", len(content))
+
+    def put_segment(
+        self, execution: tuple[str, str], container_id: str, first: int, content: bytes
+    ) -> None:
+        """Stores a piece of the log of a running command, from the byte `first` on."""
+        log = _log_name(execution, container_id)
+        key = f"segments/{log}/{first}-{len(content)}"
+        self._s3.put_object(Bucket=self._bucket, Key=key, Body=content)
+        item = {
+            "Log": {"S": log},
+            "First": {"N": str(first)},
+            "Size": {"N": str(len(content))},
+            "ExpiresAt": {"N": str(int(time.time()) + DAY_SECONDS)},
+        }
+        self._dynamodb.put_item(TableName=f"{self._prefix}-segments", Item=item)
+
+    def catch_up(self, execution: tuple[str, str], container_id: str) -> None:
+        """Says that the log is as new as every reader wants it, for the next hours."""
+        log = _log_name(execution, container_id)
+        self._set_state(log, "CaughtUp", time.time() + DAY_SECONDS)
+
+    def _set_state(self, log: str, name: str, value: float) -> None:
+        self._dynamodb.update_item(
+            TableName=f"{self._prefix}-segments",
+            Key={"Log": {"S": log}, "First": {"N": "-1"}},
+            UpdateExpression="SET #name = :value, ExpiresAt = :expires",
+            ExpressionAttributeNames={"#name": name},
+            ExpressionAttributeValues={
+                ":value": {"N": str(value)},
+                ":expires": {"N": str(int(time.time()) + DAY_SECONDS)},
+            },
+        )
+
+    def wishes(self, execution: tuple[str, str]) -> Json:
+        """What somebody wants of the execution; empty if nothing."""
+        key = {"Execution": {"S": "/".join(execution)}}
+        answer = self._dynamodb.get_item(
+            TableName=f"{self._prefix}-wishes", Key=key, ConsistentRead=True
+        )
+        return _plain(answer.get("Item", {}))
 
     def snapshot(self, job_id: str, executor_id: str) -> Json:
         """The execution's item: what a worker will run."""
@@ -222,6 +264,10 @@ class Backstage:
 
 def _plain(item: Json) -> Json:
     return {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
+
+
+def _log_name(execution: tuple[str, str], container_id: str) -> str:
+    return f"{execution[0]}/{execution[1]}/{container_id}"
 
 
 def _result_item(execution: tuple[str, str], part: int, target: Json, more: Json) -> Json:

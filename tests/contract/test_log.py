@@ -1,5 +1,7 @@
 """Downloading a target's log."""
 
+import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -83,16 +85,42 @@ def test_nothing_yet(started: Started) -> None:
 @pytest.mark.parametrize("status", ["CREATED", "RUNNING"])
 def test_under_way_without_output(started: Started, status: str) -> None:
     started.backstage.put_result(started.id, started.target, status, ID="e1")
+    started.backstage.catch_up(started.id, started.container)
     assert started.download() == b""
 
 
 def test_under_way(started: Started) -> None:
     started.backstage.put_result(started.id, started.target, "RUNNING", ID="e1")
-    started.backstage.put_log(started.id, started.container, b"so far\n")
+    started.backstage.catch_up(started.id, started.container)
+    started.backstage.put_segment(started.id, started.container, 0, b"so far\n")
     assert started.download() == b"so far\n"
-    started.backstage.put_log(started.id, started.container, b"so far\nand more\n")
+    started.backstage.put_segment(started.id, started.container, 7, b"and more\n")
     assert started.download() == b"so far\nand more\n"
     long = b"x" * (DIRECT_BYTES + 1)
+    started.backstage.put_segment(started.id, started.container, 0, long)
+    started.backstage.put_log(started.id, started.container, long)
+    assert started.download(302) == long
+
+
+def test_under_way_without_a_worker(started: Started) -> None:
+    """The first reader waits for the worker, but not for ever, and gets what there is."""
+    started.backstage.put_result(started.id, started.target, "RUNNING", ID="e1")
+    started.backstage.put_segment(started.id, started.container, 0, b"so far\n")
+    assert started.download() == b"so far\n"
+    assert started.backstage.wishes(started.id)["WatchedUntil"] > time.time()
+
+
+def test_under_way_long_and_not_one_object(started: Started) -> None:
+    """The answer says when to ask again; then the log may be ready."""
+    long = b"y" * (DIRECT_BYTES + 1)
+    started.backstage.put_result(started.id, started.target, "RUNNING", ID="e1")
+    started.backstage.catch_up(started.id, started.container)
+    started.backstage.put_segment(started.id, started.container, 0, long)
+    answer = started.api.log(*started.id, started.container)
+    refused(answer, 503, "log_not_ready", None)
+    assert int(answer.headers["Retry-After"]) > 0
+    ((container, _),) = json.loads(started.backstage.wishes(started.id)["Assemble"])
+    assert container == started.container
     started.backstage.put_log(started.id, started.container, long)
     assert started.download(302) == long
 

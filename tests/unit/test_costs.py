@@ -5,21 +5,24 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
 from chalicelib import store
-from chalicelib.clients import queues
+from chalicelib.clients import logs, queues
 from chalicelib.clients.aws import client
 from chalicelib.config import settings
 from chalicelib.domain.ends import End
 from chalicelib.domain.exec_inspect import expect, shorten
+from chalicelib.domain.segments import Segment, log_name
 from chalicelib.domain.states import Status
 from chalicelib.domain.targets import in_order
 from chalicelib.schemas.executions import StartRequest, Target
 from chalicelib.schemas.history import HistoryRequest
 from chalicelib.schemas.jobs import JobRequest, JobsRequest
-from chalicelib.services import closing, history, inspection, jobs, outcomes, starts, upkeep
+from chalicelib.services import closing, downloads, history, inspection, jobs, outcomes, starts, upkeep
 from chalicelib.store.models import Counts, Execution, Job, Node, Result, TargetPart
 from tests.support.builders import (
     build_execution,
@@ -28,13 +31,15 @@ from tests.support.builders import (
     build_result,
     serve_node,
 )
-from tests.support.clock import NOW, Clock
+from tests.support.clock import NOW, Clock, Enough
 from tests.support.costs import count_costs, size_of_item
 from tests.unit.callers import ADMIN
 from worker.health import Pulse
 from worker.lease import Lease
+from worker.output.upload import Uploader
 from worker.settler import Settler
 from worker.target.outcome import StoredEnd
+from worker.wishes import WishReader
 
 pytestmark = pytest.mark.usefixtures("aws")
 
@@ -285,3 +290,82 @@ def test_requests_of_an_execution_that_is_due(
     with count_costs(monkeypatch) as costs:
         upkeep.take_turn()
     assert costs.requests == {"Query": 16 + 2, "BatchGetItem": 1, "UpdateItem": 2}
+
+
+# Every read of a log: the execution and the result.
+READ = {"GetItem": 2}
+
+
+class Run:
+    """A started command, and what its worker stores."""
+
+    def __init__(self, job_id: str) -> None:
+        executor_id = starts.start_job(ADMIN, job_id, request(1)).Executors[-1]
+        self.ids = (job_id, executor_id, f"{0:064}")
+        self.log = log_name(*self.ids)
+
+    def write(self, status: Status, **fields: Any) -> None:
+        build_result(*self.ids, Status=status, ID="e1", **fields).save()
+
+    def put(self, key: str, content: bytes) -> None:
+        client("s3").put_object(Bucket=settings.log_bucket, Key=key, Body=content)
+
+    def read(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+        """What a read costs."""
+        with count_costs(monkeypatch) as costs:
+            downloads.read_log(ADMIN, *self.ids)
+        return costs.requests
+
+
+@pytest.fixture
+def run(job_id: str, clock: Clock) -> Run:
+    return Run(job_id)
+
+
+def test_requests_of_reads_of_a_running_log(
+    run: Run, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    run.write(Status.RUNNING)
+    store.segments.add(run.log, Segment(0, 2, b"ab"), 2_000_000_000)
+    run.put(logs.segment_key(run.log, Segment(2, 3)), b"cde")
+    store.segments.add(run.log, Segment(2, 3), 2_000_000_000)
+    store.segments.set_caught_up(run.log, clock.now, 2_000_000_000)
+    first = run.read(monkeypatch)
+    # The wish is read and written, and the log's state says that its worker has caught up.
+    assert first == {"GetItem": 4, "UpdateItem": 1, "Query": 1, "GetObject": 1}
+    clock.now += 5
+    assert run.read(monkeypatch) == {"GetItem": 3, "Query": 1, "GetObject": 1}
+
+
+def test_each_look_of_a_reader_that_waits_is_two_requests(
+    run: Run, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    run.write(Status.RUNNING)
+    waited = run.read(monkeypatch)
+    looks = len(clock.sleeps)
+    assert looks == 10
+    assert waited == {"GetItem": 3 + 2 * looks, "UpdateItem": 1, "Query": 1}
+
+
+def test_requests_of_reads_of_a_finished_log(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.write(Status.FINISHED, Output=b"all", OutputSize=3)
+    assert run.read(monkeypatch) == READ
+    run.write(Status.FINISHED, Output=b"end", OutputSize=9)
+    run.put(logs.whole_key(run.log, 9), b"the whole")
+    assert run.read(monkeypatch) == {**READ, "GetObject": 1}
+    run.write(Status.FINISHED, Output=b"end", OutputSize=downloads.DIRECT_BYTES + 1)
+    assert run.read(monkeypatch) == READ
+
+
+@pytest.mark.parametrize(("executions", "batches"), [(0, 0), (1, 1), (250, 3)])
+def test_requests_of_wishes_each_2_s(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, executions: int, batches: int
+) -> None:
+    """100 executions are one request. Nothing is asked for none."""
+    uploader = create_autospec(Uploader, instance=True)
+    uploader.executions.return_value = [("j1", f"{number}.000000") for number in range(executions)]
+    clock.most_sleeps = 10
+    with count_costs(monkeypatch) as costs, pytest.raises(Enough):
+        WishReader(Pulse(), uploader).run()
+    assert clock.sleeps[:10] == [2] * 10
+    assert costs.requests == ({"BatchGetItem": 10 * batches} if batches else {})

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from app import app
-from chalicelib.domain.errors import InvalidRequest
+from chalicelib.domain.errors import InvalidRequest, LogNotReady
 from chalicelib.routes import http
 from chalicelib.schemas.jobs import JobRequest
-from chalicelib.services import jobs
+from chalicelib.services import downloads, jobs
 from tests.unit.callers import ADMIN
 
 
@@ -60,6 +60,22 @@ def test_the_log_line_of_a_request_says_who_sent_it_from_where(
     (line,) = [record.msg for record in caplog.records if record.msg["event"] == "request"]
     assert line["source_ip"] == "192.0.2.7"
     assert line["token_id"] == ADMIN.token_id
+
+
+@pytest.mark.usefixtures("aws")
+def test_what_may_succeed_later_says_when_to_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*arguments: object) -> None:
+        raise LogNotReady("not yet")
+
+    monkeypatch.setattr(downloads, "read_log", read)
+    path = {"job_id": "j1", "executor_id": "1.000000"}
+    query = {"ContainerId": ["c1"]}
+    route = "/api/jobs/{job_id}/log/{executor_id}"
+    answer = app(
+        event("GET", route, pathParameters=path, multiValueQueryStringParameters=query), None
+    )
+    assert (answer["statusCode"], answer["headers"]["Retry-After"]) == (503, "5")
+    assert json.loads(answer["body"]) == {"id": "log_not_ready", "message": "not yet"}
 
 
 def test_what_chalice_refuses_is_said_in_our_form() -> None:
