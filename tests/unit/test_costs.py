@@ -22,7 +22,16 @@ from chalicelib.domain.targets import in_order
 from chalicelib.schemas.executions import StartRequest, Target
 from chalicelib.schemas.history import HistoryRequest
 from chalicelib.schemas.jobs import JobRequest, JobsRequest
-from chalicelib.services import closing, downloads, history, inspection, jobs, outcomes, starts, upkeep
+from chalicelib.services import (
+    closing,
+    downloads,
+    history,
+    inspection,
+    jobs,
+    outcomes,
+    starts,
+    upkeep,
+)
 from chalicelib.store.models import Counts, Execution, Job, Node, Result, TargetPart
 from tests.support.builders import (
     build_execution,

@@ -43,8 +43,8 @@ from worker.health import Pulse
 from worker.output.outputs import Outputs
 from worker.output.salvage import Salvager
 from worker.output.spool import SpoolDirectory
-from worker.settler import _count_part
 from worker.output.upload import Uploader
+from worker.settler import _count_part
 from worker.target.command import Commands
 from worker.target.run import Runner, StartUnheard
 

@@ -246,7 +246,7 @@ def test_what_is_there_is_put_together_if_somebody_wants_it(
     log: GrowingLog, uploader: Uploader, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log.spool.write(b"so far")
-    uploader.assemble("j/1.000000/other")
+    uploader.assemble("j/1.000000/other", 1.0)
     pass_time(uploader, clock, 0)
     assert store.segments.get_state(LOG).assembled == 0
 
@@ -255,11 +255,12 @@ def test_what_is_there_is_put_together_if_somebody_wants_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(logs, "assemble", fail)
-        uploader.assemble(LOG)
+        uploader.assemble(LOG, 1.0)
         pass_time(uploader, clock, 1)
     pass_time(uploader, clock, 5)
     assert store.segments.get_state(LOG).assembled == 6
     with count_costs(monkeypatch) as costs:
+        uploader.assemble(LOG, 1.0)
         pass_time(uploader, clock, 5)
     assert "PutObject" not in costs.requests
 

@@ -176,7 +176,7 @@ class Uploader(threading.Thread):
         for job in self._take_due():
             self._start(job)
         if keys := self._take_garbage():
-            self._pieces.submit(self._delete, keys)
+            self._pieces.submit(self._delete_objects, keys)
 
     def _take_due(self) -> list[_Job]:
         due = []
@@ -238,7 +238,7 @@ class Uploader(threading.Thread):
                     keys += self._garbage.popleft()[1]
         return keys
 
-    def _delete(self, keys: list[str]) -> None:
+    def _delete_objects(self, keys: list[str]) -> None:
         # What is not deleted expires: the bucket has a rule for that.
         with tolerated("delete of segments"):
             logs.delete(keys)
