@@ -19,8 +19,8 @@ PART_TARGETS = 32
 BATCH = 10
 # The most keys of a BatchGetItem.
 BATCH_KEYS = 100
-# An output up to here is in the result. Of a longer one, this much of its end is in an item beside it; all
-# targets of an execution share the second number.
+# An output up to here is in the result. Of a longer one, this much of its end is in an item beside it.
+# All targets of an execution share the last number.
 INLINE_BYTES = 512
 TAIL_BYTES, ALL_TAILS_BYTES = 8_000, 4 * 1024**2
 _WRITE_BYTES, _READ_BYTES = 1024, 4096
