@@ -24,9 +24,12 @@ DUE_SHARDS = 16
 UPKEEP_SECONDS = 0.2
 # Lambda's pollers of one queue, at the least.
 POLLERS = 5
+ALARMS = 5
 # While nobody looks, a log is uploaded so often in an hour; a reading of wishes, each 2 s.
 UPLOADS_OF_AN_HOUR = 80
 WISH_SECONDS = 2
+# A small segment grows up to here, by so many uploads.
+SEGMENT_BYTES, SEGMENT_UPLOADS = 8 * 1024, 8
 # Of one target in its part, in the counts, and DynamoDB's own 100 bytes an item.
 KEPT_BESIDE_BYTES = 300
 
@@ -60,17 +63,20 @@ def stack() -> Usage:
     polls = 2 * POLLERS * MONTH_SECONDS // POLL_SECONDS
     return add(
         times(MONTH_MINUTES, upkeep_turn()),
-        {"ReceiveMessage": polls, "KeyMonths": 1, "AlarmMonths": 4},
+        {"ReceiveMessage": polls, "KeyMonths": 1, "AlarmMonths": ALARMS},
     )
 
 
-def printing_hour(bytes_of_an_upload: int = 1000) -> Usage:
-    """An hour of one command that prints a little all the time, while nobody looks at its log."""
-    uploads = UPLOADS_OF_AN_HOUR
+def printing_hour() -> Usage:
+    """An hour of one command that prints a little all the time, while nobody looks at its log.
+
+    Each upload makes an item longer, until it is full and the next one begins.
+    """
     wishes = 3600 // WISH_SECONDS
     return {
-        "PutItem": uploads,
-        WRITE_UNITS: uploads * write_units(bytes_of_an_upload),
+        "PutItem": UPLOADS_OF_AN_HOUR / SEGMENT_UPLOADS,
+        "UpdateItem": UPLOADS_OF_AN_HOUR * (1 - 1 / SEGMENT_UPLOADS),
+        WRITE_UNITS: UPLOADS_OF_AN_HOUR * write_units(SEGMENT_BYTES / 2),
         "BatchGetItem": wishes,
         READ_UNITS: wishes / 2,
         # A request extends the leases of ten commands.

@@ -10,6 +10,8 @@ import pytest
 from chalicelib import store
 from chalicelib.clients import logs
 from chalicelib.domain.segments import MIN_PART_BYTES
+from simulate.months import printing_hour
+from simulate.usage import WRITE_UNITS
 from tests.support.clock import Clock
 from tests.support.costs import Costs, count_costs
 from tests.support.logged import logged, stored_objects
@@ -339,3 +341,13 @@ def test_the_thread_uploads_what_is_due(outputs: Outputs) -> None:
         log.spool.write(b"so far")
         uploader.watch(*IDS, since=1.0, seconds=30)
         assert wait_until(lambda: logged(LOG)) == b"so far"
+
+
+def test_units_of_an_hour_that_nobody_watches(
+    log: GrowingLog, uploader: Uploader, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with count_costs(monkeypatch) as costs:
+        print_for(log, uploader, clock, HOUR_SECONDS, b"x" * 20, 1)
+    simulated = printing_hour()
+    assert costs.requests.keys() <= simulated.keys()
+    assert simulated[WRITE_UNITS] * 0.7 <= costs.write_units <= simulated[WRITE_UNITS]

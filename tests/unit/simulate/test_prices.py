@@ -2,6 +2,7 @@
 
 import pytest
 
+from deploy.project import ROOT
 from simulate import months
 from simulate.__main__ import simulate_start
 from simulate.prices import price, price_by_service
@@ -39,7 +40,7 @@ def test_price_of_an_idle_node_in_a_month() -> None:
 def test_price_of_an_hour_of_a_command_that_prints_a_little() -> None:
     usage = months.printing_hour()
     assert price(usage) < 0.0005
-    assert sum(usage[name] for name in ("PutItem", "ChangeMessageVisibilityBatch")) <= 100
+    assert usage["PutItem"] + usage["UpdateItem"] == pytest.approx(80)
 
 
 def test_what_has_no_price_is_an_error() -> None:
@@ -53,3 +54,8 @@ def test_the_services_prices_are_the_price() -> None:
     assert parts["SQS"] == pytest.approx(10 * 0.4e-6)
     assert parts["DynamoDB"] == pytest.approx(5 * 0.625e-6)
     assert price(usage) == pytest.approx(sum(parts.values()))
+
+
+def test_the_stack_has_as_many_alarms_as_the_template() -> None:
+    template = (ROOT / ".chalice/functions.yaml").read_text(encoding="utf-8")
+    assert months.stack()["AlarmMonths"] == template.count("Type: AWS::CloudWatch::Alarm")
