@@ -6,15 +6,15 @@ to, because its writer died or was second, is read by nobody, and expires.
 """
 
 import secrets
-from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
+from chalicelib.store.connection import read_at_once
 from chalicelib.store.models import Output, Result
 
 # Above this, the results of a thousand targets would be more than half a megabyte.
 _INLINE_BYTES = 512
 # As many as DynamoDB answers in one request.
 _BATCH = 100
-_AT_ONCE = 16
 # (Result.Execution, "<ContainerId>/<OutputAt>")
 _Key = tuple[str, str]
 
@@ -60,10 +60,7 @@ def _read_once(keys: set[_Key], consistently: bool) -> dict[_Key, bytes]:
     def read(batch: list[_Key]) -> list[Output]:
         return list(Output.batch_get(batch, consistent_read=consistently))
 
-    if not keys:
-        return {}
     ordered = list(keys)
     batches = [ordered[first : first + _BATCH] for first in range(0, len(keys), _BATCH)]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        items = [item for some in pool.map(read, batches) for item in some]
+    items = chain.from_iterable(read_at_once(Output, read, batches))
     return {(item.Execution, item.At): bytes(item.Bytes) for item in items}

@@ -2,18 +2,16 @@
 
 import time
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 from pynamodb.exceptions import DoesNotExist
 from pynamodb.expressions.condition import Condition
 
 from chalicelib.domain.states import Reason, Status, repeated_message, sources
+from chalicelib.store.connection import read_at_once
 from chalicelib.store.models import Result
 from chalicelib.store.transactions import try_write
-
-# How many parts of an execution are read at the same time.
-_AT_ONCE = 16
 
 
 def result_key(job_id: str, executor_id: str, part: int) -> str:
@@ -29,20 +27,13 @@ def get_results(
     Targets that nobody took up have none. If there are several parts, what comes may be a second old:
     this costs half, and all parts together are not of one moment in any case.
     """
-    if len(parts) == 1:
-        return _query(job_id, executor_id, next(iter(parts)), consistently=True)
-    found: dict[tuple[int, str], Result] = {}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for some in pool.map(lambda part: _query(job_id, executor_id, part, False), parts):
-            found |= some
-    return found
 
+    def query(part: int) -> list[tuple[int, Result]]:
+        key, is_alone = result_key(job_id, executor_id, part), len(parts) == 1
+        return [(part, result) for result in Result.query(key, consistent_read=is_alone)]
 
-def _query(
-    job_id: str, executor_id: str, part: int, consistently: bool
-) -> dict[tuple[int, str], Result]:
-    results = Result.query(result_key(job_id, executor_id, part), consistent_read=consistently)
-    return {(part, result.ContainerId): result for result in results}
+    found = chain.from_iterable(read_at_once(Result, query, list(parts)))
+    return {(part, result.ContainerId): result for part, result in found}
 
 
 def get_result(job_id: str, executor_id: str, part: int, container_id: str) -> Result | None:
