@@ -58,6 +58,7 @@ def counters(execution: Execution) -> tuple[Any, ...] | None:
     execution.refresh(consistent_read=True)
     if execution.Open:
         return None
+    assert execution.DueTime is None
     return execution.Total, execution.Succeeded, execution.Failed, execution.EndTime
 
 
