@@ -22,7 +22,7 @@ from chalicelib.domain.errors import ExecutionNotFound
 from chalicelib.domain.results import EXPIRY_GRACE_SECONDS, has_succeeded
 from chalicelib.domain.states import TERMINAL, Reason, Status
 from chalicelib.domain.targets import Target, part_size
-from chalicelib.services import dispatch, outcomes
+from chalicelib.services import dispatch, outcomes, remains
 from chalicelib.store.executions import Due
 from chalicelib.store.models import Execution, Node, Result
 
@@ -140,6 +140,7 @@ def _end_of(target: Target, result: Result) -> End:
 def _fail_lost(result: Result, message: str) -> bool:
     """Returns False if its worker, or somebody else, stored an end first."""
     result.Status, result.Reason, result.E = Status.RUNNING_FAILED, Reason.LOST, message
+    remains.gather(result)
     result.EndTime = time.time()
     return store.results.move_result(result)
 

@@ -24,8 +24,8 @@ Process = subprocess.Popen[bytes]
 StartWorker = Callable[[], Process]
 # What it prints first is more than a part of a multipart upload must have, so its log grows by one. It
 # lasts longer than its message is invisible, so that who adopts it has to hold the message.
-GROWING = "sh -c 'head -c 6000000 /dev/zero; sleep 5; echo; sleep 100'"
-GROWN_BYTES = 6_000_001
+GROWING = "sh -c 'head -c 6000000 /dev/zero; sleep 5; head -c 9000 /dev/zero; sleep 100'"
+GROWN_BYTES = 6_009_000
 HOUR_SECONDS = 3600
 SCHEDULED = {
     "version": "0",
@@ -163,7 +163,9 @@ def test_upkeep_ends_what_nobody_ends(deployed: Deployed) -> None:
     executor_id = deployed.api.new_execution(job_id, [expired, lost])
     execution = (job_id, aged(deployed, job_id, executor_id))
     backstage.put_result(execution, lost, "RUNNING", ID="1")
+    backstage.put_segment(execution, lost["ContainerId"], 0, b"half of it")
     upkeep(deployed)
+    assert deployed.api.log(*execution, lost["ContainerId"]).content == b"half of it"
     results = deployed.api.execution(*execution)["Result"]
     assert [result["Reason"] for result in results] == ["expired", "lost"]
     stored = item(deployed, "executions", JobId=job_id, ExecutorId=execution[1])
@@ -190,10 +192,12 @@ def test_a_dead_letter_ends_its_target(deployed: Deployed) -> None:
     running = target(node.node_id)
     execution = (job_id, deployed.api.new_execution(job_id, [running]))
     deployed.backstage.put_result(execution, running, "RUNNING", ID="1")
+    deployed.backstage.put_segment(execution, running["ContainerId"], 0, b"half of it")
     (message,) = deployed.backstage.messages(node, 1)
     queue = deployed.physical("DeadLetterQueue")
     deployed.client("sqs").send_message(QueueUrl=queue, MessageBody=json.dumps(message))
     assert until(deployed, execution, "RUNNING_FAILED")["Reason"] == "lost"
+    assert deployed.api.log(*execution, running["ContainerId"]).content == b"half of it"
 
 
 def aged(deployed: Deployed, job_id: str, executor_id: str) -> str:

@@ -21,6 +21,9 @@ NOT_SEEN = {
     "s3:ListBucket",
     # When an upload fails half-way.
     "s3:AbortMultipartUpload",
+    # Many minutes after a log is whole; and if a large segment replaces more than one piece.
+    "s3:DeleteObject",
+    "dynamodb:BatchWriteItem",
 }
 # What Lambda does in the name of a function that a queue triggers; MiniStack does it by itself.
 POLLING = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}

@@ -8,9 +8,10 @@ from uuid import uuid4
 import pytest
 
 from chalicelib import store
-from chalicelib.clients import queues
+from chalicelib.clients import logs, queues
 from chalicelib.config import settings
 from chalicelib.domain.ends import Counted, End
+from chalicelib.domain.segments import Segment, log_name
 from chalicelib.domain.states import Reason, Status
 from chalicelib.domain.targets import in_order
 from chalicelib.services import dispatch, upkeep
@@ -116,6 +117,53 @@ def test_what_ran_on_a_node_that_is_gone_is_lost(clock: Clock, known: bool) -> N
     assert stored
     assert (stored.Status, stored.Reason) == (Status.RUNNING_FAILED, Reason.LOST)
     assert counters(execution) == (1, 0, 1, clock.now)
+
+
+@pytest.mark.parametrize("uploaded", [b"", b"half of it"])
+def test_what_was_uploaded_of_a_lost_target_is_put_together(clock: Clock, uploaded: bytes) -> None:
+    execution = accepted("c1")
+    write(execution, "c1", Status.RUNNING)
+    log = log_name(execution.JobId, execution.ExecutorId, "c1")
+    if uploaded:
+        store.segments.add(log, Segment(0, len(uploaded), uploaded), int(execution.ExpiresAt))
+    clock.now += upkeep.NODE_GONE_SECONDS + 1
+    upkeep.take_turn()
+    stored = result(execution, "c1")
+    assert stored
+    size = len(uploaded)
+    assert (stored.OutputSize, stored.OutputIncomplete) == (size or None, True)
+    assert store.segments.get_state(log).assembled == size
+    assert logs.read(logs.whole_key(log, size), 100) == uploaded
+
+
+def test_a_target_is_lost_even_if_its_log_cannot_be_put_together(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(log: str) -> Any:
+        raise ConnectionError
+
+    execution = accepted("c1")
+    write(execution, "c1", Status.RUNNING)
+    clock.now += upkeep.NODE_GONE_SECONDS + 1
+    monkeypatch.setattr(store.segments, "list_segments", fail)
+    upkeep.take_turn()
+    stored = result(execution, "c1")
+    assert stored
+    assert (stored.Reason, stored.OutputIncomplete) == (Reason.LOST, True)
+
+
+def test_a_very_long_log_of_a_lost_target_stays_in_its_segments(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution = accepted("c1")
+    write(execution, "c1", Status.RUNNING)
+    log = log_name(execution.JobId, execution.ExecutorId, "c1")
+    store.segments.add(log, Segment(0, 5 * 1024**3), int(execution.ExpiresAt))
+    clock.now += upkeep.NODE_GONE_SECONDS + 1
+    upkeep.take_turn()
+    stored = result(execution, "c1")
+    assert stored
+    assert (stored.OutputSize, store.segments.get_state(log).assembled) == (5 * 1024**3, 0)
 
 
 def test_a_worker_that_ends_a_target_meanwhile_is_right(
