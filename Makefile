@@ -8,7 +8,7 @@ PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo pyth
 
 .DEFAULT_GOAL := help
 .PHONY: help setup pins run unit contract test test-all chaos sleepers check format swarm image bench fuzz docs deploy \
-	settings reclaim simulate
+	settings reclaim simulate simulate-check
 # ENGINE=newest or ENGINE=28, on the command line, takes one of Debian's newer engines instead of the machine's.
 ON_ENGINE = $(if $(ENGINE),$(PYTHON) -m dev.engines $(ENGINE))
 
@@ -78,6 +78,7 @@ test-all: $(STAMP)  ## Run all tests on the machine's engine and on the newest, 
 	$(MAKE) chaos N=$(or $(KILLS),100)
 	$(MAKE) chaos N=$(or $(KILLS),100) ENGINE=newest
 	$(MAKE) sleepers
+	$(MAKE) simulate-check
 
 fuzz: $(STAMP)  ## Send the API thousands of generated requests (FUZZ=450 of each kind)
 	FUZZ=$(or $(FUZZ),450) $(PYTHON) -m pytest --timeout=0 tests/contract/test_openapi.py
@@ -92,6 +93,9 @@ bench: $(STAMP)  ## Measure what redaction costs, and how fast executions close
 
 simulate: $(STAMP)  ## Say what limits many nodes, and what they cost (NODES=10000 TARGETS=1000 ARGS=--help)
 	@$(PYTHON) -m simulate --nodes $(or $(NODES),10000) --targets $(or $(TARGETS),1000) $(ARGS)
+
+simulate-check: $(STAMP)  ## Count what 30 played nodes ask of a local AWS, and compare it with the simulation
+	$(PYTHON) -m pytest tests/scale
 
 chaos: $(STAMP)  ## Kill workers N times while commands run (N=300 ENGINE=28), as root
 	N=$(or $(N),300) $(ON_ENGINE) $(PYTHON) -m pytest tests/swarm/test_chaos.py -s
