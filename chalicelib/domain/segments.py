@@ -74,7 +74,7 @@ class LogState:
 
     # How many bytes the largest whole has that was put together at a command's end; 0: there is none.
     assembled: int = 0
-    # The last wish for which its worker brought the segments up to date: until when somebody watches.
+    # The last watch for which its worker brought the segments up to date: since when somebody watches.
     caught_up: float = 0
 
 

@@ -23,6 +23,8 @@ from chalicelib.store.models import Execution, Result
 # A log up to this size is in the answer itself: Lambda answers up to 6 MB, and base64 makes a log a
 # third longer.
 DIRECT_BYTES = 4 * 1024**2
+# The result keeps no more of its output.
+_KEPT_BYTES = 8 * 1024
 # From the first of several looks on, readers wait so long until the log is up to date.
 _CATCH_UP_SECONDS = 4
 # A reader waits so long in all. The gateway waits for 29 s.
@@ -125,8 +127,9 @@ class _Reading:
         raise LogNotReady(f"the log has {size} bytes, which are being put together; ask again")
 
     def _read_ended(self, result: Result) -> Log:
-        size, kept = int(result.OutputSize or 0), store.outputs.get_end(result)
+        size = int(result.OutputSize or 0)
         is_whole = not result.OutputIncomplete
+        kept = store.outputs.get_end(result) if is_whole and size <= _KEPT_BYTES else b""
         if is_whole and size == len(kept):
             # A short text is nowhere else. Other bytes are in S3 too: not every reader can have them.
             content = kept or (result.E or "").encode()

@@ -236,7 +236,7 @@ class Segment(Model):
     Bytes: ListAttribute[Any] = ListAttribute(of=BinaryAttribute, null=True)
     # Of the state: how many bytes the whole has that was put together at the command's end.
     Assembled = NumberAttribute(null=True)
-    # Of the state: the last wish ("until") for which the worker brought the segments up to date.
+    # Of the state: the last watch (its "since") for which the worker brought the segments up to date.
     CaughtUp = NumberAttribute(null=True)
     ExpiresAt = NumberAttribute()
 

@@ -65,11 +65,11 @@ def set_assembled(log: str, size: int, expires: int) -> None:
     _set_state(log, [assembled.set(size)], assembled.does_not_exist() | (assembled < size), expires)
 
 
-def set_caught_up(log: str, until: float, expires: int) -> None:
-    """Says that the segments are as new as those who watch until then want them."""
+def set_caught_up(log: str, since: float, expires: int) -> None:
+    """Says that the segments are as new as those want them who have watched since then."""
     caught_up = models.Segment.CaughtUp
-    later = caught_up.does_not_exist() | (caught_up < until)
-    _set_state(log, [caught_up.set(until)], later, expires)
+    later = caught_up.does_not_exist() | (caught_up < since)
+    _set_state(log, [caught_up.set(since)], later, expires)
 
 
 def _set_state(log: str, actions: list[Action], condition: Condition, expires: int) -> None:
