@@ -173,6 +173,23 @@ def test_upkeep_ends_what_nobody_ends(deployed: Deployed) -> None:
     assert stored["Failed"] == {"N": "2"}
 
 
+def test_upkeep_puts_off_an_execution_of_several_parts(deployed: Deployed) -> None:
+    node = deployed.backstage.announce()
+    job_id = ok(deployed.api.create(least()))["JobId"]
+    executor_id = deployed.api.new_execution(job_id, [target(node.node_id) for _ in range(33)])
+    key = {"JobId": {"S": job_id}, "ExecutorId": {"S": executor_id}}
+    deployed.client("dynamodb").update_item(
+        TableName=f"{PREFIX}-executions",
+        Key=key,
+        UpdateExpression="SET DueTime = :due",
+        ExpressionAttributeValues={":due": {"N": "0"}},
+    )
+    upkeep(deployed)
+    stored = item(deployed, "executions", JobId=job_id, ExecutorId=executor_id)
+    # A minute would mean that the look failed.
+    assert float(stored["DueTime"]["N"]) == pytest.approx(float(executor_id) + 120, abs=1)
+
+
 def test_upkeep_sends_lost_messages_again(deployed: Deployed) -> None:
     node = deployed.backstage.announce()
     job_id = ok(deployed.api.create(least()))["JobId"]
