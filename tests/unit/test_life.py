@@ -30,7 +30,8 @@ from hypothesis.stateful import (
 from chalicelib import store
 from chalicelib.clients import logs, queues
 from chalicelib.clients.queues import Received, TargetMessage
-from chalicelib.domain.ends import Counted
+from chalicelib.domain import targets
+from chalicelib.domain.ends import unite
 from chalicelib.domain.states import TERMINAL, Reason, Status
 from chalicelib.services import closing, upkeep
 from chalicelib.store.models import Result
@@ -104,6 +105,9 @@ class ModelEngine:
 class Life(RuleBasedStateMachine):
     """Deliveries, deaths, restarts and the passing of time, in any order."""
 
+    # Then all targets are in one part.
+    most_in_part = len(CONTAINERS)
+
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
@@ -112,6 +116,7 @@ class Life(RuleBasedStateMachine):
         self.ends: dict[str, tuple[str, ...]] = {}
         self.directory = Path(tempfile.mkdtemp())
         self.clock.install(self.patch)
+        self.patch.setattr(targets, "MOST_IN_PART", self.most_in_part)
         self._mortal(self.engine, "create", "create")
         self._mortal(self.engine, "start", "start")
         self._mortal(store.results, "take_container", "take")
@@ -149,8 +154,8 @@ class Life(RuleBasedStateMachine):
     @initialize()
     def accept(self) -> None:
         self.job_id, self.executor_id = str(uuid4()), f"{self.clock.now:.6f}"
-        ids, targets = (self.job_id, self.executor_id), build_targets(*CONTAINERS, node=NODE)
-        execution = build_execution(*ids, targets=targets, MayRunAsRoot=True)
+        ids, requested = (self.job_id, self.executor_id), build_targets(*CONTAINERS, node=NODE)
+        execution = build_execution(*ids, targets=requested, MayRunAsRoot=True)
         store.executions.make_due(execution, upkeep.first_look(execution))
         execution.save()
         self.heartbeat()
@@ -161,7 +166,8 @@ class Life(RuleBasedStateMachine):
     @rule(container=st.sampled_from(CONTAINERS), first=st.booleans(), death=st.sampled_from(DEATHS))
     def deliver(self, container: str, first: bool, death: tuple[str, str] | None) -> None:
         """A message comes: the first, a second one, or one that was in a dead worker's hands."""
-        target = TargetMessage(self.job_id, self.executor_id, container)
+        part = self.part_of(container)
+        target = TargetMessage(self.job_id, self.executor_id, container, part=part)
         self.death = death
         spools = SpoolDirectory(self.directory, 10**6, 10**6)
         try:
@@ -199,7 +205,8 @@ class Life(RuleBasedStateMachine):
     @rule(container=st.sampled_from(CONTAINERS))
     def dead_letter(self, container: str) -> None:
         ids = f'"JobId": "{self.job_id}", "ExecutorId": "{self.executor_id}"'
-        upkeep.end_dead_letter(f'{{{ids}, "ContainerId": "{container}"}}')
+        part = self.part_of(container)
+        upkeep.end_dead_letter(f'{{{ids}, "ContainerId": "{container}", "Part": {part}}}')
 
     @rule()
     @precondition(lambda self: self.engine.execs)
@@ -220,7 +227,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def only_what_is_over_is_counted(self) -> None:
-        counts = store.counts.get_counts(self.job_id, self.executor_id).get(0, Counted())
+        counts = unite(store.counts.get_counts(self.job_id, self.executor_id).values())
         for position, container in enumerate(CONTAINERS):
             if position in counts:
                 assert container in self.ends
@@ -228,8 +235,13 @@ class Life(RuleBasedStateMachine):
         assert not counts.succeeded
 
     def results(self) -> dict[str, Result]:
-        found = store.results.get_results(self.job_id, self.executor_id, [0])
+        parts = {self.part_of(container) for container in CONTAINERS}
+        found = store.results.get_results(self.job_id, self.executor_id, parts)
+        assert all(self.part_of(container) == part for part, container in found)
         return {container: result for (_, container), result in found.items()}
+
+    def part_of(self, container: str) -> int:
+        return CONTAINERS.index(container) // self.most_in_part
 
     @invariant()
     def an_exit_code_is_the_commands_own(self) -> None:
@@ -263,13 +275,20 @@ class Life(RuleBasedStateMachine):
         assert not store.executions.get_execution(self.job_id, self.executor_id).Open
 
 
+class LifeInParts(Life):
+    """Each spelling of the container is in a part of its own."""
+
+    most_in_part = 1
+
+
 @pytest.mark.usefixtures("aws")
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("life", [Life, LifeInParts])
 # A worker that dies in its reading thread.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_no_order_of_events_starts_a_second_exec_or_leaves_an_end() -> None:
+def test_no_order_of_events_starts_a_second_exec_or_leaves_an_end(life: type[Life]) -> None:
     run_state_machine_as_test(
-        Life,
+        life,
         settings=settings(
             max_examples=int(os.environ.get("LIFE_EXAMPLES") or 10),
             stateful_step_count=12,
