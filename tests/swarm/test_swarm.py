@@ -5,6 +5,7 @@ import shlex
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ from dev.engine import docker
 from dev.swarm_node import Node
 from tests.conftest import ENGINE_KEYS, TOLD
 from tests.support.waiting import wait_until
-from tests.swarm.conftest import SERVING, Cluster
+from tests.swarm.conftest import SERVING, Cluster, upkeep
 from worker.engine.client import Engine
 from worker.engine.errors import AlreadyStarted
 
@@ -108,6 +109,36 @@ def test_a_job_runs_in_every_container_of_every_node(cluster: Cluster) -> None:
             f'filename="job-container-{target["ContainerId"]}-'
             in log.headers["Content-Disposition"]
         )
+
+
+def test_an_execution_of_several_parts_runs_each_container_once(
+    cluster: Cluster, throwaway: Callable[..., Throwaway]
+) -> None:
+    """A node's targets fill three parts; two spellings of one container are in the outer ones."""
+    _, long_id, target = throwaway("--name", "spelled-twice")
+    missing = [{**target, "ContainerId": f"{number:064x}"} for number in range(80)]
+    name, short = ({**target, "ContainerId": id} for id in ("spelled-twice", long_id[:12]))
+    served = cluster.targets()
+    targets = [name, *missing[:40], *served, *missing[40:], short]
+    job_id = cluster.create("sh -c 'echo ran >> /tmp/parts; printf %600s\\\\n out'")
+    executor_id = cluster.start(job_id, targets)
+    with upkeep(cluster):
+        wait_until(lambda: cluster.is_closed(job_id, executor_id), 60, lambda: "it stays open")
+    results = cluster.inspect(job_id, executor_id)
+    assert [result["ContainerId"] for result in results] == [one["ContainerId"] for one in targets]
+    reasons = Counter(result.get("Reason", result["Status"]) for result in results)
+    assert reasons == {"container_not_found": 80, "FINISHED": 6, "container_repeated": 1}
+    assert {results[0]["Status"], results[-1]["Status"]} == {"FINISHED", "CREATE_FAILED"}
+    ran = [result for result in results if result["Status"] == "FINISHED"]
+    assert {result["Output"].strip() for result in ran} == {"out"}
+    assert all(result.keys() >= ENGINE_KEYS for result in ran)
+    for result in ran:
+        log = cluster.log(job_id, executor_id, result["ContainerId"])
+        assert log.text == result["Output"]
+    counts = {"Total": len(targets), "Succeeded": 6, "Failed": 81}
+    assert cluster.counters(job_id, executor_id) == counts
+    looked = cluster.run("cat /tmp/parts", [*served, target])
+    assert [result["Output"] for result in looked] == ["ran\n"] * 6
 
 
 def test_output_and_state_can_be_watched_while_the_command_runs(cluster: Cluster) -> None:
