@@ -206,6 +206,64 @@ def test_what_a_log_has_by_now_is_put_together_while_it_grows(log: GrowingLog) -
     assert logged(LOG) == LARGE + LARGE + b"so far, and more"
 
 
+def test_what_is_put_together_has_no_gap_if_a_file_is_closed_meanwhile(
+    log: GrowingLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload_large = log.upload_large
+    printed = iter([LARGE, b"rest"])
+
+    def print_after() -> int:
+        requests = upload_large()
+        for chunk in printed:
+            log.spool.write(chunk)
+        return requests
+
+    monkeypatch.setattr(log, "upload_large", print_after)
+    log.spool.write(b"first")
+    log.assemble_so_far()
+    size = store.segments.get_state(LOG).assembled
+    assert logs.read(logs.whole_key(LOG, size), size) == b"first" + LARGE + b"rest"
+
+
+def test_a_command_that_prints_on_and_on_does_not_prolong_an_upload(
+    log: GrowingLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = log.spool.note_uploaded
+    printed = iter([b"more"] * 100)
+
+    def print_meanwhile(end: int) -> None:
+        note(end)
+        log.spool.write(next(printed))
+
+    monkeypatch.setattr(log.spool, "note_uploaded", print_meanwhile)
+    log.spool.write(b"first")
+    assert log.upload_pieces(hurry=True) == 1
+    assert log.spool.waiting == len(b"more")
+
+
+def test_a_piece_may_be_replaced_while_it_becomes_longer(
+    log: GrowingLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = store.segments.append
+
+    def replaced(*arguments: Any) -> bool:
+        answer = append(*arguments)
+        log.spool.write(LARGE)
+        log.upload_large()
+        return answer
+
+    monkeypatch.setattr(store.segments, "append", replaced)
+    log.spool.write(b"one")
+    log.upload_pieces(hurry=True)
+    log.spool.write(b" two")
+    assert log.upload_pieces(hurry=True) == 1
+    assert logged(LOG) == b"one two" + LARGE
+    log.spool.write(b"next")
+    log.upload_pieces(hurry=True)
+    log.finish()
+    assert logged(LOG) == b"one two" + LARGE + b"next"
+
+
 @pytest.mark.parametrize("step", ["put_segment", "add", "append", "delete", "assemble"])
 @pytest.mark.parametrize("after", [False, True])
 def test_a_failure_at_any_step_loses_nothing(

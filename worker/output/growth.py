@@ -54,8 +54,9 @@ class GrowingLog:
 
         If there is no hurry, it uploads nothing that comes after a closed file.
         """
-        requests = 0
-        while new := self.spool.open_new(also_closed=hurry):
+        requests, end = 0, self.spool.kept
+        # What is printed meanwhile is for the next time: else a command that prints on keeps us here.
+        while self.spool.uploaded < end and (new := self.spool.open_new(also_closed=hurry)):
             file_first, first, section = new
             with section:
                 requests += self._upload_piece(file_first, first, section)
@@ -78,7 +79,8 @@ class GrowingLog:
 
     def _append(self, file_first: int, more: Segment, content: bytes) -> bool:
         """Makes the last piece longer, if it is of the same file and its item has room."""
-        last = self._pieces[-1] if self._pieces else None
+        with self._lock:
+            last = self._pieces[-1] if self._pieces else None
         if last is None or not last.is_inline or last.segment.first < file_first:
             return False
         longer = Segment(last.segment.first, last.segment.size + more.size)
@@ -87,7 +89,8 @@ class GrowingLog:
         if not store.segments.append(self.name, last.segment, content):
             return False
         with self._lock:
-            self._pieces.remove(last)
+            # It may be gone: the other thread may have replaced it just now.
+            self._pieces = [piece for piece in self._pieces if piece is not last]
         self._add_piece(_Piece(longer, is_inline=True))
         return True
 
@@ -120,9 +123,10 @@ class GrowingLog:
         segment = Segment(file.first, file.size)
         with file.open(file.first) as section:
             self._store(segment, section)
-        self.spool.remove(file)
         with self._lock:
             self._large.append(segment)
+        self.spool.remove(file)
+        with self._lock:
             firsts = [p.segment.first for p in self._pieces if p.segment.first < file.end]
             self._pieces = [p for p in self._pieces if p.segment.first >= file.end]
         return self._delete_items([first for first in firsts if first > file.first])
@@ -135,19 +139,28 @@ class GrowingLog:
 
     def assemble_so_far(self) -> None:
         """Puts together what the log has by now, for somebody who wants all of it at once."""
-        self.upload_large()
-        rest = self.spool.open_rest()
+        rest = self._open_rest()
         size = self._large_bytes + (len(rest) if rest else 0)
         if size:
             self._assemble(size, rest)
             store.segments.set_assembled(self.name, size, self._expires)
 
+    def _open_rest(self) -> Section | None:
+        """What comes after the large segments; uploads those before."""
+        while True:
+            self.upload_large()
+            first, rest = self.spool.open_rest()
+            # If the command closed one more file just now, that would be missing in between.
+            if first == self._large_bytes:
+                return rest
+            if rest:
+                rest.close()
+
     def finish(self) -> None:
         """Puts the whole log together. The caller sees to it that nothing is written or uploaded now."""
-        self.upload_large()
         size = self.spool.kept
         if size and not self._is_whole:
-            self._assemble(size, self.spool.open_rest())
+            self._assemble(size, self._open_rest())
             self.spool.note_uploaded(size)
         self._is_whole = True
 

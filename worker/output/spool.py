@@ -252,10 +252,10 @@ class Spool:
                     return file.first, self.uploaded, file.open(self.uploaded)
             return None
 
-    def open_rest(self) -> Section | None:
-        """All that is in the open file; None if it is empty."""
+    def open_rest(self) -> tuple[int, Section | None]:
+        """Where in the log the open file begins, and all that is in it; None if it is empty."""
         with self._lock:
-            return self._open().open(self._first) if self._length else None
+            return self._first, self._open().open(self._first) if self._length else None
 
     def note_uploaded(self, end: int) -> None:
         """Notes that all bytes before this place are uploaded."""
