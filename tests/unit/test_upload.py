@@ -207,6 +207,18 @@ def test_a_closed_file_keeps_no_watcher_waiting(
     uploader._jobs[log].large_runs = False
 
 
+def test_uploads_go_on_after_a_segment_has_put_them_off(
+    log: GrowingLog, uploader: Uploader, clock: Clock
+) -> None:
+    for chunk in (b"y" * 10_000, b"y" * 10_000, b"x" * MIN_PART_BYTES):
+        log.spool.write(chunk)
+        pass_time(uploader, clock, 10)
+    assert log.spool.closed_file is None
+    log.spool.write(b"then little")
+    pass_time(uploader, clock, 200)
+    assert log.spool.waiting == 0
+
+
 def test_each_new_watch_is_answered_once_when_the_log_is_up_to_date(
     log: GrowingLog, uploader: Uploader, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -227,6 +227,8 @@ class Uploader(threading.Thread):
             job.large_runs = False
             job.put_off(requests)
             self._look_at(job, time.monotonic() + pause)
+            if not job.pieces_run:
+                self._look_at(job, job.pieces_due)
 
     def _take_garbage(self) -> list[str]:
         """The keys that are old enough, if there are any that wait long."""
