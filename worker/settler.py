@@ -84,8 +84,6 @@ class Settler(threading.Thread):
         """Takes one turn. Returns False if something failed, and has to be tried again."""
         counted = self._count(over)
         settled = self._delete_messages(counted)
-        with self._changed:
-            self._unsettled.difference_update(settled)
         return len(settled) == len(over)
 
     def _count(self, over: Iterable[_Over]) -> list[_Over]:
@@ -99,7 +97,7 @@ class Settler(threading.Thread):
         return counted
 
     def _delete_messages(self, over: Iterable[_Over]) -> list[_Over]:
-        """Deletes the messages. Returns those that we need not hold any more."""
+        """Deletes the messages, and forgets them. Returns those that we need not hold any more."""
         deleted = []
         by_queue = defaultdict(list)
         for one in over:
@@ -117,6 +115,9 @@ class Settler(threading.Thread):
         for code in queues.delete_batch(url, receipts):
             # It comes again, and is settled again.
             log.warning("message not deleted", queue_url=url, code=code)
+        # In this order: a message that the lease does not hold may come again, and is taken over again.
+        with self._changed:
+            self._unsettled.difference_update(batch)
         for one in batch:
             self._lease.release(url, one.target)
 

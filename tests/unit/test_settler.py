@@ -112,6 +112,27 @@ def test_the_last_end_of_a_part_is_reported_before_its_message_is_deleted(
     ]
 
 
+def test_a_message_that_comes_again_as_it_is_released_is_settled_again(
+    settler: Settler,
+    lease: Lease,
+    settle: Callable[..., None],
+    calls: list[tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SQS may refuse a delete. Then the message is there at once, and its end is the same."""
+    release = lease.release
+
+    def come_again(url: str, over: TargetMessage) -> None:
+        release(url, over)
+        monkeypatch.setattr(lease, "release", release)
+        settle(0, end(0))
+
+    monkeypatch.setattr(lease, "release", come_again)
+    settle(0, end(0))
+    turn(settler)
+    assert not settler.is_idle
+
+
 def test_an_end_that_comes_again_is_reported_again(
     settler: Settler, settle: Callable[..., None], calls: list[tuple[Any, ...]]
 ) -> None:
