@@ -7,6 +7,7 @@ from typing import Any
 from worker import __main__ as worker
 from worker import heartbeat, lease
 from worker.health import Health, Pulse
+from worker.output import upload
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
 
     # So that nobody has to wait for 20 s.
     quick: Any = 0.5
-    lease._INTERVAL_SECONDS = heartbeat._TURN_SECONDS = quick
+    lease._INTERVAL_SECONDS = heartbeat._TURN_SECONDS = upload._TURN_SECONDS = quick
     Health.pulse = pulse  # type: ignore[method-assign]
     sys.exit(worker.main())
 

@@ -306,7 +306,7 @@ def test_a_third_sigterm_ends_the_worker_even_if_aws_hangs(
     assert runs(node, target) == 1
 
 
-@pytest.mark.parametrize("loop", ["lease", "settler", "heartbeat", "wishes", "consumer"])
+@pytest.mark.parametrize("loop", ["lease", "settler", "heartbeat", "uploads", "wishes", "consumer"])
 def test_a_worker_whose_loop_dies_names_it_and_ends_and_the_next_goes_on(
     cluster: Cluster, container: Container, tmp_path: Path, loop: str
 ) -> None:

@@ -183,6 +183,18 @@ def test_a_disk_that_takes_a_part_at_a_time_gets_all(spool: Spool) -> None:
     assert upload(spool) == b"0123456789"
 
 
+def test_a_command_runs_even_if_a_full_disk_takes_no_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(value: object) -> str:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("worker.output.spool.json", SimpleNamespace(dumps=full))
+    spool = open_spool(tmp_path)
+    spool.write(b"output")
+    assert upload(spool) == b"output"
+
+
 def test_the_tail_is_the_end_of_a_short_output_too(spool: Spool) -> None:
     assert spool.tail == b""
     spool.write(b"ab")

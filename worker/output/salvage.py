@@ -38,7 +38,11 @@ class Salvager:
 
     def claim(self) -> None:
         """Takes the folders of dead processes. Threads salvage them, however long that takes."""
-        with self._claiming, locked(self._parent / "lock"):
+        with (
+            tolerated("claim of spools"),
+            self._claiming,
+            locked(self._parent / "lock"),
+        ):
             for path, lock in lock_dead(self._parent):
                 spools = list(_find_spools(path))
                 self._spools += spools

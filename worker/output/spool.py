@@ -12,6 +12,7 @@ from uuid import uuid4
 from chalicelib.domain.segments import MIN_PART_BYTES, segment_bytes
 from worker.output.files import Section, SpoolFile, file_path
 from worker.output.folder import locked, make_safe, open_private
+from worker.patience import tolerated
 
 # The engine drops output that is not read two seconds after a command ended. We have seen up to 1.4 MB
 # wait then, in the buffers of the engine and the socket. If more than that comes after a pause, the
@@ -57,7 +58,8 @@ class SpoolDirectory:
         """
         limit = min(self._log_bytes, log_bytes or self._log_bytes)
         base = self._path / name
-        with open_private(base.with_suffix(LABEL), "w") as label:
+        # On a full disk, the command runs all the same. Nobody salvages a spool without a label.
+        with tolerated("label of a spool"), open_private(base.with_suffix(LABEL), "w") as label:
             label.write(json.dumps({"Log": log, "ExpiresAt": expires}).encode())
         return Spool(self, base, tail, limit)
 

@@ -84,6 +84,9 @@ class Adopter:
         name = log_name(*target.ids)
         try:
             insist_on_log(lambda: self._salvager.salvage(name))
+        except Exception:  # what is uploaded already is there all the same
+            log.exception("spool not salvaged", exec_id=exec_id)
+        try:
             return insist_on_log(lambda: _gather_log(name, command.expires, command.tail))
         except Exception:  # whatever S3 says, how the command ended must not be lost with the log
             log.exception("log not put together", exec_id=exec_id)

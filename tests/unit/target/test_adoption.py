@@ -1,11 +1,12 @@
 """How a target goes on that another worker took up: it is never started twice, and always ends."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chalicelib import store
-from chalicelib.clients import sealing
+from chalicelib.clients import logs, sealing
 from chalicelib.clients.queues import Received
 from chalicelib.config import settings
 from chalicelib.domain.segments import Segment, log_name
@@ -26,6 +27,8 @@ from tests.unit.target.life import (
     stored,
 )
 from worker.engine.errors import AlreadyStarted, UnknownExec, Unreachable
+from worker.output.salvage import Salvager
+from worker.output.spool import SpoolDirectory
 from worker.target import adopt, run, watch
 from worker.target.run import StartUnheard
 
@@ -286,6 +289,47 @@ def test_an_adopted_exec_that_is_over_has_its_code_and_stored_output(
     assert (result.Status, result.Inspect["ExitCode"], result.Output) == ("FINISHED", 3, b"so far")
     assert (result.OutputSize, result.OutputIncomplete) == (6, True)
     assert inspected(message)["ProcessConfig"]["arguments"] == ["hi", "*" * len(SECRET)]
+
+
+def test_what_a_dead_worker_had_on_this_disk_is_in_the_adopted_log(
+    runner: HeldRunner, message: Received, tmp_path: Path
+) -> None:
+    name = log_name(*message.target.ids)
+    store.segments.add(name, Segment(0, 6, b"so far"), int(NOW) + 100)
+    dead = SpoolDirectory(tmp_path, 10**6, 10**6)
+    dead.open("e1", name, int(NOW) + 100, 10, None).write(b"so far, and more")
+    dead._lock.close()
+    claimed(message, Status.RUNNING)
+    runner.run(again(message))
+    result = stored(message)
+    assert (result.Output, result.OutputIncomplete) == (b"so far, and more", True)
+
+
+def test_a_spool_that_cannot_be_salvaged_does_not_cost_what_was_uploaded(
+    runner: HeldRunner, message: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(salvager: Salvager, log: str) -> None:
+        raise OSError("input/output error")
+
+    name = log_name(*message.target.ids)
+    store.segments.add(name, Segment(0, 6, b"so far"), int(NOW) + 100)
+    monkeypatch.setattr(Salvager, "salvage", broken)
+    claimed(message, Status.RUNNING)
+    runner.run(again(message))
+    assert stored(message).Output == b"so far"
+
+
+@pytest.mark.parametrize("content", [b"x" * 9000, b"\xff"])
+def test_the_adopted_log_is_one_object_if_the_result_cannot_hold_it(
+    runner: HeldRunner, message: Received, content: bytes
+) -> None:
+    name = log_name(*message.target.ids)
+    store.segments.add(name, Segment(0, len(content), content), int(NOW) + 100)
+    claimed(message, Status.RUNNING)
+    runner.run(again(message))
+    assert stored(message).OutputSize == len(content)
+    assert store.segments.get_state(name).assembled == len(content)
+    assert logs.read(logs.whole_key(name, len(content)), 10**6) == content
 
 
 def test_a_log_that_cannot_be_read_does_not_cost_the_exit_code(
