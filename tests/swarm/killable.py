@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ class Point:
     name: str
     # If one function makes several writes: the status that is written.
     status: Status | None = None
+    # How long another thread gets to read the output before the death.
+    reading_seconds: float = 0
 
     def arm(self, job_id: str, when: str) -> None:
         """From now on this process dies at the call, if it is made for that job."""
@@ -47,6 +50,7 @@ class Point:
                 return call(*args, **kwargs)
             if when == "after":
                 call(*args, **kwargs)
+            time.sleep(self.reading_seconds)
             os.kill(os.getpid(), signal.SIGKILL)
             raise AssertionError("still alive")
 
@@ -72,7 +76,7 @@ POINTS = {
     "claim": Point(store.results, "add_result"),
     "start": Point(docker.APIClient, "exec_start"),
     "read": Point(Spool, "write"),
-    "running": Point(store.results, "move_result", Status.RUNNING),
+    "running": Point(store.results, "move_result", Status.RUNNING, reading_seconds=3),
     "segment": Point(logs, "put_segment"),
     "append": Point(store.segments, "add"),
     "replace": Point(store.segments, "delete"),
@@ -129,6 +133,16 @@ def receive_nothing_ahead() -> None:
     settler._GATHER_SECONDS = 0
 
 
+def adopt_nothing() -> None:
+    """Workers that still wait for their own deaths leave those that others died over to plain ones."""
+    receive = queues.receive
+
+    def receive_new(*args: Any) -> list[queues.Received]:
+        return [message for message in receive(*args) if message.first]
+
+    queues.receive = receive_new
+
+
 def upload_soon() -> None:
     """A worker that dies over an upload need not wait for it."""
     upload._FIRST_PAUSE_SECONDS = 0.5
@@ -153,6 +167,7 @@ def main() -> None:
     close_nothing_but(kills if part == "closing" else [])
     let_threads_know_their_job()
     receive_nothing_ahead()
+    adopt_nothing()
     upload_soon()
     PARTS[part]()
 
