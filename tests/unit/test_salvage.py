@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from chalicelib import store
+from chalicelib.clients import logs
 from chalicelib.domain.segments import INLINE_BYTES, MIN_PART_BYTES, Segment
 from tests.support.clock import NOW, Clock
 from tests.support.logged import logged, stored_objects
 from tests.support.waiting import wait_until
 from worker.output.growth import GrowingLog
-from worker.output.salvage import Salvager
+from worker.output.salvage import Salvager, put_together
 from worker.output.spool import SpoolDirectory
 
 pytestmark = pytest.mark.usefixtures("aws", "clock")
@@ -43,6 +44,11 @@ class Worker:
 @pytest.fixture
 def worker(tmp_path: Path) -> Worker:
     return Worker(tmp_path)
+
+
+def read_segments(log: str) -> bytes:
+    """What a reader finds who has only the segments."""
+    return logs.read_segments(log, store.segments.list_segments(log)[1])
 
 
 def left(folder: Path) -> list[str]:
@@ -178,6 +184,36 @@ def test_a_log_that_is_whole_gets_no_segments(worker: Worker, tmp_path: Path) ->
     Salvager(tmp_path).salvage(LOG)
     assert stored_objects("segments/") == {}
     assert (logged(LOG), left(tmp_path)) == (MIDDLE, [])
+
+
+def test_what_was_put_together_need_not_be_in_segments(worker: Worker, tmp_path: Path) -> None:
+    """Somebody wanted the log so far as one object; after that, it grew."""
+    log = worker.open()
+    log.spool.write(MIDDLE)
+    log.upload_pieces(hurry=True)
+    log.spool.write(b"more")
+    log.assemble_so_far()
+    log.spool.write(b"end")
+    worker.die()
+    Salvager(tmp_path).salvage(LOG)
+    assert read_segments(LOG) == MIDDLE + b"moreend"
+
+
+def test_a_log_that_was_put_together_without_the_rest_gets_it(
+    worker: Worker, tmp_path: Path
+) -> None:
+    """A worker on another machine, or upkeep, ended the target before."""
+    log = worker.open()
+    log.spool.write(LARGE)
+    log.spool.write(b"left")
+    log.upload_large()
+    state, spans = store.segments.list_segments(LOG)
+    assert put_together(LOG, EXPIRES, state, spans) == MIN_PART_BYTES
+    worker.die()
+    Salvager(tmp_path).salvage(LOG)
+    size = MIN_PART_BYTES + 4
+    assert store.segments.get_state(LOG).assembled == size
+    assert logs.read(logs.whole_key(LOG, size), size) == LARGE + b"left"
 
 
 def test_two_that_salvage_at_once_add_the_log_once(

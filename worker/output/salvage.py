@@ -16,7 +16,7 @@ import structlog
 
 from chalicelib import store
 from chalicelib.clients import logs
-from chalicelib.domain.segments import INLINE_BYTES, Segment, total
+from chalicelib.domain.segments import INLINE_BYTES, LogState, Segment, Span, total
 from worker.output.files import SpoolFile
 from worker.output.folder import lock_dead, locked, open_private
 from worker.output.spool import LABEL
@@ -53,10 +53,20 @@ class Salvager:
     def salvage(self, log_name: str) -> None:
         """Brings into this log what dead processes of this machine have of it. Raises if that fails."""
         self.claim()
-        for spool in self._spools:
+        for spool in list(self._spools):
             if spool.log == log_name:
                 spool.salvage()
-        self._spools = [spool for spool in self._spools if not spool.is_done]
+        with self._claiming:
+            self._spools = [spool for spool in self._spools if not spool.is_done]
+
+
+def put_together(name: str, expires: int, state: LogState, spans: list[Span]) -> int:
+    """Makes one object of what a log's segments have, if there is none yet. Returns its size."""
+    size = total(spans)
+    if state.assembled < size:
+        logs.assemble(logs.whole_key(name, size), name, spans)
+        store.segments.set_assembled(name, size, expires)
+    return max(size, state.assembled)
 
 
 def _clear(path: Path, lock: FileIO, spools: list["_DeadSpool"]) -> None:
@@ -113,13 +123,18 @@ class _DeadSpool:
         return sorted(files, key=lambda file: file.first)
 
     def _upload(self) -> None:
-        """Adds to the log what its segments do not have yet."""
+        """Adds to the log what its segments do not have yet, unless the log is whole."""
         state, spans = store.segments.list_segments(self.log)
-        end = max(total(spans), state.assembled)
-        for file in self._files():
+        files, end = self._files(), total(spans)
+        if files and files[-1].end <= state.assembled:
+            return
+        for file in files:
             if file.first <= end < file.end:
                 self._upload_rest(file, end)
                 end = file.end
+        # Somebody may have ended the target already, and put together what there was.
+        if 0 < state.assembled < end:
+            put_together(self.log, self._expires, *store.segments.list_segments(self.log))
 
     def _upload_rest(self, file: SpoolFile, start: int) -> None:
         with file.open(start) as section:

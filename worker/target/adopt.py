@@ -18,7 +18,7 @@ from chalicelib.store.models import Result
 from worker import metrics
 from worker.engine.client import Engine
 from worker.engine.events import ExitCodes
-from worker.output.salvage import Salvager
+from worker.output.salvage import Salvager, put_together
 from worker.patience import insist, insist_on_log
 from worker.target import ending
 from worker.target.attachment import NoAttachment
@@ -123,8 +123,5 @@ def _gather_log(name: str, expires: int, tail: int) -> LoggedOutput:
         output = logs.read_segments(name, spans)
         if ending.is_text(output):
             return LoggedOutput(size, output)
-    key = logs.whole_key(name, size)
-    if state.assembled < size:
-        logs.assemble(key, name, spans)
-        store.segments.set_assembled(name, size, expires)
-    return LoggedOutput(size, logs.read_end(key, tail) if size else None)
+    size = put_together(name, expires, state, spans)
+    return LoggedOutput(size, logs.read_end(logs.whole_key(name, size), tail) if size else None)
