@@ -216,6 +216,20 @@ def test_a_log_that_was_put_together_without_the_rest_gets_it(
     assert logs.read(logs.whole_key(LOG, size), size) == LARGE + b"left"
 
 
+@pytest.mark.parametrize(
+    ("output", "assembled"), [(MIDDLE, len(MIDDLE)), (b"x" * INLINE_BYTES, 0)]
+)
+def test_a_long_log_is_put_together_although_its_command_runs_on(
+    worker: Worker, tmp_path: Path, output: bytes, assembled: int
+) -> None:
+    """It does not grow any more. A short one is read from its segments."""
+    worker.open().spool.write(output)
+    worker.die()
+    Salvager(tmp_path).salvage(LOG)
+    assert store.segments.get_state(LOG).assembled == assembled
+    assert logged(LOG) == output
+
+
 def test_two_that_salvage_at_once_add_the_log_once(
     worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,8 +132,9 @@ class _DeadSpool:
             if file.first <= end < file.end:
                 self._upload_rest(file, end)
                 end = file.end
-        # Somebody may have ended the target already, and put together what there was.
-        if 0 < state.assembled < end:
+        # The log does not grow any more: who wants a long one as one object need not wait for the
+        # command's end. If somebody put it together before, the object lacks what we added.
+        if state.assembled < end and (state.assembled or end > INLINE_BYTES):
             put_together(self.log, self._expires, *store.segments.list_segments(self.log))
 
     def _upload_rest(self, file: SpoolFile, start: int) -> None:
