@@ -216,9 +216,7 @@ def test_a_log_that_was_put_together_without_the_rest_gets_it(
     assert logs.read(logs.whole_key(LOG, size), size) == LARGE + b"left"
 
 
-@pytest.mark.parametrize(
-    ("output", "assembled"), [(MIDDLE, len(MIDDLE)), (b"x" * INLINE_BYTES, 0)]
-)
+@pytest.mark.parametrize(("output", "assembled"), [(MIDDLE, len(MIDDLE)), (b"x" * INLINE_BYTES, 0)])
 def test_a_long_log_is_put_together_although_its_command_runs_on(
     worker: Worker, tmp_path: Path, output: bytes, assembled: int
 ) -> None:
