@@ -21,12 +21,16 @@ NOT_SEEN = {
     "s3:ListBucket",
     # When an upload fails half-way.
     "s3:AbortMultipartUpload",
-    # Many minutes after a log is whole; and if a large segment replaces more than one piece.
-    "s3:DeleteObject",
-    "dynamodb:BatchWriteItem",
 }
 # What Lambda does in the name of a function that a queue triggers; MiniStack does it by itself.
-POLLING = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
+_POLLING = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
+# Granted to one owner, and not seen here.
+NOT_SEEN_OF = {
+    "Closing": _POLLING,
+    "DeadLetters": _POLLING,
+    # Many minutes after a log is whole; and if a large segment replaces more than one piece.
+    WORKER: {"s3:DeleteObject", "dynamodb:BatchWriteItem"},
+}
 # The calls that an action allows, if they have another name.
 CALLS = {
     "dynamodb:PutItem": ["PutItem", "TransactWriteItems"],
@@ -136,7 +140,7 @@ def test_every_function_has_a_role_of_its_own(deployed: Deployed) -> None:
 
 @pytest.mark.parametrize("owner", [*FUNCTIONS, WORKER])
 def test_nothing_is_granted_in_vain(deployed: Deployed, owner: str) -> None:
-    not_seen = NOT_SEEN | (POLLING if owner in ("DeadLetters", "Closing") else set())
+    not_seen = NOT_SEEN | NOT_SEEN_OF.get(owner, set())
     grants = {grant for grant in granted(deployed, owner) if grant[0] not in not_seen}
     assert grants
     assert {grant for grant in grants if not is_used(deployed, owner, grant)} == set()
