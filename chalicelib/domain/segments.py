@@ -1,6 +1,6 @@
 """The segments of a log that grows: how they follow each other. Pure.
 
-A segment is an immutable piece of a log. Its bytes are in its item if they are few, and in S3 if not.
+A segment is a piece of a log. Its bytes are in its item if they are few, and in S3 if not.
 What a command printed at one place of its log never changes. So a longer segment may replace shorter
 ones, and segments may overlap.
 """
@@ -72,7 +72,7 @@ class Span:
 class LogState:
     """What is known of a log beside its segments."""
 
-    # How many bytes the largest whole has that was put together at a command's end; 0: there is none.
+    # How many bytes the longest object has to which the log was put together; 0: there is none.
     assembled: int = 0
     # The last watch for which its worker brought the segments up to date: since when somebody watches.
     caught_up: float = 0

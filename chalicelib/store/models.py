@@ -126,7 +126,7 @@ class DueExecutions(GlobalSecondaryIndex["Execution"]):  # type: ignore[no-untyp
 
 
 class Execution(_Command):
-    """One start of a job, with the job as it was then. After the start, only upkeep changes the item."""
+    """One start of a job, with the job as it was then. Later, only upkeep and closing change the item."""
 
     class Meta(_Meta):
         table_name = f"{settings.prefix}-executions"
@@ -169,7 +169,7 @@ class TargetPart(Model):
     Part = NumberAttribute(range_key=True)
     # {NodeId: [[position in the request, ContainerId], …]}
     Nodes = JSONAttribute()
-    # {NodeId: Reason}: the nodes among these that cannot run the execution.
+    # {NodeId: [Reason, version]}: the nodes among these that cannot run the execution.
     Refused = JSONAttribute()
     ExpiresAt = NumberAttribute()
 
@@ -222,7 +222,7 @@ class Wishes(Model):
 
 
 class Segment(Model):
-    """An immutable piece of a log that grows. The item with First -1 is the log's state."""
+    """A piece of a log that grows; its bytes never change. The item with First -1 is the log's state."""
 
     class Meta(_Meta):
         table_name = f"{settings.prefix}-segments"
@@ -234,7 +234,7 @@ class Segment(Model):
     Size = NumberAttribute(null=True)
     # The bytes of a short one, in the pieces in which they came; those of a long one are in S3.
     Bytes: ListAttribute[Any] = ListAttribute(of=BinaryAttribute, null=True)
-    # Of the state: how many bytes the whole has that was put together at the command's end.
+    # Of the state: how many bytes the longest object has to which the log was put together.
     Assembled = NumberAttribute(null=True)
     # Of the state: the last watch (its "since") for which the worker brought the segments up to date.
     CaughtUp = NumberAttribute(null=True)

@@ -2,7 +2,8 @@
 
 New output goes up in small pieces. As soon as a file of the spool is closed, it goes up once more, as one
 large segment that replaces the pieces. So each byte is uploaded at most twice, and S3 copies each byte at
-most once: when the log is put together at the command's end.
+most once: when the log is put together at the command's end. If somebody wants all of it at once before
+that, it is put together once more.
 """
 
 import threading

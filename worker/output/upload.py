@@ -122,7 +122,7 @@ class Uploader(threading.Thread):
                 self._look_at(job, now)
 
     def assemble(self, log: str, wished: float) -> None:
-        """Makes one segment of all that the log has so far: somebody wished that at this time."""
+        """Makes one object of all that the log has so far: somebody wished that at this time."""
         with self._changed:
             for job in self._find(log):
                 if job.log.name == log and wished > job.wanted:
