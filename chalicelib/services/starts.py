@@ -54,13 +54,20 @@ def start_job(caller: Caller, job_id: str, request: StartRequest) -> JobAnswer:
         return Start(execution, items, counts, entry)
 
     job, execution = store.executions.start_job(job_id, decide)
-    try:
-        dispatch.send_messages(execution, in_order(parts()), nodes())
-    except (
-        Exception
-    ):  # The start is accepted, and upkeep sends again. An error would invite another start.
-        log.exception("messages not sent", job_id=job_id, executor_id=execution.ExecutorId)
+    _send_messages(execution, parts(), nodes())
     return _show_last(caller, job, execution)
+
+
+def _send_messages(execution: Execution, parts: list[Part], nodes: dict[str, Node]) -> None:
+    """Sends an accepted start to its nodes. If that fails, upkeep does it.
+
+    An error would invite another start.
+    """
+    try:
+        dispatch.send_messages(execution, in_order(parts), nodes)
+    except Exception:
+        ids = {"job_id": execution.JobId, "executor_id": execution.ExecutorId}
+        log.exception("messages not sent", **ids)
 
 
 def _split(request: StartRequest, nodes: dict[str, Node]) -> list[Part]:
