@@ -67,7 +67,9 @@ def take_turn() -> None:
 
 def _failed_to_look_after(due: Due) -> bool:
     try:
-        if execution := store.executions.take(due, time.time() + _TAKEN_SECONDS):
+        execution = store.executions.take(due, time.time() + _TAKEN_SECONDS)
+        # Of what has expired, DynamoDB may have deleted the targets already; nobody sees it any more.
+        if execution and time.time() < execution.ExpiresAt:
             _look_after(execution)
     except Exception:  # one broken execution must not keep the others open
         log.exception("execution not looked after", job_id=due.job_id, executor_id=due.executor_id)

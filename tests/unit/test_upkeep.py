@@ -13,9 +13,9 @@ from chalicelib.config import settings
 from chalicelib.domain.ends import Counted, End
 from chalicelib.domain.segments import Segment, log_name
 from chalicelib.domain.states import Reason, Status
-from chalicelib.domain.targets import in_order
+from chalicelib.domain.targets import MOST_IN_PART, in_order
 from chalicelib.services import dispatch, upkeep
-from chalicelib.store.models import Execution, Node, Result
+from chalicelib.store.models import Execution, Node, Result, TargetPart
 from tests.support.builders import build_execution, build_result, build_targets, serve_node
 from tests.support.clock import NOW, Clock
 
@@ -208,6 +208,17 @@ def test_a_broken_execution_does_not_keep_the_others_open(clock: Clock) -> None:
     clock.now += 60
     upkeep.take_turn()
     assert counters(broken) == (1, 1, 0, NOW)
+
+
+def test_what_has_expired_fails_no_turn(clock: Clock) -> None:
+    """A command may run on for longer than results are kept. DynamoDB deletes items in any order."""
+    execution = accepted(*(f"c{number}" for number in range(MOST_IN_PART + 1)))
+    for part in TargetPart.query(f"{execution.JobId}/{execution.ExecutorId}"):
+        part.delete()
+    with pytest.raises(upkeep.UpkeepFailed):
+        upkeep.take_turn()
+    clock.now = int(execution.ExpiresAt)
+    upkeep.take_turn()
 
 
 def test_a_start_that_died_before_its_messages_is_sent_later(clock: Clock) -> None:
