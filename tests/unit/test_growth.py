@@ -171,6 +171,17 @@ def test_in_the_end_the_whole_log_is_one_object(
     assert log.spool.uploaded == len(output)
 
 
+def test_segments_stay_until_readers_can_know_of_the_whole(log: GrowingLog) -> None:
+    """DynamoDB may be away when the log is put together: then the segments are all that readers find."""
+    log.spool.write(LARGE)
+    log.upload_large()
+    log.finish()
+    assert log.take_garbage() == []
+    assert logged(LOG) == LARGE
+    log.note_whole(known_as_whole=True)
+    assert log.take_garbage() == [f"segments/{LOG}/0-{MIN_PART_BYTES}"]
+
+
 def test_a_log_without_output_is_no_object(log: GrowingLog) -> None:
     log.finish()
     log.note_whole(known_as_whole=True)

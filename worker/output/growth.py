@@ -48,7 +48,8 @@ class GrowingLog:
         self._large: list[Segment] = []
         # The keys of all objects that are, or may be, in S3.
         self._objects: set[str] = set()
-        self._has_segments = self._is_whole = False
+        # Whether the log is one object in S3, and whether its readers can know that.
+        self._has_segments = self._is_whole = self._is_noted = False
 
     def upload_pieces(self, hurry: bool) -> int:
         """Uploads what is new, in small pieces. Returns how many requests that took.
@@ -178,6 +179,7 @@ class GrowingLog:
         """Says for readers that the whole log is there, unless its result will say that."""
         if self._has_segments or not known_as_whole:
             store.segments.set_assembled(self.name, self.spool.kept, self._expires)
+        self._is_noted = True
 
     def note_caught_up(self, wish: float) -> None:
         """Says for those who watch since then that the segments are up to date."""
@@ -187,7 +189,7 @@ class GrowingLog:
         """The keys of objects that nobody needs any more. The caller deletes them."""
         with self._lock:
             needed = set()
-            if not self._is_whole:
+            if not self._is_noted:
                 pieces = [piece.segment for piece in self._pieces]
                 needed = set(map(self._key, [*pieces, *self._large]))
             garbage = sorted(self._objects - needed)
