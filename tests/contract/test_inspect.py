@@ -169,6 +169,7 @@ def test_end_of_output_may_begin_within_a_character(started: Started) -> None:
     assert result["OutputTruncated"] is True
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "unit",
     [b"\n\x00\"'", b"\x00", b"\\", b"\xff", "密".encode(), b"\x7f", b"x"],
@@ -198,6 +199,7 @@ def test_many_outputs_stay_below_5_mb(
         assert all(result["OutputTruncated"] for result in results)
 
 
+@pytest.mark.wide
 def test_long_outputs_of_some_do_not_shorten_the_short_ones(
     api: Api, backstage: Backstage, node: Node
 ) -> None:
@@ -219,6 +221,7 @@ def test_long_outputs_of_some_do_not_shorten_the_short_ones(
             assert len(result["Output"]) > 1000
 
 
+@pytest.mark.wide
 def test_many_long_errors_stay_below_5_mb(api: Api, backstage: Backstage, node: Node) -> None:
     started = Started(api, backstage, node, count=1000)
     failed: Json = {"Status": "RUNNING_FAILED", "ID": "e", "E": "误" * 1000, "Reason": "lost"}

@@ -180,6 +180,7 @@ def test_limit_of_secrets_counts_kept_ones_in_bytes(api: Api) -> None:
     ok(api.put(job["JobId"], edit))
 
 
+@pytest.mark.wide
 def test_full_limits_together_can_be_started(api: Api) -> None:
     job = api.new_job(
         AppName="😀" * 96 + fields()["AppName"][-32:],

@@ -155,6 +155,7 @@ def test_finished_with_output(
     assert started.download(status, accept) == content
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("accept", ACCEPTED)
 def test_a_long_inspect_is_text_whatever_is_accepted(
     api: Api, backstage: Backstage, node: Node, accept: str | None

@@ -33,7 +33,7 @@ def test_answer_is_the_job_with_the_new_execution(api: Api, node: Node) -> None:
     assert api.job(job["JobId"]) == second
 
 
-@pytest.mark.parametrize("count", [1, 2, 10, 11, 1000])
+@pytest.mark.parametrize("count", [1, 2, 10, 11, pytest.param(1000, marks=pytest.mark.wide)])
 def test_one_message_per_target(api: Api, backstage: Backstage, node: Node, count: int) -> None:
     job = api.new_job()
     targets = [target(node.node_id) for _ in range(count)]
@@ -44,6 +44,7 @@ def test_one_message_per_target(api: Api, backstage: Backstage, node: Node, coun
     assert api.execution(job["JobId"], executor)["Target"] == targets
 
 
+@pytest.mark.wide
 def test_a_thousand_targets_over_several_nodes(
     api: Api, backstage: Backstage, announce: Callable[[], Node]
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_worker_that_is_too_old_gets_nothing(
 
 
 # 1,000 different nodes are more keys than DynamoDB answers at once.
+@pytest.mark.wide
 def test_a_thousand_unknown_nodes(api: Api) -> None:
     job = api.new_job()
     targets = [target(unique("node")) for _ in range(1000)]
