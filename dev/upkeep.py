@@ -21,7 +21,7 @@ from chalicelib.services import closing, upkeep
 
 log = structlog.stdlib.get_logger("upkeep")
 
-_POLL_SECONDS = 20
+_POLL_SECONDS = 2
 _ANSWER_SECONDS = 30
 Messages = list[dict[str, Any]]
 
@@ -35,13 +35,20 @@ def main() -> None:
     interval = read_whole_number(os.environ, "UPKEEP_SECONDS", 60)
     name = settings.dead_letter_queue_arn.rpartition(":")[2]
     dead_letters = str(client("sqs").get_queue_url(QueueName=name)["QueueUrl"])
-    for step, pause in [
-        (upkeep.take_turn, interval),
-        (partial(_serve_queue, dead_letters, end_dead_letters), 0),
-        (partial(_serve_queue, settings.ended_queue_url, close_executions), 0),
-    ]:
-        threading.Thread(target=_repeat, args=(step, pause, over), daemon=True).start()
-    over.wait()
+    parts = [
+        threading.Thread(target=_repeat, args=(step, pause, over))
+        for step, pause in [
+            (upkeep.take_turn, interval),
+            (partial(_serve_queue, dead_letters, end_dead_letters), 0),
+            (partial(_serve_queue, settings.ended_queue_url, close_executions), 0),
+        ]
+    ]
+    for part in parts:
+        part.start()
+    # If this process ended in the middle of a poll, the queue could still give it a message. Nobody else
+    # would get that for a minute.
+    for part in parts:
+        part.join()
 
 
 def _repeat(step: Callable[[], None], pause_seconds: int, over: threading.Event) -> None:

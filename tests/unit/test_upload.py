@@ -363,3 +363,23 @@ def test_units_of_an_hour_that_nobody_watches(
     simulated = printing_hour()
     assert costs.requests.keys() <= simulated.keys()
     assert simulated[WRITE_UNITS] * 0.7 <= costs.write_units <= simulated[WRITE_UNITS]
+
+
+def test_a_thread_that_waits_for_nothing_sees_a_new_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With real time: it must not sleep on until the end of a wait that began before."""
+    monkeypatch.setattr(module, "_FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(module, "_TURN_SECONDS", 3600.0)
+    uploader = Uploader(Pulse())
+    uploader.start()
+    waits = threading.Event()
+    wait = uploader._changed.wait
+    monkeypatch.setattr(uploader._changed, "wait", lambda *args: (waits.set(), wait(*args)))
+    with uploader._changed:
+        uploader._changed.notify_all()
+    assert waits.wait(30)
+    outputs = Outputs(SpoolDirectory(tmp_path, 10**9, 10**9), uploader, Salvager(tmp_path))
+    with outputs.open("e", LOG, 2_000_000_000, tail=4, log_bytes=None) as log:
+        log.spool.write(b"some")
+        wait_until(lambda: log.spool.waiting == 0, 30, lambda: "not uploaded")

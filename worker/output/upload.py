@@ -161,10 +161,9 @@ class Uploader(threading.Thread):
             self._pulse.beat()
             self.turn()
             with self._changed:
-                self._changed.wait_for(self._has_look_due, self._seconds_to_next())
-
-    def _has_look_due(self) -> bool:
-        return self._seconds_to_next() <= 0
+                # A new look ends the wait: it may come before the others.
+                if seconds := self._seconds_to_next():
+                    self._changed.wait(seconds)
 
     def _seconds_to_next(self) -> float:
         if not self._looks:
