@@ -126,7 +126,7 @@ def assemble(key: str, log: str, spans: Sequence[Span], rest: Body | None = None
     must be large.
     """
     parts: list[_Source] = [*plan_parts(spans), *([] if rest is None else [rest])]
-    if len(parts) == 1 and not _is_copied(parts[0]):
+    if len(parts) == 1 and not _copied_span(parts[0]):
         _put(key, _content(log, parts[0]))
         return
     upload = _Upload(key, log)
@@ -138,12 +138,13 @@ def assemble(key: str, log: str, spans: Sequence[Span], rest: Body | None = None
         raise
 
 
-# Where a part comes from: spans, or what the caller has.
+# What a part is made of: spans of segments, or bytes of the caller.
 _Source = list[Span] | Body
 
 
-def _is_copied(source: _Source) -> bool:
-    return isinstance(source, list) and source[0].is_large
+def _copied_span(source: _Source) -> Span | None:
+    """What S3 copies itself; None if the part is sent to it."""
+    return source[0] if isinstance(source, list) and source[0].is_large else None
 
 
 def _content(log: str, source: _Source) -> Body:
@@ -162,8 +163,8 @@ class _Upload:
     def add(self, number: int, source: _Source) -> dict[str, Any]:
         """Copies or sends a part. Returns what S3 wants to know of it in the end."""
         part = {**self._upload, "PartNumber": number}
-        if isinstance(source, list) and source[0].is_large:
-            answer = self._copy(part, source[0])
+        if copied := _copied_span(source):
+            answer = self._copy(part, copied)
         else:
             answer = _s3().upload_part(**part, Body=_content(self._log, source))
         return {"PartNumber": number, "ETag": answer["ETag"]}

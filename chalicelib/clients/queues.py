@@ -66,7 +66,7 @@ class TargetMessage(msgspec.Struct, frozen=True, rename="pascal"):
 
     @property
     def result_ids(self) -> tuple[str, str, int, str]:
-        """Where the target's result is, if the message is right."""
+        """The key of the target's result. If the message is wrong, no result has this key."""
         return self.job_id, self.executor_id, self.part, self.container_id
 
 
@@ -224,7 +224,7 @@ def delete_batch(url: str, receipts: list[str]) -> list[str]:
 
 
 def report_ended(job_id: str, executor_id: str) -> None:
-    """Says that the execution may be over. Says it to nobody if there is no queue for that."""
+    """Says that the execution may be over. If there is no queue for that, it does nothing."""
     if settings.ended_queue_url:
         body = msgspec.json.encode(EndedMessage(job_id, executor_id)).decode()
         client("sqs").send_message(QueueUrl=settings.ended_queue_url, MessageBody=body)

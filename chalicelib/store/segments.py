@@ -66,7 +66,7 @@ def set_assembled(log: str, size: int, expires: int) -> None:
 
 
 def set_caught_up(log: str, since: float, expires: int) -> None:
-    """Says that the segments are as new as those want them who have watched since then."""
+    """Says that the segments are up to date for the readers that have watched since then."""
     caught_up = models.Segment.CaughtUp
     later = caught_up.does_not_exist() | (caught_up < since)
     _set_state(log, [caught_up.set(since)], later, expires)
