@@ -44,6 +44,11 @@ def parse_executor_id(text: str) -> str:
     return text
 
 
+def execution_key(job_id: str, executor_id: str) -> str:
+    """An execution's key in the tables that have no JobId of their own; other keys begin with it."""
+    return f"{job_id}/{executor_id}"
+
+
 def next_executor_id(known: Iterable[str], now: float) -> str:
     """The time now, as an id. It is later than every known id, even if other clocks are ahead."""
     latest = max((int(executor_id.replace(".", "")) for executor_id in known), default=0)

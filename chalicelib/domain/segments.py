@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from chalicelib.domain.ids import execution_key
+
 # A segment up to this size is in its item: that costs less than an object in S3.
 INLINE_BYTES = 8 * 1024
 # S3 copies no smaller part into another object, and takes no smaller one (only the last may be smaller).
@@ -80,7 +82,7 @@ class LogState:
 
 def log_name(job_id: str, executor_id: str, container_id: str) -> str:
     """The name of one target's log."""
-    return f"{job_id}/{executor_id}/{container_id}"
+    return f"{execution_key(job_id, executor_id)}/{container_id}"
 
 
 def follow(segments: Iterable[Segment]) -> list[Span]:

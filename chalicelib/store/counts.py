@@ -10,6 +10,7 @@ from typing import Any
 from pynamodb.expressions.update import Action
 
 from chalicelib.domain.ends import Counted, End
+from chalicelib.domain.ids import execution_key
 from chalicelib.domain.targets import Part
 from chalicelib.store.models import Counts, Execution
 
@@ -21,7 +22,7 @@ def add_ends(
     job_id: str, executor_id: str, part: int, ends: Iterable[End], expires_at: float
 ) -> Counted:
     """Counts these ends of one part. Returns what is counted of the part from now on."""
-    counts = Counts(_key(job_id, executor_id), part)
+    counts = Counts(execution_key(job_id, executor_id), part)
     # DynamoDB keeps no empty set.
     added: list[Action] = [
         attribute.add(numbers) for attribute, numbers in _numbers(ends) if numbers
@@ -41,7 +42,7 @@ def _numbers(ends: Iterable[End]) -> list[tuple[Any, set[float]]]:
 
 def count_refused(execution: Execution, parts: Iterable[Part]) -> list[Counts]:
     """The counts to store with a new execution: no worker counts targets that their nodes cannot run."""
-    key, expires_at = _key(execution.JobId, execution.ExecutorId), execution.ExpiresAt
+    key, expires_at = execution_key(execution.JobId, execution.ExecutorId), execution.ExpiresAt
     refused = {
         part.number: {target.position for target in part if target.refusal} for part in parts
     }
@@ -54,22 +55,18 @@ def count_refused(execution: Execution, parts: Iterable[Part]) -> list[Counts]:
 
 def get_counts(job_id: str, executor_id: str) -> dict[int, Counted]:
     """What is counted of each part of an execution; a part of which nothing is counted is not there."""
-    found = Counts.query(_key(job_id, executor_id), consistent_read=True)
+    found = Counts.query(execution_key(job_id, executor_id), consistent_read=True)
     return {int(counts.Part): _counted(counts) for counts in found}
 
 
 def get_parts(parts: Iterable[PartKey]) -> dict[PartKey, Counted]:
     """What is counted of these parts, of any executions."""
-    keys = {(_key(job_id, executor_id), part) for job_id, executor_id, part in parts}
+    keys = {(execution_key(job_id, executor_id), part) for job_id, executor_id, part in parts}
     found = {}
     for counts in Counts.batch_get(list(keys), consistent_read=True):
         job_id, _, executor_id = counts.Execution.partition("/")
         found[job_id, executor_id, int(counts.Part)] = _counted(counts)
     return found
-
-
-def _key(job_id: str, executor_id: str) -> str:
-    return f"{job_id}/{executor_id}"
 
 
 def _counted(counts: Counts) -> Counted:

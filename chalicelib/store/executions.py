@@ -10,6 +10,7 @@ from pynamodb.expressions.update import Action
 
 from chalicelib.domain.ends import Counted
 from chalicelib.domain.errors import ExecutionNotFound
+from chalicelib.domain.ids import execution_key
 from chalicelib.store import jobs, unchanging
 from chalicelib.store.models import SHARDS, AuditEntry, Counts, Execution, Job, TargetPart
 from chalicelib.store.transactions import Writes, note, transaction, try_write, until_settled
@@ -122,8 +123,8 @@ def list_newest(job_id: str, before: str | None, page_size: int) -> Iterator[Exe
 
 def make_due(execution: Execution, when: float) -> None:
     """Opens a new execution: upkeep looks at it from this time on."""
-    ids = f"{execution.JobId}/{execution.ExecutorId}"
-    execution.Open = str(zlib.crc32(ids.encode()) % SHARDS)
+    key = execution_key(execution.JobId, execution.ExecutorId)
+    execution.Open = str(zlib.crc32(key.encode()) % SHARDS)
     execution.DueTime = when
 
 

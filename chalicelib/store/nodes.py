@@ -1,7 +1,8 @@
 """Reads and writes of nodes."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
+from chalicelib.store import unchanging
 from chalicelib.store.models import Node
 
 
@@ -16,10 +17,9 @@ def get_nodes(node_ids: Iterable[str]) -> dict[str, Node]:
     What a node announces again may be missing for a second. This costs half: a start on a thousand nodes
     reads them all. A node that was announced for the first time is there at once.
     """
-    wanted = set(node_ids)
-    found: dict[str, Node] = {}
-    for consistently in (False, True):
-        missing = list(wanted - found.keys())
-        for node in Node.batch_get(missing, consistent_read=consistently):
-            found[node.NodeId] = node
-    return found
+
+    def read(missing: Collection[str], consistently: bool) -> dict[str, Node]:
+        nodes = Node.batch_get(list(missing), consistent_read=consistently)
+        return {node.NodeId: node for node in nodes}
+
+    return unchanging.find_all(node_ids, read)

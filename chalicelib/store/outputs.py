@@ -6,8 +6,10 @@ to, because its writer died or was second, is read by nobody, and expires.
 """
 
 import secrets
+from collections.abc import Collection
 from itertools import chain
 
+from chalicelib.store import unchanging
 from chalicelib.store.connection import read_at_once
 from chalicelib.store.models import Output, Result
 
@@ -39,7 +41,7 @@ def get_end(result: Result) -> bytes:
 
 def get_ends(results: list[Result]) -> list[bytes]:
     """The same for many results, in their order."""
-    stored = _read({_key(result) for result in results if result.OutputAt})
+    stored = unchanging.find_all({_key(result) for result in results if result.OutputAt}, _read)
     return [
         stored.get(_key(result), b"") if result.OutputAt else bytes(result.Output or b"")
         for result in results
@@ -50,13 +52,7 @@ def _key(result: Result) -> _Key:
     return result.Execution, f"{result.ContainerId}/{result.OutputAt}"
 
 
-def _read(keys: set[_Key]) -> dict[_Key, bytes]:
-    found = _read_once(keys, consistently=False)
-    # As in `unchanging`: what is found is right, so only the rest is read at the full price.
-    return found | _read_once(keys - found.keys(), consistently=True)
-
-
-def _read_once(keys: set[_Key], consistently: bool) -> dict[_Key, bytes]:
+def _read(keys: Collection[_Key], consistently: bool) -> dict[_Key, bytes]:
     def read(batch: list[_Key]) -> list[Output]:
         return list(Output.batch_get(batch, consistent_read=consistently))
 

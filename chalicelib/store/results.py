@@ -8,6 +8,7 @@ from typing import Any
 from pynamodb.exceptions import DoesNotExist
 from pynamodb.expressions.condition import Condition
 
+from chalicelib.domain.ids import execution_key
 from chalicelib.domain.states import Reason, Status, repeated_message, sources
 from chalicelib.store.connection import read_at_once
 from chalicelib.store.models import Result
@@ -16,7 +17,7 @@ from chalicelib.store.transactions import try_write
 
 def result_key(job_id: str, executor_id: str, part: int) -> str:
     """The key of the results of one part of an execution's targets."""
-    return f"{job_id}/{executor_id}/{part}"
+    return f"{execution_key(job_id, executor_id)}/{part}"
 
 
 def get_results(

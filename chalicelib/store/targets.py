@@ -1,9 +1,10 @@
 """Reads and writes the targets of executions, part by part. They never change after the start."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from chalicelib.domain.errors import ExecutionNotFound
+from chalicelib.domain.ids import execution_key
 from chalicelib.domain.targets import Part, Refusal
 from chalicelib.store import unchanging
 from chalicelib.store.models import Execution, TargetPart
@@ -32,16 +33,17 @@ def get_parts(execution: Execution, numbers: Iterable[int] | None = None) -> lis
     """
     if execution.Targets:
         return [_parse(0, execution.Targets["Nodes"], execution.Targets["Refused"])]
-    found: dict[int, Part] = {}
     wanted = range(int(execution.Parts)) if numbers is None else sorted(numbers)
-    # As in `unchanging`: what is found is right, so only the rest is read at the full price.
-    for consistently in (False, True):
-        keys = [(_key(execution), number) for number in wanted if number not in found]
-        for item in TargetPart.batch_get(keys, consistent_read=consistently):
-            found[int(item.Part)] = _parse_item(item)
-        if len(found) == len(wanted):
-            return [found[number] for number in wanted]
-    raise ExecutionNotFound(execution.ExecutorId)
+
+    def read(missing: Collection[int], consistently: bool) -> dict[int, Part]:
+        keys = [(_key(execution), number) for number in missing]
+        items = TargetPart.batch_get(keys, consistent_read=consistently)
+        return {int(item.Part): _parse_item(item) for item in items}
+
+    found = unchanging.find_all(wanted, read)
+    if len(found) < len(wanted):
+        raise ExecutionNotFound(execution.ExecutorId)
+    return [found[number] for number in wanted]
 
 
 def find_part(execution: Execution, number: int) -> Part | None:
@@ -55,7 +57,7 @@ def find_part(execution: Execution, number: int) -> Part | None:
 
 
 def _key(execution: Execution) -> str:
-    return f"{execution.JobId}/{execution.ExecutorId}"
+    return execution_key(execution.JobId, execution.ExecutorId)
 
 
 def _parse_item(item: TargetPart) -> Part:

@@ -1,11 +1,14 @@
 """Reads items that never change once they are written: what is found is right, however old it is."""
 
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from pynamodb.exceptions import DoesNotExist
 from pynamodb.models import Model
 
 _M = TypeVar("_M", bound=Model)
+_Key = TypeVar("_Key")
+_Found = TypeVar("_Found")
 
 
 def find(model: type[_M], hash_key: str, range_key: Any) -> _M | None:
@@ -19,3 +22,18 @@ def find(model: type[_M], hash_key: str, range_key: Any) -> _M | None:
         except DoesNotExist:
             continue
     return None
+
+
+def find_all(
+    keys: Iterable[_Key], read: Callable[[Collection[_Key], bool], Mapping[_Key, _Found]]
+) -> dict[_Key, _Found]:
+    """What there is of these keys. Only what a cheap read misses is read at the full price.
+
+    `read` returns what it finds of some keys; the switch says whether it reads consistently.
+    """
+    wanted = set(keys)
+    found: dict[_Key, _Found] = {}
+    for consistently in (False, True):
+        if missing := wanted - found.keys():
+            found |= read(missing, consistently)
+    return found

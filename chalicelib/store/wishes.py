@@ -12,6 +12,7 @@ from pynamodb.exceptions import DoesNotExist
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
+from chalicelib.domain.ids import execution_key
 from chalicelib.store.models import Execution, Wishes
 from chalicelib.store.transactions import Conflict, try_write, until_settled
 
@@ -59,18 +60,14 @@ def read_wishes(executions: Iterable[Ids]) -> Iterator[tuple[Ids, Wishes]]:
 
     The wishes may be some moments old, which halves the price.
     """
-    by_key = {_wishes_key(*ids): ids for ids in executions}
+    by_key = {execution_key(*ids): ids for ids in executions}
     for wishes in Wishes.batch_get(by_key, consistent_read=False):
         yield by_key[wishes.Execution], wishes
 
 
-def _wishes_key(job_id: str, executor_id: str) -> str:
-    return f"{job_id}/{executor_id}"
-
-
 def _get_wishes(execution: Execution) -> Wishes:
     """The stored item, or one that nobody has stored yet."""
-    key = _wishes_key(execution.JobId, execution.ExecutorId)
+    key = execution_key(execution.JobId, execution.ExecutorId)
     try:
         return Wishes.get(key, consistent_read=True)
     except DoesNotExist:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import structlog
 
 from chalicelib.clients import logs
+from chalicelib.domain.ids import execution_key
 from worker.health import Pulse
 from worker.output.growth import GrowingLog
 from worker.patience import tolerated
@@ -117,7 +118,7 @@ class Uploader(threading.Thread):
         """
         now = time.monotonic()
         with self._changed:
-            for job in self._find(f"{job_id}/{executor_id}/"):
+            for job in self._find(f"{execution_key(job_id, executor_id)}/"):
                 job.watch(since, now, seconds)
                 self._look_at(job, now)
 
